@@ -1,0 +1,265 @@
+"""Writes expressions in the dialects of the engines: the only place where text for a database is made of a query.
+
+Every operation is written so that it is total on that engine (DESIGN.md section 4, No side doors): divisors of 0 give
+NULL, floats that would overflow or underflow an error are caught, casts cannot fail. Identifiers are always quoted,
+text literals always escaped. The two dialects give the same values; a contract test runs both on both engines.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
+from fractions import Fraction
+
+from insitu_privacy.dataset import Column, ColumnType, Scalar
+from insitu_privacy.domains import INTEGER_LIMIT
+from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op
+
+_TINY = "1e-150"
+"""Floats nearer to zero count as zero in products and quotients: PostgreSQL raises an error on underflow."""
+
+
+class Dialect(ABC):
+    """Text for one engine. What differs between engines is abstract."""
+
+    name: str
+    bigint: str
+    double: str
+
+    def write(self, expression: Expression) -> str:
+        """The text of an expression; columns are written as ``"scan"."column"``."""
+        if isinstance(expression, ColumnRef):
+            return f"{self.identifier(expression.scan)}.{self.identifier(expression.column)}"
+        if isinstance(expression, Literal):
+            return self.literal(expression.type, expression.value)
+        return self._call(expression)
+
+    def identifier(self, name: str) -> str:
+        """A quoted identifier."""
+        return '"' + name.replace('"', '""') + '"'
+
+    def literal(self, kind: ColumnType, value: Scalar | Fraction | None) -> str:
+        """A typed constant."""
+        if value is None:
+            return f"CAST(NULL AS {self.type(kind)})"
+        if isinstance(value, bool):
+            return "TRUE" if value else "FALSE"
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, datetime):
+            return f"TIMESTAMP '{value.isoformat(sep=' ')}'"
+        if isinstance(value, date):
+            return f"DATE '{value.isoformat()}'"
+        return self.number(kind, value)
+
+    def number(self, kind: ColumnType, value: int | float | Fraction) -> str:
+        """A numeric constant: whole ones as 64-bit integers, others as doubles."""
+        if kind == "integer":
+            return str(int(value)) if value >= 0 else f"({int(value)})"
+        return f"CAST('{float(value)!r}' AS {self.double})"
+
+    def text(self, value: str) -> str:
+        """A text constant. NUL cannot stand in PostgreSQL text, and equals nothing there."""
+        return "'" + value.replace("\0", "").replace("'", "''") + "'"
+
+    def type(self, kind: ColumnType) -> str:
+        """The engine's name of a type."""
+        names: Mapping[ColumnType, str] = {
+            "integer": self.bigint,
+            "decimal": self.double,
+            "text": "VARCHAR",
+            "date": "DATE",
+            "timestamp": "TIMESTAMP",
+            "boolean": "BOOLEAN",
+        }
+        return names[kind]
+
+    def guard(self, column: Column, raw: str) -> str:
+        """Reads a column: what is outside its declared domain or bounds, NaN and infinities become NULL."""
+        if column.values is not None:
+            listed = ", ".join(self.literal(column.type, value) for value in column.values)
+            return f"CASE WHEN {raw} IN ({listed}) THEN {self._read(column.type, raw)} END"
+        low, high = self._limits(column)
+        checks = [f"{raw} >= {low}"] * (low is not None) + [f"{raw} <= {high}"] * (high is not None)
+        if column.type in ("date", "timestamp") and (low is None or high is None):
+            checks.append(f"isfinite({raw})")
+        read = self._read(column.type, raw)
+        return f"CASE WHEN {' AND '.join(checks)} THEN {read} END" if checks else read
+
+    def _limits(self, column: Column) -> tuple[str | None, str | None]:
+        if column.type == "decimal":
+            infinite = f"CAST('{{}}' AS {self.double})"
+            low = self.literal("decimal", column.minimum) if column.minimum is not None else infinite.format("-1e300")
+            return low, self.literal("decimal", column.maximum) if column.maximum is not None else infinite.format(
+                "1e300"
+            )
+        low_bound, high_bound = column.minimum, column.maximum
+        if column.type == "integer":
+            low_bound = -INTEGER_LIMIT if low_bound is None else low_bound
+            high_bound = INTEGER_LIMIT if high_bound is None else high_bound
+        ends = [None if end is None else self.literal(column.type, end) for end in (low_bound, high_bound)]
+        return ends[0], ends[1]
+
+    def _read(self, kind: ColumnType, raw: str) -> str:
+        return raw if kind in ("text", "boolean") else f"CAST({raw} AS {self.type(kind)})"
+
+    def _call(self, expression: Call) -> str:
+        own = _OPERATIONS.get(expression.op)
+        args = [self.write(argument) for argument in expression.args]
+        if own is not None:
+            return own(self, args)
+        return self.special(expression.op, args)
+
+    @abstractmethod
+    def special(self, op: Op, args: Sequence[str]) -> str:
+        """An operation that the engines write differently."""
+
+    @abstractmethod
+    def scaled(self, total: str, rows: str, most: int) -> str:
+        """``total * most / rows`` in integers wide enough, truncated towards zero."""
+
+    @abstractmethod
+    def least_of(self, kind: ColumnType, text: str) -> str:
+        """The aggregate MIN of a column."""
+
+    @abstractmethod
+    def as_text(self, text: str) -> str:
+        """Any value as text, for hashing."""
+
+
+def _infix(operator: str) -> Callable[[Dialect, Sequence[str]], str]:
+    return lambda dialect, args: "(" + f" {operator} ".join(args) + ")"
+
+
+def _function(name: str) -> Callable[[Dialect, Sequence[str]], str]:
+    return lambda dialect, args: f"{name}({', '.join(args)})"
+
+
+def _case(dialect: Dialect, args: Sequence[str]) -> str:
+    whens = " ".join(f"WHEN {args[i]} THEN {args[i + 1]}" for i in range(0, len(args) - 1, 2))
+    return f"CASE {whens} ELSE {args[-1]} END"
+
+
+def _divide(dialect: Dialect, args: Sequence[str]) -> str:
+    a, b = (f"CAST({arg} AS {dialect.double})" for arg in args)
+    return f"CASE WHEN ABS({b}) < {_TINY} THEN NULL WHEN ABS({a}) < {_TINY} THEN 0.0 ELSE {a} / {b} END"
+
+
+def _part(name: str) -> Callable[[Dialect, Sequence[str]], str]:
+    return lambda dialect, args: f"CAST(EXTRACT({name} FROM {args[0]}) AS {dialect.bigint})"
+
+
+def _trunc(unit: str) -> Callable[[Dialect, Sequence[str]], str]:
+    return lambda dialect, args: f"CAST(DATE_TRUNC('{unit}', {args[0]}) AS DATE)"
+
+
+_OPERATIONS: Mapping[Op, Callable[[Dialect, Sequence[str]], str]] = {
+    Op.ADD: _infix("+"),
+    Op.SUB: _infix("-"),
+    Op.DIV: _divide,
+    Op.NEG: lambda dialect, args: f"(-{args[0]})",
+    Op.ABS: _function("ABS"),
+    Op.FLOOR: _function("FLOOR"),
+    Op.CEIL: _function("CEIL"),
+    Op.ROUND: lambda dialect, args: f"(SIGN({args[0]}) * FLOOR(ABS({args[0]}) + 0.5))",
+    Op.EQ: _infix("="),
+    Op.NE: _infix("<>"),
+    Op.LT: _infix("<"),
+    Op.LE: _infix("<="),
+    Op.GT: _infix(">"),
+    Op.GE: _infix(">="),
+    Op.IN: lambda dialect, args: f"({args[0]} IN ({', '.join(args[1:])}))",
+    Op.IS_NULL: lambda dialect, args: f"({args[0]} IS NULL)",
+    Op.LIKE: _infix("LIKE"),
+    Op.ILIKE: _infix("ILIKE"),
+    Op.AND: _infix("AND"),
+    Op.OR: _infix("OR"),
+    Op.NOT: lambda dialect, args: f"(NOT {args[0]})",
+    Op.CASE: _case,
+    Op.COALESCE: _function("COALESCE"),
+    Op.NULLIF: _function("NULLIF"),
+    Op.LEAST: _function("LEAST"),
+    Op.GREATEST: _function("GREATEST"),
+    Op.YEAR: _part("YEAR"),
+    Op.QUARTER: _part("QUARTER"),
+    Op.MONTH: _part("MONTH"),
+    Op.DAY: _part("DAY"),
+    Op.TRUNC_YEAR: _trunc("year"),
+    Op.TRUNC_MONTH: _trunc("month"),
+    Op.TO_DATE: lambda dialect, args: f"CAST({args[0]} AS DATE)",
+    Op.TO_DECIMAL: lambda dialect, args: f"CAST({args[0]} AS {dialect.double})",
+    Op.TO_INTEGER: lambda dialect, args: f"CASE WHEN {args[0]} THEN 1 WHEN NOT {args[0]} THEN 0 END",
+    Op.LOWER: _function("LOWER"),
+    Op.UPPER: _function("UPPER"),
+    Op.LENGTH: lambda dialect, args: f"CAST(LENGTH({args[0]}) AS {dialect.bigint})",
+    Op.SUBSTRING: lambda dialect, args: f"SUBSTRING({args[0]} FROM {args[1]} FOR {args[2]})",
+    Op.CONCAT: _infix("||"),
+}
+
+
+class DuckDB(Dialect):
+    """DuckDB 2."""
+
+    name = "duckdb"
+    bigint = "BIGINT"
+    double = "DOUBLE"
+
+    def special(self, op: Op, args: Sequence[str]) -> str:
+        if op is Op.MUL:
+            return f"({args[0]} * {args[1]})"
+        if op is Op.INTDIV:
+            return f"({args[0]} // NULLIF({args[1]}, 0))"
+        if op is Op.MOD:
+            return f"({args[0]} % NULLIF({args[1]}, 0))"
+        if op is Op.DAYS_BETWEEN:
+            return f"DATE_DIFF('day', CAST({args[0]} AS DATE), CAST({args[1]} AS DATE))"
+        if op is Op.ADD_DAYS:
+            return f"({args[0]} + CAST({args[1]} AS INTEGER))"
+        raise KeyError(op)
+
+    def scaled(self, total: str, rows: str, most: int) -> str:
+        return f"(CAST({total} AS HUGEINT) * {most} // {rows})"
+
+    def least_of(self, kind: ColumnType, text: str) -> str:
+        return f"MIN({text})"
+
+    def as_text(self, text: str) -> str:
+        return f"COALESCE(CAST({text} AS VARCHAR), '')"
+
+
+class PostgreSQL(Dialect):
+    """PostgreSQL 14 and later."""
+
+    name = "postgres"
+    bigint = "BIGINT"
+    double = "DOUBLE PRECISION"
+
+    def number(self, kind: ColumnType, value: int | float | Fraction) -> str:
+        return f"CAST({int(value)} AS BIGINT)" if kind == "integer" else super().number(kind, value)
+
+    def special(self, op: Op, args: Sequence[str]) -> str:
+        if op is Op.MUL:
+            a, b = args
+            return f"CASE WHEN ABS({a}) < {_TINY} OR ABS({b}) < {_TINY} THEN 0 ELSE {a} * {b} END"
+        if op is Op.INTDIV:
+            return f"({args[0]} / NULLIF({args[1]}, 0))"
+        if op is Op.MOD:
+            return f"({args[0]} % NULLIF({args[1]}, 0))"
+        if op is Op.DAYS_BETWEEN:
+            return f"CAST(CAST({args[1]} AS DATE) - CAST({args[0]} AS DATE) AS BIGINT)"
+        if op is Op.ADD_DAYS:
+            return f"({args[0]} + CAST({args[1]} AS INTEGER))"
+        raise KeyError(op)
+
+    def scaled(self, total: str, rows: str, most: int) -> str:
+        return f"DIV(CAST({total} AS NUMERIC) * {most}, {rows})"
+
+    def least_of(self, kind: ColumnType, text: str) -> str:
+        return f"BOOL_AND({text})" if kind == "boolean" else f"MIN({text})"
+
+    def as_text(self, text: str) -> str:
+        return f"COALESCE(CAST({text} AS TEXT), '')"
+
+
+DIALECTS: Mapping[str, Dialect] = {"duckdb": DuckDB(), "postgres": PostgreSQL()}

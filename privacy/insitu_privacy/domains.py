@@ -1,0 +1,394 @@
+"""Public facts about expressions: type, nullability, interval or finite domain, constancy per unit.
+
+Interval arithmetic over the operations of ``expressions``. Facts hold because every column is read through a guard
+that makes NULL of what lies outside its declaration (``dialects.guard``), and every operation is total: they never
+rest on data being as declared. A fact that cannot be shown is absent.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+from insitu_privacy.dataset import Column, ColumnType
+from insitu_privacy.evaluate import Value, apply
+from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op
+
+DOMAIN_LIMIT = 10_000
+"""Finite domains larger than this are not enumerated."""
+INTEGER_LIMIT = Fraction(2**53)
+"""Integers are read within these limits, exact in both engines' doubles; results must stay below 2^62."""
+
+Interval = tuple[Any, Any]
+"""Inclusive (low, high): Fractions for numbers, dates or datetimes for those."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is publicly known of an expression's values."""
+
+    type: ColumnType
+    nullable: bool
+    interval: Interval | None = None
+    values: tuple[Value, ...] | None = None
+    """The finite domain without NULL, sorted."""
+    constant: bool = False
+    """The same for all rows of a privacy unit, as far as it is declared."""
+
+
+def column_facts(column: Column) -> Facts:
+    """The facts of a column as it is read: what is out of bounds or domain has become NULL."""
+    values: tuple[Value, ...] | None = None if column.values is None else tuple(column.values)
+    if column.type == "boolean":
+        values = (False, True)
+    interval = _declared_interval(column)
+    if values is None and column.type == "integer" and column.minimum is not None and column.maximum is not None:
+        values = _integers(interval)
+    return Facts(
+        type=column.type,
+        nullable=column.nullable,
+        interval=interval,
+        values=values,
+        constant=column.constant_per_unit,
+    )
+
+
+def _declared_interval(column: Column) -> Interval | None:
+    if column.values is not None and column.type in ("integer", "date"):
+        return _hull(tuple(column.values), column.type)
+    if column.type == "integer":
+        low = column.minimum if column.minimum is not None else -INTEGER_LIMIT
+        return low, column.maximum if column.maximum is not None else INTEGER_LIMIT
+    if column.minimum is None or column.maximum is None:
+        return None
+    return column.minimum, column.maximum
+
+
+def _integers(interval: Interval | None) -> tuple[Value, ...] | None:
+    if interval is None or interval[1] - interval[0] >= DOMAIN_LIMIT:
+        return None
+    return tuple(range(int(interval[0]), int(interval[1]) + 1))
+
+
+class Inference:
+    """Facts of expressions over the columns of one relation, with what its WHERE clause adds.
+
+    ``refine`` gives a new inference that knows a condition holds for every row.
+    """
+
+    def __init__(self, columns: Mapping[ColumnRef, Facts], known: Mapping[Expression, Facts] | None = None) -> None:
+        self._columns = columns
+        self._known = dict(known or {})
+
+    def facts(self, expression: Expression) -> Facts:
+        """What is known of an expression. Types are right: the ``allow`` pass has checked them."""
+        known = self._known.get(expression)
+        if known is not None:
+            return known
+        if isinstance(expression, ColumnRef):
+            return self._columns[expression]
+        if isinstance(expression, Literal):
+            return _literal_facts(expression)
+        return self._call_facts(expression)
+
+    def refine(self, conditions: Iterable[Expression]) -> Inference:
+        """The inference for rows on which all conditions are true."""
+        refined = Inference(self._columns, self._known)
+        for condition in conditions:
+            if isinstance(condition, Call):
+                refined._learn(condition)
+        return refined
+
+    def _learn(self, condition: Call) -> None:
+        if condition.op in (Op.EQ, Op.LT, Op.LE, Op.GT, Op.GE, Op.IN):
+            target, *literals = condition.args
+            if isinstance(target, Literal) and len(literals) == 1:
+                flipped = Call(_FLIPPED[condition.op], (literals[0], target))
+                return self._learn(flipped)
+            if not isinstance(target, Literal) and all(isinstance(item, Literal) for item in literals):
+                self._known[target] = _restricted(self.facts(target), condition)
+        elif condition.op is Op.NOT and isinstance(condition.args[0], Call):
+            inner = condition.args[0]
+            if inner.op is Op.IS_NULL:
+                self._known[inner.args[0]] = replace(self.facts(inner.args[0]), nullable=False)
+        return None
+
+    def _call_facts(self, expression: Call) -> Facts:
+        args = [self.facts(argument) for argument in expression.args]
+        kind = result_type(expression.op, [fact.type for fact in args])
+        interval = _call_interval(expression.op, args)
+        values = _call_values(expression.op, args)
+        if values is None and kind == "integer" and expression.op in _CALENDAR_PARTS:
+            values = _integers(interval)
+        return Facts(
+            type=kind,
+            nullable=_call_nullable(expression.op, args),
+            interval=_hull(values, kind) if values else interval,
+            values=values,
+            constant=all(fact.constant for fact in args),
+        )
+
+
+_FLIPPED: Mapping[Op, Op] = {Op.EQ: Op.EQ, Op.LT: Op.GT, Op.LE: Op.GE, Op.GT: Op.LT, Op.GE: Op.LE, Op.IN: Op.IN}
+
+
+def _literal_facts(literal: Literal) -> Facts:
+    if literal.value is None:
+        return Facts(type=literal.type, nullable=True, values=(), constant=True)
+    values = (literal.value,)
+    return Facts(type=literal.type, nullable=False, interval=_hull(values, literal.type), values=values, constant=True)
+
+
+def _hull(values: tuple[Value, ...], kind: ColumnType) -> Interval | None:
+    if not values or kind in ("text", "boolean"):
+        return None
+    low, high = min(values), max(values)  # type: ignore[type-var]  # one type, no None
+    return (Fraction(low), Fraction(high)) if kind in ("integer", "decimal") else (low, high)  # type: ignore[arg-type]
+
+
+def _restricted(facts: Facts, condition: Call) -> Facts:
+    literals = [argument.value for argument in condition.args[1:] if isinstance(argument, Literal)]
+    candidates = facts.values
+    if candidates is None and condition.op in (Op.IN, Op.EQ):
+        candidates = tuple(sorted({value for value in literals if value is not None}))
+    values = candidates
+    if candidates is not None:
+        values = tuple(value for value in candidates if apply(condition.op, [value, *literals]) is True)
+    interval = _hull(values, facts.type) if values else _cut(facts, condition.op, literals)
+    return replace(facts, nullable=False, values=values, interval=interval)
+
+
+def _cut(facts: Facts, op: Op, literals: list[Value]) -> Interval | None:
+    if facts.interval is None or literals[0] is None or facts.type in ("text", "boolean"):
+        return facts.interval
+    low, high = facts.interval
+    bound: Any = literals[0] if facts.type in ("date", "timestamp") else Fraction(literals[0])  # type: ignore[arg-type]
+    if type(bound) is not type(low):
+        return facts.interval
+    if op in (Op.LT, Op.LE):
+        return low, max(low, min(high, bound))
+    if op in (Op.GT, Op.GE):
+        return min(high, max(low, bound)), high
+    return facts.interval
+
+
+# -- types -----------------------------------------------------------------------------------------------------------
+
+_BOOLEAN = frozenset({Op.EQ, Op.NE, Op.LT, Op.LE, Op.GT, Op.GE, Op.IN, Op.IS_NULL, Op.LIKE, Op.ILIKE, Op.AND, Op.OR})
+_INTEGER = frozenset({Op.INTDIV, Op.YEAR, Op.QUARTER, Op.MONTH, Op.DAY, Op.DAYS_BETWEEN, Op.TO_INTEGER, Op.LENGTH})
+_DECIMAL = frozenset({Op.DIV, Op.TO_DECIMAL, Op.FLOOR, Op.CEIL, Op.ROUND})
+_DATE = frozenset({Op.TRUNC_YEAR, Op.TRUNC_MONTH, Op.ADD_DAYS, Op.TO_DATE})
+_TEXT = frozenset({Op.LOWER, Op.UPPER, Op.SUBSTRING, Op.CONCAT})
+_CALENDAR_PARTS = frozenset({Op.YEAR, Op.QUARTER, Op.MONTH, Op.DAY, Op.DAYS_BETWEEN})
+
+
+def result_type(op: Op, args: list[ColumnType]) -> ColumnType:
+    """The type an operation gives for arguments of these types."""
+    for group, kind in ((_BOOLEAN, "boolean"), (_INTEGER, "integer"), (_DATE, "date"), (_TEXT, "text")):
+        if op in group:
+            return kind  # type: ignore[return-value]  # one of ColumnType
+    if op is Op.NOT:
+        return "boolean"
+    if op in _DECIMAL:
+        return "integer" if op in (Op.FLOOR, Op.CEIL, Op.ROUND) and args == ["integer"] else "decimal"
+    carried = args if op is not Op.CASE else [*args[1::2], args[-1]]
+    return "decimal" if "decimal" in carried else carried[0]
+
+
+def _call_nullable(op: Op, args: list[Facts]) -> bool:
+    if op is Op.IS_NULL:
+        return False
+    if op in (Op.COALESCE, Op.LEAST, Op.GREATEST):
+        return all(fact.nullable for fact in args)
+    if op is Op.CASE:
+        return any(fact.nullable for fact in [*args[1::2], args[-1]])
+    if op is Op.NULLIF:
+        return True
+    if op in (Op.DIV, Op.INTDIV, Op.MOD):
+        return any(fact.nullable for fact in args) or _may_be_zero(args[1])
+    return any(fact.nullable for fact in args)
+
+
+def _may_be_zero(fact: Facts) -> bool:
+    if fact.values is not None:
+        return 0 in fact.values
+    return fact.interval is None or fact.interval[0] <= 0 <= fact.interval[1]
+
+
+# -- finite domains --------------------------------------------------------------------------------------------------
+
+
+def _call_values(op: Op, args: list[Facts]) -> tuple[Value, ...] | None:
+    if op is Op.IS_NULL or (op in _BOOLEAN) or op is Op.NOT:
+        return (False, True)
+    if op is Op.CASE:
+        return _union(args[1::2] + args[-1:])
+    if op is Op.COALESCE:
+        return _union(args)
+    choices = [(*fact.values, None) if fact.nullable else fact.values for fact in args if fact.values is not None]
+    if len(choices) < len(args):
+        return None
+    count = 1
+    for choice in choices:
+        count *= len(choice)
+    if count > DOMAIN_LIMIT:
+        return None
+    results = {apply(op, list(combination)) for combination in itertools.product(*choices)}
+    return tuple(sorted(value for value in results if value is not None))
+
+
+def _union(facts: list[Facts]) -> tuple[Value, ...] | None:
+    found: set[Any] = set()
+    for fact in facts:
+        if fact.values is None:
+            return None
+        found.update(fact.values)
+    return tuple(sorted(found))
+
+
+# -- intervals -------------------------------------------------------------------------------------------------------
+
+
+def _call_interval(op: Op, args: list[Facts]) -> Interval | None:
+    if op in (Op.CASE, Op.COALESCE, Op.NULLIF):
+        carried = args if op is not Op.CASE else [*args[1::2], args[-1]]
+        return _joined([fact for fact in (carried[:1] if op is Op.NULLIF else carried) if fact.values != ()])
+    if op in (Op.LEAST, Op.GREATEST):
+        return _extreme(op, args)
+    rule = _INTERVALS.get(op)
+    if rule is None:
+        return None
+    intervals = [fact.interval for fact in args]
+    if any(interval is None for interval in intervals):
+        return _FIXED.get(op)
+    return rule(*intervals)
+
+
+def _joined(facts: list[Facts]) -> Interval | None:
+    intervals = [fact.interval for fact in facts]
+    if not intervals or any(interval is None for interval in intervals):
+        return None
+    return min(i[0] for i in intervals if i), max(i[1] for i in intervals if i)
+
+
+def _extreme(op: Op, args: list[Facts]) -> Interval | None:
+    """LEAST and GREATEST ignore NULL, so each argument may be the result alone where the others are NULL."""
+    sure = [fact.interval for fact in args if fact.interval is not None and not fact.nullable]
+    every = [fact.interval for fact in args]
+    if op is Op.LEAST:
+        high = min((i[1] for i in sure), default=None)
+        if high is None:
+            return None if None in every else (min(i[0] for i in every if i), max(i[1] for i in every if i))
+        low = None if None in every else min(i[0] for i in every if i)
+        return (low, high) if low is not None else (HALF_OPEN_LOW, high)
+    low = max((i[0] for i in sure), default=None)
+    if low is None:
+        return None if None in every else (min(i[0] for i in every if i), max(i[1] for i in every if i))
+    high = None if None in every else max(i[1] for i in every if i)
+    return (low, high) if high is not None else (low, HALF_OPEN_HIGH)
+
+
+HALF_OPEN_LOW = Fraction(-(10**30))
+HALF_OPEN_HIGH = Fraction(10**30)
+"""Stand for one missing end, so that LEAST(GREATEST(x, 0), 500) bounds an unbounded x on both sides."""
+
+
+def is_bounded(interval: Interval | None) -> bool:
+    """Whether both ends are real public bounds."""
+    return (
+        interval is not None and interval[0] > HALF_OPEN_LOW and interval[1] < HALF_OPEN_HIGH
+        if _numeric(interval)
+        else interval is not None
+    )
+
+
+def _numeric(interval: Interval | None) -> bool:
+    return interval is not None and isinstance(interval[0], Fraction)
+
+
+def _products(a: Interval, b: Interval) -> Interval:
+    corners = [x * y for x in a for y in b]
+    return min(corners), max(corners)
+
+
+def _quotient(a: Interval, b: Interval) -> Interval | None:
+    if b[0] <= 0 <= b[1]:
+        return None
+    corners = [x / y for x in a for y in b]
+    return min(corners), max(corners)
+
+
+def _int_quotient(a: Interval, b: Interval) -> Interval:
+    """A whole divisor other than 0 is at least 1 in size, so the quotient is no larger than the dividend."""
+    bound = max(abs(a[0]), abs(a[1]))
+    exact = _quotient(a, b)
+    return exact if exact is not None else (-bound, bound)
+
+
+def _modulus(a: Interval, b: Interval) -> Interval:
+    bound = max(abs(b[0]), abs(b[1]))
+    return (Fraction(0) if a[0] >= 0 else -bound), (Fraction(0) if a[1] <= 0 else bound)
+
+
+def _absolute(a: Interval) -> Interval:
+    ends = (abs(a[0]), abs(a[1]))
+    return (Fraction(0) if a[0] <= 0 <= a[1] else min(ends)), max(ends)
+
+
+def _whole(a: Interval) -> Interval:
+    return Fraction(a[0].__floor__()), Fraction(a[1].__ceil__())
+
+
+def _ordinal(value: date | datetime) -> int:
+    return (value.date() if isinstance(value, datetime) else value).toordinal()
+
+
+def _days(a: Interval, b: Interval) -> Interval:
+    return Fraction(_ordinal(b[0]) - _ordinal(a[1])), Fraction(_ordinal(b[1]) - _ordinal(a[0]))
+
+
+def _shifted(a: Interval, n: Interval) -> Interval | None:
+    try:
+        return a[0] + timedelta(days=int(n[0])), a[1] + timedelta(days=int(n[1]))
+    except OverflowError:
+        return None
+
+
+def _day_of(value: date | datetime) -> date:
+    return value.date() if isinstance(value, datetime) else value
+
+
+_INTERVALS: Mapping[Op, Callable[..., Interval | None]] = {
+    Op.ADD: lambda a, b: (a[0] + b[0], a[1] + b[1]),
+    Op.SUB: lambda a, b: (a[0] - b[1], a[1] - b[0]),
+    Op.MUL: _products,
+    Op.DIV: _quotient,
+    Op.INTDIV: _int_quotient,
+    Op.MOD: _modulus,
+    Op.NEG: lambda a: (-a[1], -a[0]),
+    Op.ABS: _absolute,
+    Op.FLOOR: _whole,
+    Op.CEIL: _whole,
+    Op.ROUND: _whole,
+    Op.TO_DECIMAL: lambda a: a,
+    Op.TO_INTEGER: lambda a: (Fraction(0), Fraction(1)),
+    Op.YEAR: lambda a: (Fraction(a[0].year), Fraction(a[1].year)),
+    Op.QUARTER: lambda a: (Fraction(1), Fraction(4)),
+    Op.MONTH: lambda a: (Fraction(1), Fraction(12)),
+    Op.DAY: lambda a: (Fraction(1), Fraction(31)),
+    Op.DAYS_BETWEEN: _days,
+    Op.ADD_DAYS: _shifted,
+    Op.TO_DATE: lambda a: (_day_of(a[0]), _day_of(a[1])),
+    Op.TRUNC_YEAR: lambda a: (date(a[0].year, 1, 1), date(a[1].year, 1, 1)),
+    Op.TRUNC_MONTH: lambda a: (date(a[0].year, a[0].month, 1), date(a[1].year, a[1].month, 1)),
+}
+_FIXED: Mapping[Op, Interval] = {
+    Op.QUARTER: (Fraction(1), Fraction(4)),
+    Op.MONTH: (Fraction(1), Fraction(12)),
+    Op.DAY: (Fraction(1), Fraction(31)),
+    Op.TO_INTEGER: (Fraction(0), Fraction(1)),
+}

@@ -1,0 +1,140 @@
+"""Scalar expressions that may reach a database: a closed set of total operations, as frozen values.
+
+Nothing of a researcher's SQL text is ever sent to a database. The ``allow`` pass translates the syntax tree into
+these values and refuses what has no translation; ``dialects`` writes them out again for each engine. So the list of
+operations below *is* the allowlist. Every operation is total: on any input it gives a value or NULL and never raises
+(DESIGN.md section 4, No side doors).
+
+What is not here: facts about an expression (``domains``), its evaluation (``evaluate``), its text (``dialects``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from fractions import Fraction
+
+from insitu_privacy.dataset import ColumnType
+
+
+class Op(StrEnum):
+    """The operations. The comment gives arity and what makes it total where that is not plain."""
+
+    ADD = "add"
+    SUB = "sub"
+    MUL = "mul"
+    DIV = "div"  # real division; NULL where the divisor is 0
+    INTDIV = "intdiv"  # truncates; NULL where the divisor is 0
+    MOD = "mod"  # sign of the dividend; NULL where the divisor is 0
+    NEG = "neg"
+    ABS = "abs"
+    FLOOR = "floor"
+    CEIL = "ceil"
+    ROUND = "round"  # half away from zero, to whole numbers
+    EQ = "eq"
+    NE = "ne"
+    LT = "lt"
+    LE = "le"
+    GT = "gt"
+    GE = "ge"
+    IN = "in"  # value, then literals
+    IS_NULL = "is_null"
+    LIKE = "like"  # value, literal pattern
+    ILIKE = "ilike"
+    AND = "and"
+    OR = "or"
+    NOT = "not"
+    CASE = "case"  # condition, value, condition, value, ..., default
+    COALESCE = "coalesce"
+    NULLIF = "nullif"
+    LEAST = "least"  # ignores NULL, as both engines do
+    GREATEST = "greatest"
+    YEAR = "year"
+    QUARTER = "quarter"
+    MONTH = "month"
+    DAY = "day"
+    TRUNC_YEAR = "trunc_year"
+    TRUNC_MONTH = "trunc_month"
+    DAYS_BETWEEN = "days_between"  # start, end: end - start in days
+    ADD_DAYS = "add_days"  # date, whole number of days within the calendar
+    TO_DATE = "to_date"  # a timestamp's day
+    TO_DECIMAL = "to_decimal"
+    TO_INTEGER = "to_integer"  # a boolean's 0 or 1
+    LOWER = "lower"
+    UPPER = "upper"
+    LENGTH = "length"
+    SUBSTRING = "substring"  # text, literal start from 1, literal length
+    CONCAT = "concat"
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnRef:
+    """A column of one scan of the relation, by the scan's alias."""
+
+    scan: str
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A constant. ``value`` is exact: decimals are Fractions."""
+
+    type: ColumnType
+    value: int | Fraction | str | bool | date | datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operation on arguments."""
+
+    op: Op
+    args: tuple[Expression, ...]
+
+
+Expression = ColumnRef | Literal | Call
+
+TRUE = Literal("boolean", True)
+
+
+def call(op: Op, *args: Expression) -> Call:
+    """``Call(op, args)``, for readable construction."""
+    return Call(op, args)
+
+
+def walk(expression: Expression) -> Iterator[Expression]:
+    """The expression and all below it, depth first."""
+    stack = [expression]
+    while stack:
+        node = stack.pop()
+        yield node
+        if isinstance(node, Call):
+            stack.extend(node.args)
+
+
+def columns_of(expression: Expression) -> frozenset[ColumnRef]:
+    """The columns an expression reads."""
+    return frozenset(node for node in walk(expression) if isinstance(node, ColumnRef))
+
+
+def scans_of(expression: Expression) -> frozenset[str]:
+    """The aliases of the scans an expression reads."""
+    return frozenset(column.scan for column in columns_of(expression))
+
+
+def replace(expression: Expression, change: Callable[[Expression], Expression | None]) -> Expression:
+    """The expression with each node for which ``change`` gives one replaced by that, from the top down."""
+    changed = change(expression)
+    if changed is not None:
+        return changed
+    if isinstance(expression, Call):
+        return Call(expression.op, tuple(replace(argument, change) for argument in expression.args))
+    return expression
+
+
+def conjuncts(expression: Expression) -> tuple[Expression, ...]:
+    """The terms of a conjunction, left to right."""
+    if isinstance(expression, Call) and expression.op is Op.AND:
+        return tuple(term for argument in expression.args for term in conjuncts(argument))
+    return () if expression == TRUE else (expression,)

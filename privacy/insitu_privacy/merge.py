@@ -1,0 +1,109 @@
+"""Adds up what nodes released. Pure; costs no budget, and anyone can do it again.
+
+Every node ran the same plan, so cells and statistics line up. Keys that nodes selected by thresholding are united: a
+group that a node did not release counts 0 there. Keys come out sorted, NULL first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from itertools import product
+
+from insitu_privacy.errors import IntegrityFailed
+from insitu_privacy.plan import KeyColumn, KeyValue, PrivacyPlan, Release, ReleasedValues
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergedRelease:
+    """The sum over nodes of one release."""
+
+    release: Release
+    keys: tuple[tuple[KeyValue, ...], ...]
+    """One tuple per cell; a release without keys has the one cell ()."""
+    statistics: tuple[tuple[int, ...], ...]
+    """``statistics[j][i]``: statistic j in cell i, summed over nodes."""
+    nodes: tuple[int, ...]
+    """How many nodes' noise stands in each cell."""
+
+
+def merge(plan: PrivacyPlan, releases: Sequence[Sequence[ReleasedValues]]) -> tuple[MergedRelease, ...]:
+    """The sum of ``releases[node][release]``.
+
+    Raises IntegrityFailed (INSITU-VERIFY-RESULT) where a node's values do not have the plan's shape.
+    """
+    for values in releases:
+        if len(values) != len(plan.releases):
+            raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="a node released another number of relations")
+    return tuple(
+        _merge_one(release, [values[index] for values in releases]) for index, release in enumerate(plan.releases)
+    )
+
+
+def _merge_one(release: Release, values: Sequence[ReleasedValues]) -> MergedRelease:
+    if release.threshold is not None:
+        return _merge_selected(release, values)
+    keys = tuple(product(*(key.domain or () for key in release.keys)))
+    for one in values:
+        if one.keys is not None or not _fits(release, one, len(keys)):
+            raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="a release does not have the plan's cells")
+    columns = tuple(
+        tuple(sum(cell) for cell in zip(*(one.statistics[index] for one in values), strict=True))
+        if values
+        else (0,) * len(keys)
+        for index in range(len(release.statistics))
+    )
+    return MergedRelease(release=release, keys=keys, statistics=columns, nodes=(len(values),) * len(keys))
+
+
+def _fits(release: Release, values: ReleasedValues, cells: int) -> bool:
+    return len(values.statistics) == len(release.statistics) and all(len(row) == cells for row in values.statistics)
+
+
+def _merge_selected(release: Release, values: Sequence[ReleasedValues]) -> MergedRelease:
+    width = len(release.statistics)
+    sums: dict[tuple[KeyValue, ...], list[int]] = {}
+    nodes: dict[tuple[KeyValue, ...], int] = {}
+    for one in values:
+        if one.keys is None or not _fits(release, one, len(one.keys)) or len(set(one.keys)) < len(one.keys):
+            raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="a release does not have the plan's cells")
+        for place, raw in enumerate(one.keys):
+            key = _typed(release.keys, raw)
+            total = sums.setdefault(key, [0] * width)
+            nodes[key] = nodes.get(key, 0) + 1
+            for index in range(width):
+                total[index] += one.statistics[index][place]
+    keys = tuple(sorted(sums, key=_sort_key))
+    columns = tuple(tuple(sums[key][index] for key in keys) for index in range(width))
+    return MergedRelease(release=release, keys=keys, statistics=columns, nodes=tuple(nodes[key] for key in keys))
+
+
+def _typed(columns: Sequence[KeyColumn], raw: Sequence[int | float | str | bool | None]) -> tuple[KeyValue, ...]:
+    if len(raw) != len(columns):
+        raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="a released key has another number of columns")
+    return tuple(_value(column, value) for column, value in zip(columns, raw, strict=True))
+
+
+def _value(column: KeyColumn, value: int | float | str | bool | None) -> KeyValue:
+    if value is None:
+        return None
+    fits = {
+        "integer": type(value) is int,
+        "decimal": type(value) in (int, float),
+        "boolean": type(value) is bool,
+    }.get(column.type, type(value) is str)
+    try:
+        if fits and column.type == "date":
+            return date.fromisoformat(str(value))
+        if fits and column.type == "timestamp":
+            return datetime.fromisoformat(str(value))
+    except ValueError:
+        fits = False
+    if not fits:
+        raise IntegrityFailed("INSITU-VERIFY-RESULT", reason=f"a released key is not of type {column.type}")
+    return value
+
+
+def _sort_key(key: tuple[KeyValue, ...]) -> tuple[tuple[bool, object], ...]:
+    return tuple((value is not None, value if value is not None else 0) for value in key)

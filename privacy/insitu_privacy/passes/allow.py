@@ -1,0 +1,307 @@
+"""Pass 3: the allowlist. A scalar syntax tree becomes an ``Expression``, or is refused.
+
+What has no entry in the tables below never reaches a database: an unknown function, a subquery, a parameter, a cast
+that may fail. Types are checked here, and arithmetic whose public bounds would let it overflow is refused, so that
+whatever passes is total on both engines. What is not here: aggregates and relations (``frontier``, ``track``), and
+functions of dates and text (``allow_functions``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from fractions import Fraction
+
+from sqlglot import exp
+
+from insitu_privacy.dataset import ColumnType
+from insitu_privacy.domains import INTEGER_LIMIT, Inference, is_bounded
+from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, call
+from insitu_privacy.passes.spans import forbidden, refusal
+
+_NUMBERS = ("integer", "decimal")
+_INTEGER_RESULT = Fraction(2**62)
+_DECIMAL_RESULT = Fraction(10**30)
+
+
+class Allow:
+    """Translates scalar syntax over the columns that ``inference`` knows.
+
+    Raises SqlRefused for everything outside the language, with the clause underlined.
+    """
+
+    def __init__(self, inference: Inference) -> None:
+        from insitu_privacy.passes import allow_functions
+
+        self._inference = inference
+        self._functions = allow_functions.RULES
+
+    def type_of(self, expression: Expression) -> ColumnType:
+        """The type of an expression made here."""
+        return self._inference.facts(expression).type
+
+    def bounded(self, expression: Expression) -> bool:
+        """Whether an expression has public bounds on both sides."""
+        return is_bounded(self._inference.facts(expression).interval)
+
+    def condition(self, node: exp.Expr) -> Expression:
+        """A boolean expression."""
+        lowered = self.expression(node)
+        self.require(lowered, ("boolean",), node)
+        return lowered
+
+    def expression(self, node: exp.Expr) -> Expression:
+        """Any scalar expression."""
+        rule = RULES.get(type(node)) or self._functions.get(type(node))
+        if rule is None:
+            raise not_listed(node)
+        lowered = rule(self, node)
+        if isinstance(lowered, Call):
+            self._check_overflow(lowered, node)
+        return lowered
+
+    def require(self, lowered: Expression, kinds: tuple[str, ...], node: exp.Expr) -> None:
+        """Refuses an expression of another type."""
+        kind = self.type_of(lowered)
+        if kind not in kinds and not (isinstance(lowered, Literal) and lowered.value is None):
+            hint = f"Use an expression of type {' or '.join(kinds)} here."
+            raise refusal("INSITU-SQL-TYPE", node, name="this operation", type=kind, hint=hint)
+
+    def numbers(self, *nodes: exp.Expr) -> list[Expression]:
+        """Numeric operands."""
+        operands = [self.expression(node) for node in nodes]
+        for operand, node in zip(operands, nodes, strict=True):
+            self.require(operand, _NUMBERS, node)
+        return operands
+
+    def alike(self, *nodes: exp.Expr) -> list[Expression]:
+        """Operands of one comparable type; text literals next to dates become dates."""
+        operands = [self.expression(node) for node in nodes]
+        kinds = [self.type_of(item) for item in operands if not _is_null(item)]
+        wanted = next((kind for kind in kinds if kind in ("date", "timestamp")), None)
+        if wanted is not None:
+            operands = [_as_moment(item, wanted, node) for item, node in zip(operands, nodes, strict=True)]
+            kinds = [self.type_of(item) for item in operands if not _is_null(item)]
+        families = {"number" if kind in _NUMBERS else kind for kind in kinds}
+        if len(families) > 1:
+            hint = "Compare and combine values of one type; CAST a timestamp to DATE."
+            raise refusal("INSITU-SQL-TYPE", nodes[0].parent, name="this", type=" and ".join(sorted(kinds)), hint=hint)
+        return [_typed_null(item, kinds) for item in operands]
+
+    def _check_overflow(self, lowered: Call, node: exp.Expr) -> None:
+        if lowered.op not in (Op.ADD, Op.SUB, Op.MUL, Op.NEG, Op.DIV, Op.INTDIV, Op.MOD):
+            return
+        facts = self._inference.facts(lowered)
+        interval = facts.interval
+        if lowered.op in (Op.DIV, Op.MOD, Op.INTDIV):  # total by construction where the dividend is bounded
+            interval = self._inference.facts(lowered.args[0]).interval
+        limit = _INTEGER_RESULT if facts.type == "integer" else _DECIMAL_RESULT
+        if interval is None or not is_bounded(interval) or max(abs(interval[0]), abs(interval[1])) >= limit:
+            raise refusal("INSITU-SQL-UNBOUNDED", node, name="this arithmetic", hint="LEAST(GREATEST(x, 0), 1000)")
+
+
+def not_listed(node: exp.Expr) -> Exception:
+    if isinstance(node, (exp.Anonymous, exp.Func)) and not isinstance(node, (exp.Exists, exp.Cast, exp.Case, exp.If)):
+        name = node.name if isinstance(node, exp.Anonymous) else node.sql_name()
+        return refusal("INSITU-SQL-FORBIDDEN-FUNCTION", node, name=str(name).lower())
+    if isinstance(node, (exp.Subquery, exp.Select, exp.Exists)):
+        return forbidden(node, "a subquery here", "Write the condition as a join or as a query of its own.")
+    if isinstance(node, exp.Window):
+        return forbidden(node, "a window function", "Use GROUP BY.")
+    if isinstance(node, exp.Star):
+        return refusal("INSITU-SQL-ROW-OUTPUT", node)
+    return forbidden(node, node.key.upper(), "See docs/sql.md for what may be written.")
+
+
+# -- literals and columns --------------------------------------------------------------------------------------------
+
+
+def _literal(allow: Allow, node: exp.Expr) -> Expression:
+    text = node.name
+    if node.args.get("is_string"):
+        return Literal("text", text)
+    try:
+        number = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise refusal("INSITU-SQL-SYNTAX", node, reason="this is not a number") from None
+    if abs(number) >= INTEGER_LIMIT or number.denominator > 10**30:
+        raise refusal("INSITU-SQL-UNBOUNDED", node, name="this number", hint="a number below 2^53")
+    whole = text.isdigit()
+    return Literal("integer", int(number)) if whole else Literal("decimal", number)
+
+
+def _column(allow: Allow, node: exp.Expr) -> Expression:
+    assert isinstance(node, exp.Column)
+    return ColumnRef(node.table, node.name)
+
+
+def _is_null(item: Expression) -> bool:
+    return isinstance(item, Literal) and item.value is None
+
+
+def _typed_null(item: Expression, kinds: list[ColumnType]) -> Expression:
+    return Literal(kinds[0], None) if _is_null(item) and kinds else item
+
+
+def _as_moment(item: Expression, wanted: ColumnType, node: exp.Expr) -> Expression:
+    if not isinstance(item, Literal) or item.value is None:
+        return item
+    if item.type == "text":
+        item = date_literal(str(item.value), node)
+    if item.type == "date" and wanted == "timestamp" and isinstance(item.value, date):
+        return Literal("timestamp", datetime(item.value.year, item.value.month, item.value.day))  # noqa: DTZ001
+    return item
+
+
+def date_literal(text: str, node: exp.Expr) -> Literal:
+    """A DATE or TIMESTAMP literal from ISO 8601 text; refused where it is not one."""
+    try:
+        if len(text.strip()) <= len("2020-01-01"):
+            return Literal("date", date.fromisoformat(text.strip()))
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise refusal("INSITU-SQL-TYPE", node, name="DATE", type="this text", hint="Write '2020-01-31'.") from None
+    if moment.tzinfo is not None:
+        raise refusal("INSITU-SQL-TYPE", node, name="TIMESTAMP", type="a time zone", hint="Leave the zone out.")
+    return Literal("timestamp", moment)
+
+
+# -- operators -------------------------------------------------------------------------------------------------------
+
+
+def _arithmetic(op: Op) -> Callable[[Allow, exp.Expr], Expression]:
+    def rule(allow: Allow, node: exp.Expr) -> Expression:
+        return Call(op, tuple(allow.numbers(node.this, node.expression)))
+
+    return rule
+
+
+def _comparison(op: Op) -> Callable[[Allow, exp.Expr], Expression]:
+    def rule(allow: Allow, node: exp.Expr) -> Expression:
+        return Call(op, tuple(allow.alike(node.this, node.expression)))
+
+    return rule
+
+
+def _logical(op: Op) -> Callable[[Allow, exp.Expr], Expression]:
+    def rule(allow: Allow, node: exp.Expr) -> Expression:
+        kind = type(node)
+        terms: list[exp.Expr] = []
+        stack = [node.expression, node.this]
+        while stack:  # flattened, so that a long list of conditions is not deep
+            term = stack.pop()
+            if isinstance(term, kind):
+                stack += [term.expression, term.this]
+            elif isinstance(term, exp.Paren) and isinstance(term.this, kind):
+                stack.append(term.this)
+            else:
+                terms.append(term)
+        return Call(op, tuple(allow.condition(term) for term in terms))
+
+    return rule
+
+
+def _division(allow: Allow, node: exp.Expr) -> Expression:
+    a, b = allow.numbers(node.this, node.expression)
+    whole = node.args.get("typed") and allow.type_of(a) == allow.type_of(b) == "integer"
+    return call(Op.INTDIV if whole else Op.DIV, a, b)
+
+
+def _whole_division(allow: Allow, node: exp.Expr) -> Expression:
+    operands = allow.numbers(node.this, node.expression)
+    for operand, part in zip(operands, (node.this, node.expression), strict=True):
+        allow.require(operand, ("integer",), part)
+    return Call(Op.MOD if isinstance(node, exp.Mod) else Op.INTDIV, tuple(operands))
+
+
+def _negation(allow: Allow, node: exp.Expr) -> Expression:
+    (operand,) = allow.numbers(node.this)
+    if isinstance(operand, Literal) and isinstance(operand.value, (int, Fraction)):
+        return Literal(operand.type, -operand.value)
+    return call(Op.NEG, operand)
+
+
+def _between(allow: Allow, node: exp.Expr) -> Expression:
+    value, low, high = allow.alike(node.this, node.args["low"], node.args["high"])
+    return call(Op.AND, call(Op.GE, value, low), call(Op.LE, value, high))
+
+
+def _in(allow: Allow, node: exp.Expr) -> Expression:
+    if node.args.get("query") or node.args.get("unnest") or node.args.get("field") or not node.expressions:
+        raise forbidden(node, "IN over a subquery", "List the values, or write the condition as a join.")
+    operands = allow.alike(node.this, *node.expressions)
+    if not all(isinstance(item, Literal) for item in operands[1:]):
+        raise forbidden(node, "IN over expressions", "List literal values.")
+    return Call(Op.IN, tuple(operands))
+
+
+def _is(allow: Allow, node: exp.Expr) -> Expression:
+    value = allow.expression(node.this)
+    if isinstance(node.expression, exp.Null):
+        return call(Op.IS_NULL, value)
+    if isinstance(node.expression, exp.Boolean):
+        allow.require(value, ("boolean",), node.this)
+        truth = value if node.expression.this else call(Op.NOT, value)
+        return call(Op.COALESCE, truth, Literal("boolean", False))
+    raise forbidden(node, "IS with this", "Use IS NULL, IS TRUE or a comparison.")
+
+
+def _like(op: Op) -> Callable[[Allow, exp.Expr], Expression]:
+    def rule(allow: Allow, node: exp.Expr) -> Expression:
+        value, pattern = allow.expression(node.this), allow.expression(node.expression)
+        allow.require(value, ("text",), node.this)
+        if not isinstance(pattern, Literal) or pattern.type != "text" or "\\" in str(pattern.value):
+            raise forbidden(node, "this LIKE pattern", "Use a literal pattern without backslash or ESCAPE.")
+        return call(op, value, pattern)
+
+    return rule
+
+
+def _case(allow: Allow, node: exp.Expr) -> Expression:
+    whens = node.args["ifs"]
+    default = node.args.get("default") or exp.Null()
+    values = allow.alike(*(when.args["true"] for when in whens), default)
+    conditions = [_when(allow, node, when) for when in whens]
+    args = [part for pair in zip(conditions, values[:-1], strict=True) for part in pair]
+    return Call(Op.CASE, (*args, values[-1]))
+
+
+def _when(allow: Allow, node: exp.Expr, when: exp.Expr) -> Expression:
+    if node.this is None:
+        return allow.condition(when.this)
+    return Call(Op.EQ, tuple(allow.alike(node.this, when.this)))
+
+
+def _if(allow: Allow, node: exp.Expr) -> Expression:
+    yes, no = allow.alike(node.args["true"], node.args.get("false") or exp.Null())
+    return call(Op.CASE, allow.condition(node.this), yes, no)
+
+
+RULES: Mapping[type[exp.Expr], Callable[[Allow, exp.Expr], Expression]] = {
+    exp.Literal: _literal,
+    exp.Boolean: lambda allow, node: Literal("boolean", bool(node.this)),
+    exp.Null: lambda allow, node: Literal("integer", None),
+    exp.Column: _column,
+    exp.Paren: lambda allow, node: allow.expression(node.this),
+    exp.Mul: _arithmetic(Op.MUL),
+    exp.Div: _division,
+    exp.IntDiv: _whole_division,
+    exp.Mod: _whole_division,
+    exp.Neg: _negation,
+    exp.EQ: _comparison(Op.EQ),
+    exp.NEQ: _comparison(Op.NE),
+    exp.LT: _comparison(Op.LT),
+    exp.LTE: _comparison(Op.LE),
+    exp.GT: _comparison(Op.GT),
+    exp.GTE: _comparison(Op.GE),
+    exp.And: _logical(Op.AND),
+    exp.Or: _logical(Op.OR),
+    exp.Not: lambda allow, node: call(Op.NOT, allow.condition(node.this)),
+    exp.Between: _between,
+    exp.In: _in,
+    exp.Is: _is,
+    exp.Like: _like(Op.LIKE),
+    exp.ILike: _like(Op.ILIKE),
+    exp.Case: _case,
+    exp.If: _if,
+}

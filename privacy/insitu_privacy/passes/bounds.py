@@ -1,0 +1,87 @@
+"""Pass 7: bounds of values and of contributions, hence the sensitivity of every statistic.
+
+Values: an expression's public interval [L, U] and a public granularity g give integers v = round((x - c) / g), so that
+|v| is at most max(U - c, c - L) / g. Contributions: m rows of a unit in a group, C groups of a unit. One unit then
+moves a statistic in one group by at most linf = m * max |v| (rows: m; units: 1), in at most C groups.
+DESIGN.md section 4, Statistics and Contribution bounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from insitu_privacy.dataset import ContributionBounds
+from insitu_privacy.domains import Facts, is_bounded
+from insitu_privacy.errors import ParameterRefused
+from insitu_privacy.passes.spans import refusal
+from insitu_privacy.passes.statistics import Wanted
+from insitu_privacy.passes.track import Tracked
+from insitu_privacy.plan import QueryParameters
+
+BOUND_LIMIT = 1_000_000
+_STEPS = 10**8
+"""A decimal's range is divided into at least this many steps: an average is off by at most half of one."""
+_VALUE_LIMIT = 2**40
+"""Largest |v|: with m up to 2^20, sums stay below 2^62 for two units of everybody's largest, and below in practice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounded:
+    """A statistic with its fixed-point form and its sensitivity in one group."""
+
+    wanted: Wanted
+    granularity: Fraction
+    center: Fraction
+    linf: int
+
+
+def contribution_bounds(tracked: Tracked, parameters: QueryParameters) -> ContributionBounds:
+    """The request's own bounds; else, over a join, the largest of the protected tables'."""
+    for name, value in (("max-rows-per-group", parameters.max_rows_per_group), ("max-groups", parameters.max_groups)):
+        if value is not None and not 1 <= value <= BOUND_LIMIT:
+            raise ParameterRefused("INSITU-PARAM-BOUND", name=name, limit=BOUND_LIMIT, value=value)
+    tables = [table for table in tracked.tables.values() if not table.public]
+    declared = [table.bounds for table in tables if table.bounds is not None]
+    if len(declared) < len(tables) and None in (parameters.max_rows_per_group, parameters.max_groups):
+        missing = next(table.name for table in tables if table.bounds is None)
+        raise ParameterRefused("INSITU-PARAM-BOUND-NEEDED", name=missing)
+    return ContributionBounds(
+        max_rows_per_group=parameters.max_rows_per_group or max(bounds.max_rows_per_group for bounds in declared),
+        max_groups=parameters.max_groups or max(bounds.max_groups for bounds in declared),
+    )
+
+
+def bound(wanted: Wanted, rows: int, tracked: Tracked) -> Bounded:
+    """The fixed-point form of one statistic where a unit has at most ``rows`` rows in a group.
+
+    Raises SqlRefused (INSITU-SQL-UNBOUNDED) where a summed expression has no public bounds.
+    """
+    if wanted.kind != "sum":
+        linf = rows if wanted.kind == "rows" else 1
+        return Bounded(wanted=wanted, granularity=Fraction(1), center=Fraction(0), linf=linf)
+    assert wanted.value is not None
+    facts = tracked.facts.facts(wanted.value)
+    if not is_bounded(facts.interval) or facts.interval is None:
+        text = wanted.node.this.sql()
+        hint = f"SUM(LEAST(GREATEST({text}, 0), 1000))"
+        raise refusal("INSITU-SQL-UNBOUNDED", wanted.node.this, name=text, hint=hint)
+    low, high = facts.interval
+    step = granularity(facts)
+    center = Fraction(((low + high) / 2 / step).__floor__()) * step if wanted.centred else Fraction(0)
+    largest = max(abs(round((low - center) / step)), abs(round((high - center) / step)), 1)
+    return Bounded(wanted=wanted, granularity=step, center=center, linf=rows * largest)
+
+
+def granularity(facts: Facts) -> Fraction:
+    """A power of ten: 1 for integers that fit, else the largest that divides the range into enough steps."""
+    assert facts.interval is not None
+    low, high = facts.interval
+    size = max(abs(low), abs(high), high - low)
+    step = Fraction(1)
+    if facts.type != "integer":
+        while step > 0 and (high - low or size or 1) / step < _STEPS:
+            step /= 10
+    while size / step >= _VALUE_LIMIT:
+        step *= 10
+    return step

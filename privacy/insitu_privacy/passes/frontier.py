@@ -1,0 +1,172 @@
+"""Pass 5: the release frontier. Splits a SELECT into what is released and the post-processing above it.
+
+Group keys and aggregates become columns of a released relation; what is left, arithmetic over aggregates, HAVING,
+ORDER BY and LIMIT, is post-processing: it runs on noisy values, where no raw data is, and costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlglot import exp
+
+from insitu_privacy.expressions import Expression
+from insitu_privacy.passes import allow, allow_functions
+from insitu_privacy.passes.spans import forbidden, refusal
+from insitu_privacy.passes.track import Tracked
+
+RELEASED = "r0"
+"""Name of the released relation in the post-processing SQL."""
+CELL = "__cell"
+"""Its column that numbers the cells."""
+
+_OUTER = (
+    frozenset(allow.RULES)
+    | frozenset(allow_functions.RULES)
+    | {
+        exp.Alias, exp.Identifier, exp.Ordered, exp.DataType, exp.Var, exp.Interval, exp.Sqrt, exp.Ln, exp.Exp,
+        exp.Pow, exp.Log, exp.Tuple,
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupKey:
+    """A group key of the release: its name in the released relation, its syntax and its meaning."""
+
+    name: str
+    node: exp.Expr
+    expression: Expression
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregate:
+    """An aggregate call: its placeholder's name and its syntax."""
+
+    name: str
+    node: exp.Expr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frontier:
+    """One release and the SELECT above it, whose columns name group keys and aggregate placeholders."""
+
+    keys: tuple[GroupKey, ...]
+    aggregates: tuple[Aggregate, ...]
+    outer: exp.Select
+
+
+def frontier(tree: exp.Select, tracked: Tracked) -> Frontier:
+    """The release of a qualified SELECT and its post-processing.
+
+    Raises SqlRefused where rows of persons would be returned, or where the outer SQL holds something unlisted.
+    """
+    _check_clauses(tree)
+    groups = list(tree.args["group"].expressions) if tree.args.get("group") else []
+    keys = _group_keys(groups, tracked)
+    split = _Split(keys)
+    outer = exp.Select(expressions=[_projection(split, item) for item in tree.expressions])
+    if tree.args.get("having"):
+        outer.set("where", exp.Where(this=split.replace(tree.args["having"].this)))
+    outer.set("order", _order(tree, split, outer))
+    for clause in ("limit", "offset"):
+        if tree.args.get(clause):
+            outer.set(clause, _literal_clause(tree.args[clause]))
+    outer.set("from_", exp.From(this=exp.to_table(RELEASED)))
+    if not split.aggregates and not keys:
+        raise refusal("INSITU-SQL-ROW-OUTPUT", tree.expressions[0])
+    return Frontier(keys=keys, aggregates=tuple(split.aggregates.values()), outer=outer)
+
+
+def _check_clauses(tree: exp.Select) -> None:
+    known = {"kind", "expressions", "from_", "joins", "where", "group", "having", "order", "limit", "offset"}
+    for name, value in tree.args.items():
+        if value and name not in known:
+            node = value[0] if isinstance(value, list) else value
+            label = name.rstrip("_").upper()
+            raise forbidden(node if isinstance(node, exp.Expr) else tree, label, "Leave it out.")
+    group = tree.args.get("group")
+    if group is not None and any(value for name, value in group.args.items() if name != "expressions"):
+        raise forbidden(group, "GROUP BY with sets, CUBE, ROLLUP or ALL", "List the group keys.")
+
+
+def _group_keys(groups: list[exp.Expr], tracked: Tracked) -> tuple[GroupKey, ...]:
+    keys: list[GroupKey] = []
+    for node in groups:
+        if isinstance(node, exp.Literal):
+            raise forbidden(node, "a constant group key", "Group by columns or expressions of them.")
+        expression = tracked.allow.expression(node)
+        if tracked.is_identifying(expression):
+            raise refusal("INSITU-SQL-GROUP-BY-UNIT", node, name=node.sql())
+        if all(key.node != node for key in keys):
+            keys.append(GroupKey(name=f"k{len(keys)}", node=node, expression=expression))
+    return tuple(keys)
+
+
+class _Split:
+    """Replaces group keys and aggregates by columns of the released relation, from the top down."""
+
+    def __init__(self, keys: tuple[GroupKey, ...]) -> None:
+        self._keys = keys
+        self.aggregates: dict[exp.Expr, Aggregate] = {}
+
+    def replace(self, node: exp.Expr) -> exp.Expr:
+        for key in self._keys:
+            if node == key.node:
+                return exp.column(key.name, table=RELEASED)
+        if isinstance(node, (exp.AggFunc, exp.Filter)) and not isinstance(node.parent, exp.Window):
+            aggregate = self.aggregates.setdefault(node, Aggregate(name=f"a{len(self.aggregates)}", node=node))
+            return exp.column(aggregate.name, table=RELEASED)
+        if isinstance(node, exp.Column):
+            raise refusal("INSITU-SQL-UNGROUPED", node, name=node.name)
+        if type(node) not in _OUTER:
+            raise allow.not_listed(node)
+        return self._rebuilt(node)
+
+    def _rebuilt(self, node: exp.Expr) -> exp.Expr:
+        copy = node.copy()
+        for name, value in node.args.items():
+            if isinstance(value, list):
+                copy.set(name, [self.replace(item) if isinstance(item, exp.Expr) else item for item in value])
+            elif isinstance(value, exp.Expr) and not isinstance(value, (exp.DataType, exp.Identifier)):
+                copy.set(name, self.replace(value))
+        if isinstance(copy, exp.Cast) and not isinstance(copy, exp.TryCast):
+            return exp.TryCast(this=copy.this, to=copy.args["to"])
+        return copy
+
+
+def _projection(split: _Split, item: exp.Expr) -> exp.Expr:
+    name = item.alias_or_name or item.sql()
+    if isinstance(item, exp.Star):
+        raise refusal("INSITU-SQL-ROW-OUTPUT", item)
+    body = item.this if isinstance(item, exp.Alias) else item
+    return exp.alias_(split.replace(body), name, quoted=True)
+
+
+def _order(tree: exp.Select, split: _Split, outer: exp.Select) -> exp.Order:
+    """ORDER BY over the released relation; without one, rows come sorted by their keys."""
+    outputs = {item.alias: item.this for item in outer.expressions}
+    asked = tree.args["order"].expressions if tree.args.get("order") else []
+    items = [_ordered(ordered, split, outputs) for ordered in asked]
+    cell = exp.Ordered(this=exp.column(CELL, table=RELEASED), nulls_first=True)
+    return exp.Order(expressions=[*items, cell])
+
+
+def _ordered(node: exp.Expr, split: _Split, outputs: dict[str, exp.Expr]) -> exp.Expr:
+    target = node.this
+    if isinstance(target, exp.Column) and not target.table and target.name in outputs:
+        replaced = outputs[target.name].copy()
+    elif isinstance(target, exp.Literal) and target.name.isdigit() and 0 < int(target.name) <= len(outputs):
+        replaced = list(outputs.values())[int(target.name) - 1].copy()
+    else:
+        replaced = split.replace(target)
+    copy = node.copy()
+    copy.set("this", replaced)
+    return copy
+
+
+def _literal_clause(node: exp.Expr) -> exp.Expr:
+    value = node.expression
+    if not isinstance(value, exp.Literal) or not value.name.isdigit():
+        raise forbidden(node, "this LIMIT", "Write a literal number.")
+    return node.copy()

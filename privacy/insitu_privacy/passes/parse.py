@@ -1,0 +1,92 @@
+"""Pass 1: SQL text to one syntax tree.
+
+Size and nesting are limited before the parser runs, for the text comes from strangers. The parser is sqlglot's, in
+the researcher's dialect. What is not here: any judgement about what the query asks.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from sqlglot import exp
+from sqlglot.dialects.dialect import Dialect
+from sqlglot.errors import ParseError, TokenError
+from sqlglot.tokenizer_core import Token, TokenType
+
+from insitu_privacy.errors import Span, SqlRefused
+from insitu_privacy.passes.spans import refusal
+
+SQL_BYTES = 256 * 1024
+SQL_DEPTH = 200
+
+logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # its warnings quote the SQL, which may not reach a node's log
+
+_OPENING = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE, TokenType.CASE}
+_CLOSING = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType.END}
+_PREFIX = {TokenType.NOT, TokenType.DASH, TokenType.PLUS, TokenType.TILDE}
+
+
+def parse(sql: str, dialect: str) -> exp.Select:
+    """The one SELECT of a text.
+
+    Raises SqlRefused: unknown dialect, too long, too deep, a syntax error, several statements, not a query.
+    """
+    if len(sql.encode()) > SQL_BYTES:
+        raise SqlRefused("INSITU-SQL-TOO-LONG", limit=SQL_BYTES)
+    reader = _dialect(dialect)
+    try:
+        tokens = reader.tokenize(sql)
+        _check_depth(tokens)
+        statements = [tree for tree in reader.parser().parse(tokens, sql) if tree is not None]
+    except (ParseError, TokenError) as error:
+        raise _syntax_error(error, sql) from None
+    except RecursionError:
+        raise SqlRefused("INSITU-SQL-TOO-DEEP", limit=SQL_DEPTH) from None
+    return _only_select(statements)
+
+
+def _dialect(name: str) -> Dialect:
+    known = sorted(key for key in Dialect.classes if key)
+    if name.lower() not in known:
+        raise SqlRefused("INSITU-SQL-UNKNOWN-DIALECT", name=name, known=", ".join(known))
+    return Dialect.get_or_raise(name.lower())
+
+
+def _check_depth(tokens: list[Token]) -> None:
+    depth = run = 0
+    for token in tokens:
+        depth += (token.token_type in _OPENING) - (token.token_type in _CLOSING)
+        run = run + 1 if token.token_type in _PREFIX else 0
+        if max(depth, run) > SQL_DEPTH:
+            span = Span(start=token.start, end=token.end + 1)
+            raise SqlRefused("INSITU-SQL-TOO-DEEP", span=span, limit=SQL_DEPTH)
+
+
+def _syntax_error(error: Exception, sql: str) -> SqlRefused:
+    details = getattr(error, "errors", None)
+    if not details:
+        return SqlRefused("INSITU-SQL-SYNTAX", reason="it has an unreadable token", span=None)
+    first = details[0]
+    lines = sql.split("\n")
+    line = min(max(int(first.get("line") or 1), 1), len(lines))
+    highlight = str(first.get("highlight") or "")
+    # sqlglot gives the column where the token ends
+    end = sum(len(text) + 1 for text in lines[: line - 1]) + int(first.get("col") or 1)
+    start = max(0, end - max(1, len(highlight)))
+    description = str(first.get("description") or "unexpected text")
+    reason = "unexpected end" if "SENTINEL" in description else description.lower().rstrip(".")
+    return SqlRefused("INSITU-SQL-SYNTAX", span=Span(start=start, end=max(end, start + 1)), reason=reason)
+
+
+def _only_select(statements: list[exp.Expr]) -> exp.Select:
+    if len(statements) != 1:
+        raise SqlRefused("INSITU-SQL-NOT-ONE", count=len(statements))
+    tree = statements[0]
+    while isinstance(tree, exp.Subquery) and not tree.alias:
+        tree = tree.this
+    if isinstance(tree, exp.Select):
+        return tree
+    kind = tree.key.upper().replace("_", " ")
+    if isinstance(tree, exp.SetOperation):
+        raise refusal("INSITU-SQL-FORBIDDEN-CONSTRUCT", tree, name=kind, hint="Ask each SELECT as a query of its own.")
+    raise refusal("INSITU-SQL-NOT-SELECT", tree, kind=kind)

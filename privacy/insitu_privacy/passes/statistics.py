@@ -1,0 +1,229 @@
+"""Pass 6: every SQL aggregate becomes additive integer statistics, and an expression that reads them back.
+
+DESIGN.md section 4, Statistics. A statistic that two aggregates need is measured once. An AVG's sum is centred on the
+middle of its bounds, and a SUM of the same expression is read from the same two statistics. What has no entry here is
+refused, with the nearest thing that works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from sqlglot import exp
+
+from insitu_privacy.expressions import Call, Expression, Literal, Op, call
+from insitu_privacy.passes.frontier import RELEASED, Aggregate, Frontier
+from insitu_privacy.passes.spans import forbidden, refusal
+from insitu_privacy.passes.track import Tracked
+from insitu_privacy.plan import StatisticKind
+
+_HINTS: Mapping[type[exp.Expr], str] = {
+    exp.Min: "Use COUNT, SUM or AVG; quantiles come with a later version.",
+    exp.Max: "Use COUNT, SUM or AVG; quantiles come with a later version.",
+    exp.ApproxDistinct: "Use COUNT(DISTINCT ...) over the privacy unit.",
+    exp.ArrayAgg: "Group by the column and count.",
+    exp.GroupConcat: "Group by the column and count.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A statistic the query needs, before its bounds are known."""
+
+    kind: StatisticKind
+    value: Expression | None
+    node: exp.Expr = field(compare=False)
+    """The aggregate's syntax, for errors."""
+    centred: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How the post-processing reads an aggregate back from statistics."""
+
+    kind: str
+    """``count``, ``sum``, ``average``."""
+    parts: tuple[int, ...]
+    """Indices of statistics: (count,), (sum,), or (sum, rows)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The statistics of a release and, by aggregate placeholder, how to read them."""
+
+    wanted: tuple[Wanted, ...]
+    readings: Mapping[str, Reading]
+
+
+def statistics(front: Frontier, tracked: Tracked) -> Measured:
+    """The statistics that the aggregates of a release need. Raises SqlRefused for aggregates without any."""
+    calls = {aggregate.name: _aggregate(aggregate, tracked) for aggregate in front.aggregates}
+    averaged = {function.value for function in calls.values() if function.name == "average"}
+    table = _Table()
+    readings = {name: table.reading(function, averaged) for name, function in calls.items()}
+    if not calls:  # group keys alone: each is kept or dropped by its number of units
+        table.index(Wanted("units", None, front.keys[0].node))
+    return Measured(wanted=tuple(table.wanted), readings=readings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    name: str
+    value: Expression | None
+    node: exp.Expr
+    nullable: bool = False
+
+
+class _Table:
+    """Statistics in the order they are first needed."""
+
+    def __init__(self) -> None:
+        self.wanted: list[Wanted] = []
+
+    def index(self, wanted: Wanted) -> int:
+        if wanted not in self.wanted:
+            self.wanted.append(wanted)
+        return self.wanted.index(wanted)
+
+    def reading(self, function: _Function, averaged: set[Expression | None]) -> Reading:
+        value, node = function.value, function.node
+        if function.name in ("rows", "units"):
+            kind: StatisticKind = "rows" if function.name == "rows" else "units"
+            return Reading(kind="count", parts=(self.index(Wanted(kind, value, node)),))
+        if value not in averaged:
+            return Reading(kind="sum", parts=(self.index(Wanted("sum", value, node)),))
+        counted = value if function.nullable else None
+        parts = (
+            self.index(Wanted("sum", value, node, centred=True)),
+            self.index(Wanted("rows", counted, node)),
+        )
+        return Reading(kind=function.name, parts=parts)
+
+
+def _aggregate(aggregate: Aggregate, tracked: Tracked) -> _Function:
+    node, condition = aggregate.node, None
+    if isinstance(node, exp.Filter):
+        condition = tracked.allow.condition(node.expression.this)
+        node = node.this
+    rule = _AGGREGATES.get(type(node))
+    if rule is None:
+        hint = _HINTS.get(type(node), "Use COUNT, COUNT(DISTINCT unit), SUM or AVG.")
+        raise refusal(
+            "INSITU-SQL-AGGREGATE", node, name=node.sql_name() if isinstance(node, exp.Func) else node.key, hint=hint
+        )
+    return _filtered(rule(node, tracked), condition, tracked)
+
+
+def _filtered(function: _Function, condition: Expression | None, tracked: Tracked) -> _Function:
+    if condition is None:
+        return function
+    value = function.value if function.value is not None else Literal("boolean", True)
+    kind = tracked.facts.facts(value).type
+    guarded = call(Op.CASE, condition, value, Literal(kind, None))
+    return _Function(function.name, guarded, function.node, nullable=True)
+
+
+def _counted(value: Expression, tracked: Tracked) -> Expression | None:
+    """What a COUNT counts: None for every row, where the value is never NULL."""
+    return value if tracked.facts.facts(value).nullable else None
+
+
+def _count(node: exp.Expr, tracked: Tracked) -> _Function:
+    if isinstance(node.this, exp.Distinct):
+        return _count_distinct(node, tracked)
+    if node.this is None or isinstance(node.this, exp.Star):
+        return _Function("rows", None, node)
+    if node.expressions:
+        raise forbidden(node, "COUNT of several expressions", "Count one, or use COUNT(*).")
+    return _Function("rows", _counted(tracked.allow.expression(node.this), tracked), node)
+
+
+def _count_distinct(node: exp.Expr, tracked: Tracked) -> _Function:
+    operands = node.this.expressions
+    if len(operands) == 1 and isinstance(operands[0], exp.Tuple):
+        operands = operands[0].expressions
+    lowered = tuple(tracked.allow.expression(operand) for operand in operands)
+    if tracked.is_unit(lowered):
+        return _Function("units", None, node)
+    if len(lowered) == 1 and isinstance(lowered[0], Call):
+        guarded = _guarded_unit(lowered[0], tracked)
+        if guarded is not None:
+            return _Function("units", guarded, node, nullable=True)
+        if lowered[0].op is Op.CONCAT and tracked.is_unit(lowered[0].args):
+            return _Function("units", None, node)
+    hint = f"Count persons with COUNT(DISTINCT {', '.join(column.column for column in tracked.relation.unit)})."
+    raise refusal("INSITU-SQL-AGGREGATE", node, name="COUNT(DISTINCT) of anything but the privacy unit", hint=hint)
+
+
+def _guarded_unit(expression: Call, tracked: Tracked) -> Expression | None:
+    """``CASE WHEN c THEN unit END`` counts the units with a row where c holds."""
+    if expression.op is not Op.CASE or len(expression.args) != 3:
+        return None
+    condition, value, default = expression.args
+    if not tracked.is_unit((value,)) or not (isinstance(default, Literal) and default.value is None):
+        return None
+    return call(Op.CASE, condition, Literal("boolean", True), Literal("boolean", None))
+
+
+def _numeric(name: str) -> Callable[[exp.Expr, Tracked], _Function]:
+    def rule(node: exp.Expr, tracked: Tracked) -> _Function:
+        if isinstance(node.this, exp.Distinct):
+            raise forbidden(node, "DISTINCT in this aggregate", "Leave DISTINCT out.")
+        value = tracked.allow.expression(node.this)
+        if tracked.is_identifying(value):
+            raise refusal("INSITU-SQL-AGGREGATE", node, name="arithmetic on identifiers", hint="Count them instead.")
+        if tracked.facts.facts(value).type == "boolean":
+            value = call(Op.TO_INTEGER, value)
+        tracked.allow.require(value, ("integer", "decimal"), node.this)
+        return _Function(name, value, node, nullable=tracked.facts.facts(value).nullable)
+
+    return rule
+
+
+def _count_if(node: exp.Expr, tracked: Tracked) -> _Function:
+    condition = tracked.allow.condition(node.this)
+    value = call(Op.CASE, condition, Literal("boolean", True), Literal("boolean", None))
+    return _Function("rows", value, node, nullable=True)
+
+
+_AGGREGATES: Mapping[type[exp.Expr], Callable[[exp.Expr, Tracked], _Function]] = {
+    exp.Count: _count,
+    exp.CountIf: _count_if,
+    exp.Sum: _numeric("sum"),
+    exp.Avg: _numeric("average"),
+}
+
+
+# -- reading back ----------------------------------------------------------------------------------------------------
+
+
+def read_back(reading: Reading, granularity: Fraction, center: Fraction) -> exp.Expr:
+    """DuckDB syntax that reads an aggregate from the released statistics s0, s1, ..."""
+    first = exp.column(f"s{reading.parts[0]}", table=RELEASED)
+    if reading.kind == "count":
+        return first
+    total = _times(first, granularity)
+    if len(reading.parts) == 1:
+        return total
+    rows = exp.column(f"s{reading.parts[1]}", table=RELEASED)
+    if reading.kind == "sum":
+        return total if center == 0 else exp.paren(exp.Add(this=total, expression=_times(rows.copy(), center)))
+    ratio = exp.Div(this=exp.cast(total, "DOUBLE"), expression=rows, typed=False, safe=True)
+    mean = exp.Add(this=_number(center), expression=ratio)
+    positive = exp.GT(this=rows.copy(), expression=exp.Literal.number(0))
+    return exp.Case(ifs=[exp.If(this=positive, true=mean)])
+
+
+def _times(column: exp.Expr, factor: Fraction) -> exp.Expr:
+    if factor == 1:
+        return column
+    if factor < 1:  # a power of ten below one: dividing by its whole inverse rounds once
+        return exp.paren(exp.Div(this=exp.cast(column, "DOUBLE"), expression=_number(1 / factor), safe=True))
+    return exp.paren(exp.Mul(this=column, expression=_number(factor)))
+
+
+def _number(value: Fraction) -> exp.Expr:
+    text = str(value.numerator) if value.denominator == 1 else repr(float(value))
+    return exp.paren(exp.Literal.number(text)) if value < 0 else exp.Literal.number(text)

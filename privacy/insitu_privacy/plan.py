@@ -1,0 +1,205 @@
+"""The privacy plan: what a query releases, at which sensitivity, with which noise. Frozen values.
+
+A plan is made by ``planner.plan_query`` from SQL text, a dataset and parameters, and by nothing else. The researcher
+signs its ``digest``; every node plans again and refuses where its own digest differs (DESIGN.md section 2), for only
+numbers that were made by the same plan can be added up. The digest covers all that a node does with private data and
+leaves out the post-processing, which never reaches it: two queries that differ only there are one charge.
+
+Losses, scales and bounds are exact (``int``, ``Fraction``). What is not here: the proof that a scale pays for a loss,
+which ``mechanisms`` recomputes with OpenDP before any noise is drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from fractions import Fraction
+from functools import cached_property
+from typing import Literal
+
+from insitu_privacy.dataset import ColumnType, ContributionBounds, Scalar
+from insitu_privacy.expressions import Expression
+from insitu_privacy.relations import Relation
+
+Accounting = Literal["zcdp", "pure"]
+Mechanism = Literal["laplace", "gaussian"]
+MechanismChoice = Literal["auto", "laplace", "gaussian"]
+KeyValue = Scalar | None
+StatisticKind = Literal["rows", "units", "sum"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryParameters:
+    """What a researcher sets beside the SQL. ``None`` bounds mean the dataset's own."""
+
+    epsilon: Fraction
+    delta: Fraction
+    mechanism: MechanismChoice = "auto"
+    max_rows_per_group: int | None = None
+    max_groups: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What the grant lets a query use: tables, and of each the columns (``None`` for all); and how it is accounted."""
+
+    accounting: Accounting
+    tables: Mapping[str, frozenset[str] | None] | None = None
+    """``None`` for every table of the dataset."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """Privacy loss of one run at one node, for one privacy unit.
+
+    ``epsilon`` and ``delta`` are what the researcher is told. ``rho`` is the zCDP loss (Bun and Steinke 2016), and
+    ``threshold_delta`` the part of delta that key selection spends; the ledger's filters add these up.
+    ``pure`` is the epsilon under which the run is (epsilon, threshold_delta)-DP, or None where it is Gaussian.
+    """
+
+    epsilon: Fraction
+    delta: Fraction
+    rho: Fraction
+    threshold_delta: Fraction
+    pure: Fraction | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistic:
+    """An additive integer statistic: a sum over privacy units of bounded integers.
+
+    ``linf`` bounds what one unit adds to one group; ``l0`` is ``ContributionBounds.max_groups`` of the release.
+    A value column counts in multiples of ``granularity`` from ``center``: x is about center + granularity * v.
+    """
+
+    kind: StatisticKind
+    value: int | None
+    """Index into the release's value expressions; None for rows and units of the whole group.
+
+    ``rows`` counts rows where the value is not NULL, ``units`` privacy units with such a row, ``sum`` adds values.
+    """
+    granularity: Fraction
+    center: Fraction
+    linf: int
+    epsilon: Fraction
+    """The share of the release's epsilon (Laplace) this statistic spends; 0 under Gaussian."""
+    rho: Fraction
+    """The share of zCDP loss this statistic spends."""
+    scale: Fraction
+    """Noise scale: b of discrete Laplace, sigma of discrete Gaussian; exact, rounded up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyColumn:
+    """A group key: its name in the released relation, its type, and its public domain if it has one."""
+
+    name: str
+    type: ColumnType
+    expression: Expression
+    constant: bool
+    """Whether each unit has one value of it: then only one is ever read, its least."""
+    domain: tuple[KeyValue, ...] | None
+    """Sorted, NULL first where it is a value; None where the domain is private."""
+    reason: str
+    """Why the domain is public or private, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """Key selection by a noisy number of units (DESIGN.md section 4, Group keys)."""
+
+    statistic: int
+    """Index of the ``units`` statistic."""
+    tau: int
+    """A group is released when its noisy number of units is above tau; delta is computed at tau."""
+    delta: Fraction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """One aggregation of one protected relation: the unit of measurement."""
+
+    name: str
+    """The released relation's table name in the post-processing SQL."""
+    relation: Relation
+    values: tuple[Expression, ...]
+    """What statistics are made of, one expression over the relation's rows each."""
+    value_types: tuple[ColumnType, ...]
+    keys: tuple[KeyColumn, ...]
+    statistics: tuple[Statistic, ...]
+    bounds: ContributionBounds
+    """As they bind here: max_groups is 1 where each unit has one group."""
+    mechanism: Mechanism
+    threshold: Threshold | None
+    suppress_below: int
+    """Cells whose noisy count is below this are suppressed after merging; 0 for none."""
+
+    @property
+    def cells(self) -> int | None:
+        """Number of cells of a public key set; None where keys are private."""
+        total = 1
+        for key in self.keys:
+            if key.domain is None:
+                return None
+            total *= len(key.domain)
+        return total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedColumn:
+    """A column of the answer. ``noisy`` columns carry intervals; types are known when the outer SQL has run."""
+
+    name: str
+    noisy: bool
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """All that nodes do for one query, and the SQL that is run on what they release."""
+
+    dataset: str
+    dataset_digest: str
+    releases: tuple[Release, ...]
+    loss: Loss
+    nodes_per_unit: int
+    postprocessing: str
+    """DuckDB SQL over the released relations; its first column numbers the cells."""
+    cell_sql: str
+    """Its noisy columns for every cell, in order, without HAVING, ORDER BY and LIMIT; empty where there are none."""
+    output: tuple[PlannedColumn, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of what nodes do: dataset, releases and loss, without the post-processing."""
+        seen = {"dataset": self.dataset_digest, "releases": self.releases, "loss": self.loss}
+        text = json.dumps(canonical(seen), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(b"insitu-plan-v1\0" + text.encode()).hexdigest()
+
+
+def canonical(value: object) -> object:
+    """A JSON value that is equal for equal plans, with exact numbers as text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"": type(value).__name__} | {item.name: canonical(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): canonical(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [canonical(item) for item in value]
+    if value is None or (isinstance(value, (str, bool, int)) and not isinstance(value, StrEnum)):
+        return value
+    return f"{type(value).__name__}:{value}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasedValues:
+    """What one node releases for one ``Release``: noisy integers only.
+
+    ``keys`` is None for public keys: the cells then stand in the order of the cross product of the key domains,
+    last key fastest. Otherwise it holds the released keys, sorted, as JSON scalars (dates in ISO 8601).
+    ``statistics[j][i]`` is statistic j in cell i.
+    """
+
+    keys: tuple[tuple[int | float | str | bool | None, ...], ...] | None
+    statistics: tuple[tuple[int, ...], ...]

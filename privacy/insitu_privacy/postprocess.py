@@ -1,0 +1,291 @@
+"""Runs the outer SQL over merged releases, and again over perturbed copies for confidence intervals.
+
+Everything here works on values that are already private: it costs no budget and needs no trust. The SQL comes from
+the plan, but a gateway runs it for strangers, so DuckDB is in memory and locked down: no files, no network, no
+extensions, bounded memory and time, configuration locked.
+
+Intervals are a parametric bootstrap: each statistic is perturbed by noise of its own law, one draw per node, the
+outer SQL is run on all copies, and the spread of a cell's copies around it gives its interval. The generator is seeded
+with the plan and the values, so that gateway and SDK compute the same intervals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from insitu_privacy.dataset import ColumnType
+from insitu_privacy.errors import SqlRefused
+from insitu_privacy.merge import MergedRelease
+from insitu_privacy.plan import PrivacyPlan, Release
+
+JsonScalar = int | float | str | bool | None
+Interval = tuple[float, float] | None
+_COPIES = 999
+_CELL_BUDGET = 400_000
+"""Copies times cells: larger relations get fewer copies, at least 199."""
+
+_ARROW: dict[ColumnType, pa.DataType] = {
+    "integer": pa.int64(),
+    "decimal": pa.float64(),
+    "text": pa.string(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us"),
+    "boolean": pa.bool_(),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputColumn:
+    """A column of the answer."""
+
+    name: str
+    type: ColumnType
+    noisy: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultTable:
+    """The answer: rows of JSON scalars, and for each noisy cell its interval at ``level``."""
+
+    columns: tuple[OutputColumn, ...]
+    rows: tuple[tuple[JsonScalar, ...], ...]
+    intervals: tuple[tuple[Interval, ...], ...]
+    level: float
+    warnings: tuple[str, ...]
+
+
+class Postprocessor:
+    """An in-memory DuckDB, locked down. Safe to share between threads: one query runs at a time."""
+
+    def __init__(self, memory_limit_mb: int = 512, timeout_s: float = 10.0) -> None:
+        self._lock = threading.Lock()
+        self._timeout = timeout_s
+        self._connection = duckdb.connect(
+            ":memory:",
+            config={
+                "enable_external_access": False,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+                "memory_limit": f"{memory_limit_mb}MB",
+                "max_temp_directory_size": "0KB",
+                "threads": 1,
+            },
+        )
+        self._connection.execute("SET TimeZone = 'UTC'")
+        self._connection.execute("SET lock_configuration = true")
+
+    def __enter__(self) -> Postprocessor:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the database."""
+        with self._lock:
+            self._connection.close()
+
+    def run(self, plan: PrivacyPlan, merged: Sequence[MergedRelease], *, level: float = 0.95) -> ResultTable:
+        """The answer of a plan from its merged releases.
+
+        Raises SqlRefused (INSITU-SQL-NOT-TOTAL) where the outer SQL fails or takes too long.
+        """
+        with self._lock, self._timed():
+            try:
+                return self._run(plan, merged, level)
+            except duckdb.Error:
+                hint = "Simplify the arithmetic over aggregates."
+                raise SqlRefused("INSITU-SQL-NOT-TOTAL", name="the post-processing", hint=hint) from None
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        timer = threading.Timer(self._timeout, self._connection.interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _run(self, plan: PrivacyPlan, merged: Sequence[MergedRelease], level: float) -> ResultTable:
+        (one,) = merged
+        visible = _suppressed(one)
+        cursor = self._connection.cursor()
+        try:
+            cursor.register(one.release.name, _point_table(one, visible, plan.postprocessing))
+            result = cursor.execute(plan.postprocessing)
+            types = [_column_type(str(item[1])) for item in result.description[1:]]
+            found = result.fetchall()
+            cursor.unregister(one.release.name)
+            spread = self._spread(cursor, plan, one, visible, level) if found else {}
+        finally:
+            cursor.close()
+        columns = tuple(
+            OutputColumn(name=column.name, type=kind, noisy=column.noisy)
+            for column, kind in zip(plan.output, types, strict=True)
+        )
+        rows = tuple(tuple(_scalar(value, kind) for value, kind in zip(row[1:], types, strict=True)) for row in found)
+        intervals = tuple(
+            tuple(_interval(spread.get(index), row[0], value) for index, value in enumerate(cells))
+            for row, cells in zip(found, rows, strict=True)
+        )
+        hidden = sum(not seen for seen in visible)
+        warnings = (
+            (f"{hidden} of {len(visible)} cells have fewer than {one.release.suppress_below} by their noisy count "
+             "and are suppressed",) if hidden else ()
+        )  # fmt: skip
+        return ResultTable(columns=columns, rows=rows, intervals=intervals, level=level, warnings=warnings)
+
+    def _spread(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        plan: PrivacyPlan,
+        one: MergedRelease,
+        visible: list[bool],
+        level: float,
+    ) -> dict[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """By output column: lower and upper deviation of each cell, NaN where it is not bounded."""
+        noisy = [index for index, column in enumerate(plan.output) if column.noisy]
+        if not noisy:
+            return {}
+        cells = len(one.keys)
+        copies = max(199, min(_COPIES, _CELL_BUDGET // max(cells, 1)))
+        cursor.register(one.release.name, _copies_table(plan, one, visible, copies))
+        answers = cursor.sql(plan.cell_sql).to_arrow_table()  # one thread keeps the rows' order
+        cursor.unregister(one.release.name)
+        return {index: _deviations(answers.column(place), copies, cells, level) for place, index in enumerate(noisy)}
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _suppressed(one: MergedRelease) -> list[bool]:
+    """Which cells are shown: those whose noisy count reaches ``suppress_below``."""
+    least = one.release.suppress_below
+    counts = [s.value is None and s.kind in ("units", "rows") for s in one.release.statistics]
+    units = [s.value is None and s.kind == "units" for s in one.release.statistics]
+    index = units.index(True) if True in units else counts.index(True) if True in counts else None
+    if not least or index is None:
+        return [True] * len(one.keys)
+    return [count >= least for count in one.statistics[index]]
+
+
+def _key_columns(one: MergedRelease, repeat: int, sql: str) -> dict[str, pa.Array]:
+    """The key columns that a statement reads, once for each copy."""
+    columns = {}
+    for place, column in enumerate(one.release.keys):
+        if f"{one.release.name}.{column.name}" not in sql:
+            continue
+        array = pa.array([key[place] for key in one.keys], type=_ARROW[column.type])
+        columns[column.name] = pa.concat_arrays([array] * repeat) if repeat > 1 else array
+    return columns
+
+
+def _point_table(one: MergedRelease, visible: list[bool], sql: str) -> pa.Table:
+    columns = {"__cell": pa.array(range(len(one.keys)), type=pa.int64()), **_key_columns(one, 1, sql)}
+    for index, values in enumerate(one.statistics):
+        shown = [value if seen else None for value, seen in zip(values, visible, strict=True)]
+        columns[f"s{index}"] = pa.array(shown, type=pa.int64())
+    return pa.table(columns)
+
+
+def _copies_table(plan: PrivacyPlan, one: MergedRelease, visible: list[bool], copies: int) -> pa.Table:
+    cells = len(one.keys)
+    generator = np.random.Generator(np.random.PCG64(_seed(plan, one)))
+    columns: dict[str, Any] = {
+        "__cell": np.tile(np.arange(cells, dtype=np.int64), copies),
+        **_key_columns(one, copies, plan.cell_sql),
+    }
+    hidden = np.tile(~np.array(visible, dtype=bool), copies)
+    for index, values in enumerate(one.statistics):
+        # the first copy carries no noise: it is what the others are measured against
+        noise = _noise(generator, one.release, index, one.nodes, copies)
+        noise[:cells] = 0
+        perturbed = np.tile(np.array(values, dtype=np.int64), copies) + noise
+        columns[f"s{index}"] = pa.array(perturbed, mask=hidden)
+    return pa.table(columns)
+
+
+def _seed(plan: PrivacyPlan, one: MergedRelease) -> int:
+    text = f"{plan.digest}:{one.statistics}:{one.nodes}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _noise(
+    generator: np.random.Generator, release: Release, index: int, nodes: Sequence[int], copies: int
+) -> np.ndarray[Any, Any]:
+    """Noise of ``nodes[i]`` nodes' mechanisms in cell i, for each copy, rounded to integers."""
+    scale = float(release.statistics[index].scale)
+    shape = (copies, len(nodes))
+    most = max(nodes, default=0)
+    count = np.array(nodes)
+    if release.mechanism == "gaussian":
+        total = generator.normal(0.0, scale, shape) * np.sqrt(count)
+    else:
+        total = np.zeros(shape)
+        for node in range(most):
+            total += generator.laplace(0.0, scale, shape) * (count > node)
+    rounded: np.ndarray[Any, Any] = np.rint(total).clip(-(2.0**61), 2.0**61).astype(np.int64).reshape(-1)
+    return rounded
+
+
+# -- answers ---------------------------------------------------------------------------------------------------------
+
+
+def _deviations(
+    answer: Any, copies: int, cells: int, level: float
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """How far below and above a cell its copies lie at the given level; NaN where a copy has no value."""
+    values = answer.cast(pa.float64()).combine_chunks().to_numpy(zero_copy_only=False)
+    table = values.reshape(copies, cells)
+    spread = np.sort(table[1:] - table[:1], axis=0)  # NaN sorts last
+    least = math.floor((1 - level) / 2 * (copies - 1))
+    low, high = spread[least], spread[copies - 2 - least]
+    return np.where(np.isnan(spread[-1]), np.nan, low), high
+
+
+def _interval(spread: tuple[Any, Any] | None, cell: int, value: JsonScalar) -> Interval:
+    """The cell minus the spread: noise that pushed it up by d leaves the exact value d below."""
+    if spread is None or not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    low, high = float(spread[0][cell]), float(spread[1][cell])
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return None
+    if isinstance(value, int) and low.is_integer() and high.is_integer():
+        return value - int(high), value - int(low)
+    return value - high, value - low
+
+
+def _column_type(name: str) -> ColumnType:
+    base = name.upper().split("(")[0]
+    if base in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UBIGINT", "UINTEGER", "UHUGEINT"):
+        return "integer"
+    if base in ("DOUBLE", "FLOAT", "DECIMAL"):
+        return "decimal"
+    kinds: dict[str, ColumnType] = {"DATE": "date", "TIMESTAMP": "timestamp", "BOOLEAN": "boolean"}
+    return kinds.get(base, "text")
+
+
+def _scalar(value: Any, kind: ColumnType) -> JsonScalar:
+    if value is None:
+        return None
+    if isinstance(value, (date, datetime)):
+        return value.isoformat()
+    if kind == "decimal" or isinstance(value, Decimal):
+        number = float(value)
+        return number if np.isfinite(number) else None
+    if isinstance(value, (bool, int, str)):
+        return value
+    return str(value)
