@@ -9,13 +9,13 @@ and Wu 2023, theorem 1 for approximate zCDP, and Rogers, Roth, Ullman and Vadhan
 ``pure``: the sum of epsilons is at most epsilon, the sum of threshold deltas at most delta.
 
 ``zcdp``: the sum of threshold deltas is at most delta / 2, and the totals lie in the union of two regions:
-Z, where OpenDP's conversion of the sum of rho at delta / 2 is at most epsilon, and P, where no run was Gaussian and the
-sum of epsilons is at most epsilon. The union is a filter too. Outside events of probability at most delta / 2 (an
-(epsilon, d) run is an epsilon run but for an event of probability d, and an epsilon run is epsilon^2 / 2-zCDP), let L be
-the privacy loss of the whole interaction, and let T be the last run within Z. A path that leaves Z stays in P (sums only
-grow, so neither region is entered again), hence |L| <= epsilon on it, surely: it adds nothing to the hockey-stick
-divergence E[(1 - exp(epsilon - L))+]. On all other paths L is the loss stopped at T, an interaction that the zCDP filter
-bounds, and the divergence of that stopped interaction is at most delta / 2. The two halves make delta.
+Z, where OpenDP's conversion of the sum of rho at delta / 2 is at most epsilon, and P, where no run was Gaussian and
+the sum of epsilons is at most epsilon. The union is a filter too. Outside events of probability at most delta / 2 (an
+(epsilon, d) run is an epsilon run but for an event of probability d, and an epsilon run is epsilon^2 / 2-zCDP), let L
+be the privacy loss of the whole interaction, and let T be the last run within Z. A path that leaves Z stays in P (sums
+only grow, so neither region is entered again), hence |L| <= epsilon on it, surely: it adds nothing to the hockey-stick
+divergence E[(1 - exp(epsilon - L))+]. On all other paths L is the loss stopped at T, an interaction that the zCDP
+filter bounds, and the divergence of that stopped interaction is at most delta / 2. The two halves make delta.
 
 What is not here: storage and locking (the node's ledger), and noise (``mechanisms``). OpenDP is imported when a
 conversion is first asked for, so that whoever only reads totals never loads it.

@@ -77,15 +77,19 @@ class Dialect(ABC):
 
     def guard(self, column: Column, raw: str) -> str:
         """Reads a column: what is outside its declared domain or bounds, NaN and infinities become NULL."""
+        checks = self.conditions(column, raw)
+        read = self.read(column, raw)
+        return f"CASE WHEN {' AND '.join(checks)} THEN {read} END" if checks else read
+
+    def conditions(self, column: Column, raw: str) -> list[str]:
+        """What holds for the values of a column that are within its declaration."""
         if column.values is not None:
-            listed = ", ".join(self.literal(column.type, value) for value in column.values)
-            return f"CASE WHEN {raw} IN ({listed}) THEN {self._read(column.type, raw)} END"
+            return [f"{raw} IN ({', '.join(self.literal(column.type, value) for value in column.values)})"]
         low, high = self._limits(column)
         checks = [f"{raw} >= {low}"] * (low is not None) + [f"{raw} <= {high}"] * (high is not None)
         if column.type in ("date", "timestamp") and (low is None or high is None):
             checks.append(f"isfinite({raw})")
-        read = self._read(column.type, raw)
-        return f"CASE WHEN {' AND '.join(checks)} THEN {read} END" if checks else read
+        return checks
 
     def _limits(self, column: Column) -> tuple[str | None, str | None]:
         if column.type == "decimal":
@@ -101,8 +105,13 @@ class Dialect(ABC):
         ends = [None if end is None else self.literal(column.type, end) for end in (low_bound, high_bound)]
         return ends[0], ends[1]
 
-    def _read(self, kind: ColumnType, raw: str) -> str:
-        return raw if kind in ("text", "boolean") else f"CAST({raw} AS {self.type(kind)})"
+    def read(self, column: Column, raw: str) -> str:
+        """A value of a column in the type that expressions are written for."""
+        return raw if column.type in ("text", "boolean") else f"CAST({raw} AS {self.type(column.type)})"
+
+    def whole(self, most: int) -> str:
+        """The narrowest integer type for values up to ``most``: sums of narrower ones are faster."""
+        return "INTEGER" if most < 2**31 else self.bigint
 
     def _call(self, expression: Call) -> str:
         own = _OPERATIONS.get(expression.op)
@@ -147,7 +156,7 @@ def _divide(dialect: Dialect, args: Sequence[str]) -> str:
 
 
 def _part(name: str) -> Callable[[Dialect, Sequence[str]], str]:
-    return lambda dialect, args: f"CAST(EXTRACT({name} FROM {args[0]}) AS {dialect.bigint})"
+    return lambda dialect, args: f"CAST(DATE_PART('{name}', {args[0]}) AS {dialect.bigint})"
 
 
 def _trunc(unit: str) -> Callable[[Dialect, Sequence[str]], str]:

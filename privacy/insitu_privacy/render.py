@@ -18,11 +18,12 @@ DESIGN.md section 4, Contribution bounding, has the rules; ``docs/privacy.md`` t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 
 from insitu_privacy.dialects import DIALECTS, Dialect
-from insitu_privacy.expressions import Call, ColumnRef, Expression, Op, columns_of, walk
+from insitu_privacy.expressions import ColumnRef, Expression
 from insitu_privacy.plan import KeyColumn, Release, Statistic
-from insitu_privacy.relations import Scan
+from insitu_privacy.scans import Scans
 from insitu_privacy.shape import Shape, UnitPart, shape
 
 
@@ -39,7 +40,7 @@ class _Writer:
     def __init__(self, release: Release, dialect: Dialect, tables: Mapping[str, str], cap_key: str) -> None:
         self._release = release
         self._dialect = dialect
-        self._tables = tables
+        self._scans = Scans(release, dialect, tables)
         self._cap_key = cap_key
         self._shape: Shape = shape(release)
         self._units = [f"u{index}" for index in range(len(self._shape.unit))]
@@ -101,12 +102,12 @@ class _Writer:
             else:
                 text = f"{self._dialect.write(value)} AS x{statistic.value}"
                 columns += [] if text in columns else [text]
-        source = f"FROM {self._scan(layout.first)}"
+        source = f"FROM {self._scans.text(layout.first)}"
         for join in layout.joins:
             if join.kind == "left":
-                source += f"\nLEFT JOIN {self._scan(join.scan)} ON {self._all(join.on)}"
+                source += f"\nLEFT JOIN {self._scans.text(join.scan)} ON {self._all(join.on)}"
             else:
-                source += f"\nCROSS JOIN {self._scan(join.scan)}"
+                source += f"\nCROSS JOIN {self._scans.text(join.scan)}"
         return f"SELECT {', '.join(columns)}\n{source}{self._where(layout.where)}"
 
     def _where(self, terms: tuple[Expression, ...]) -> str:
@@ -121,77 +122,39 @@ class _Writer:
         most = statistic.linf // self._release.bounds.max_rows_per_group
         if statistic.granularity == 1 and statistic.center.denominator == 1 and self._is_integer(value):
             shifted = f"({text} - {self._dialect.number('integer', statistic.center)})" if statistic.center else text
-            return self._clipped(shifted, str(most), f"(-{most})")
+            return f"CAST({self._clipped(shifted, str(most), f'(-{most})')} AS {self._dialect.whole(most)})"
+        if self._is_clipped_by_guard(statistic, value):
+            return f"CAST({self._rounded(statistic, text)} AS {self._dialect.whole(most)})"
+        rounded = self._rounded(statistic, text)
+        return f"CAST({self._clipped(rounded, str(most), f'(-{most})')} AS {self._dialect.whole(most)})"
+
+    def _rounded(self, statistic: Statistic, text: str) -> str:
         centered = f"({text} - {self._dialect.number('decimal', statistic.center)})" if statistic.center else text
         scaled = (
             f"{centered} * {1 / statistic.granularity}"
             if statistic.granularity <= 1
             else f"{centered} / {statistic.granularity}"
         )
-        rounded = f"FLOOR(CAST({scaled} AS {self._dialect.double}) + 0.5)"
-        return f"CAST({self._clipped(rounded, str(most), f'(-{most})')} AS {self._dialect.bigint})"
+        return f"FLOOR(CAST({scaled} AS {self._dialect.double}) + 0.5)"
+
+    def _is_clipped_by_guard(self, statistic: Statistic, value: Expression) -> bool:
+        """Whether the guard that reads the column has clipped already: its bounds are on the grid and within linf."""
+        if not isinstance(value, ColumnRef):
+            return False
+        scans = {scan.alias: scan for scan in self._release.relation.scans}
+        column = next(one for one in scans[value.scan].columns if one.name == value.column)
+        most = statistic.linf // self._release.bounds.max_rows_per_group
+        ends = (column.minimum, column.maximum)
+        if not all(isinstance(end, Fraction) for end in ends):
+            return False
+        steps = [(Fraction(end) - statistic.center) / statistic.granularity for end in ends]  # type: ignore[arg-type]
+        return all(step.denominator == 1 and abs(step) <= most for step in steps)
 
     def _clipped(self, text: str, high: str, low: str) -> str:
         return f"CASE WHEN {text} > {high} THEN {high} WHEN {text} < {low} THEN {low} ELSE {text} END"
 
     def _is_integer(self, value: Expression) -> bool:
         return self._release.value_types[self._release.values.index(value)] == "integer"
-
-    # -- scans -------------------------------------------------------------------------------------------------------
-
-    def _scan(self, scan: Scan) -> str:
-        quote = self._dialect.identifier
-        raw = self._raw_columns(scan)
-        columns = []
-        for column in scan.columns:
-            place = f"src.{quote(column.name)}" if not column.name.startswith("_unit_") else quote(column.name)
-            text = place if column.name in raw else self._dialect.guard(column, place)
-            columns.append(f"{text} AS {quote(column.name)}")
-        present = " AND ".join(
-            f"{quote(name) if name.startswith('_unit_') else 'src.' + quote(name)} IS NOT NULL" for name in scan.unit
-        )
-        where = f" WHERE {present}" if scan.unit else ""
-        return f"(SELECT {', '.join(columns)} FROM {self._source(scan)}{where}) AS {quote(scan.alias)}"
-
-    def _raw_columns(self, scan: Scan) -> set[str]:
-        """Unit columns are read as they are unless an operation other than a comparison uses them."""
-        worked = {
-            column
-            for expression in self._expressions()
-            for node in walk(expression)
-            if isinstance(node, Call) and node.op not in (Op.EQ, Op.IN, Op.IS_NULL, Op.AND, Op.OR, Op.NOT)
-            for column in columns_of(node)
-        }
-        return {name for name in scan.unit if ColumnRef(scan.alias, name) not in worked}
-
-    def _expressions(self) -> list[Expression]:
-        relation = self._release.relation
-        joined = [term for join in relation.joins for term in join.on]
-        keys = [key.expression for key in self._release.keys]
-        return [*relation.where, *joined, *keys, *self._release.values]
-
-    def _source(self, scan: Scan) -> str:
-        if not scan.unit_path:
-            return f"{self._table(scan.table)} AS src"
-        return f"{self._table(scan.table)} AS src JOIN {self._owners(scan)}"
-
-    def _owners(self, scan: Scan) -> str:
-        """Which units own an entity: distinct, so that a duplicated owner row does not multiply lines."""
-        quote = self._dialect.identifier
-        steps = scan.unit_path
-        entity = ", ".join(f"t0.{quote(name)}" for name in steps[0].path.on)
-        source = f"{self._table(steps[0].path.through)} AS t0"
-        for index, step in enumerate(steps[1:], 1):
-            on = " AND ".join(f"t{index - 1}.{quote(name)} = t{index}.{quote(name)}" for name in step.path.on)
-            source += f" JOIN {self._table(step.path.through)} AS t{index} ON {on}"
-        last = len(steps) - 1
-        unit = ", ".join(f"t{last}.{quote(name)} AS {quote(f'_unit_{i}')}" for i, name in enumerate(steps[-1].unit))
-        on = " AND ".join(f"src.{quote(name)} = owner.{quote(name)}" for name in steps[0].path.on)
-        return f"(SELECT DISTINCT {entity}, {unit} FROM {source}) AS owner ON {on}"
-
-    def _table(self, name: str) -> str:
-        text = self._tables[name].strip().rstrip(";")
-        return f"({text})" if text.upper().startswith(("SELECT", "WITH", "VALUES")) else text
 
     # -- units to groups ---------------------------------------------------------------------------------------------
 
@@ -201,7 +164,7 @@ class _Writer:
         columns = [f"{text} AS {name}" for text, name in zip(units, self._units, strict=True)]
         columns += [f"{self._least(key)} AS {key.name}" for key in part.keys]
         return (
-            f"SELECT {', '.join(columns)}\nFROM {self._scan(part.scan)}{self._where(part.where)}"
+            f"SELECT {', '.join(columns)}\nFROM {self._scans.text(part.scan)}{self._where(part.where)}"
             f"\nGROUP BY {', '.join(units)}"
         )
 

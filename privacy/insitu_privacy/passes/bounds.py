@@ -37,7 +37,10 @@ class Bounded:
 
 
 def contribution_bounds(tracked: Tracked, parameters: QueryParameters) -> ContributionBounds:
-    """The request's own bounds; else, over a join, the largest of the protected tables'."""
+    """The request's own bounds; else, over a join, the largest of the protected tables'.
+
+    Raises ParameterRefused where a bound is out of range, or a table declares none and the request does not either.
+    """
     for name, value in (("max-rows-per-group", parameters.max_rows_per_group), ("max-groups", parameters.max_groups)):
         if value is not None and not 1 <= value <= BOUND_LIMIT:
             raise ParameterRefused("INSITU-PARAM-BOUND", name=name, limit=BOUND_LIMIT, value=value)
@@ -46,6 +49,8 @@ def contribution_bounds(tracked: Tracked, parameters: QueryParameters) -> Contri
     if len(declared) < len(tables) and None in (parameters.max_rows_per_group, parameters.max_groups):
         missing = next(table.name for table in tables if table.bounds is None)
         raise ParameterRefused("INSITU-PARAM-BOUND-NEEDED", name=missing)
+    if all(table.one_row_per_unit for table in tables):  # joined on the unit they have one row of it, whatever is asked
+        return ContributionBounds(max_rows_per_group=1, max_groups=1)
     return ContributionBounds(
         max_rows_per_group=parameters.max_rows_per_group or max(bounds.max_rows_per_group for bounds in declared),
         max_groups=parameters.max_groups or max(bounds.max_groups for bounds in declared),

@@ -35,10 +35,12 @@ def qualify(tree: exp.Select, *, dialect: str, dataset: Dataset, scope: Scope) -
     Raises SqlRefused for unknown or ambiguous names, AccessRefused for tables and columns outside the grant.
     """
     _check_shape(tree)
+    written = [_written_name(item) for item in tree.expressions]
     tree = normalize_identifiers(tree.copy(), dialect=dialect)
     for identifier in tree.find_all(exp.Identifier):
         identifier.set("this", identifier.name.lower())
     names = _bind_tables(tree, dataset, scope)
+    _expand_group_by_all(tree)
     schema = MappingSchema(_schema(dataset), dialect=dialect, normalize=False)
     try:
         bound = sqlglot_qualify(
@@ -48,7 +50,22 @@ def qualify(tree: exp.Select, *, dialect: str, dataset: Dataset, scope: Scope) -
         raise SqlRefused("INSITU-SQL-SYNTAX", reason=_first_line(error)) from None
     assert isinstance(bound, exp.Select)
     _check_columns(bound, names, scope)
+    for item, name in zip(bound.expressions, written, strict=True):
+        if name is not None:
+            item.set("alias", exp.to_identifier(name))
     return bound
+
+
+def _written_name(item: exp.Expr) -> str | None:
+    """The name of a column without an alias: the expression as it was written; None where it has a name."""
+    return None if isinstance(item, (exp.Alias, exp.Column)) else item.sql().lower()
+
+
+def _expand_group_by_all(tree: exp.Select) -> None:
+    group = tree.args.get("group")
+    if group is not None and group.args.get("all"):
+        plain = [item.unalias().copy() for item in tree.expressions if not item.find(exp.AggFunc)]
+        tree.set("group", exp.Group(expressions=plain) if plain else None)
 
 
 def _first_line(error: SqlglotError) -> str:
@@ -59,6 +76,9 @@ def _check_shape(tree: exp.Select) -> None:
     """Clauses that have no meaning here yet, refused before their names are looked up."""
     if tree.args.get("with_"):
         raise forbidden(tree.args["with_"], "WITH", "Write one SELECT over the tables of the dataset.")
+    for item in tree.expressions:
+        if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
+            raise refusal("INSITU-SQL-ROW-OUTPUT", item)
     source = tree.args.get("from_")
     for item in [source.this if source else None, *(join.this for join in tree.args.get("joins") or ())]:
         if item is not None and not (isinstance(item, exp.Table) and isinstance(item.this, exp.Identifier)):

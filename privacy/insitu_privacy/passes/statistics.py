@@ -8,7 +8,7 @@ refused, with the nearest thing that works.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from sqlglot import exp
@@ -60,6 +60,7 @@ class Measured:
 def statistics(front: Frontier, tracked: Tracked) -> Measured:
     """The statistics that the aggregates of a release need. Raises SqlRefused for aggregates without any."""
     calls = {aggregate.name: _aggregate(aggregate, tracked) for aggregate in front.aggregates}
+    calls = _with_shared_counts(calls)
     averaged = {function.value for function in calls.values() if function.name == "average"}
     table = _Table()
     readings = {name: table.reading(function, averaged) for name, function in calls.items()}
@@ -74,6 +75,22 @@ class _Function:
     value: Expression | None
     node: exp.Expr
     nullable: bool = False
+    shared: bool = False
+    """Whether its rows are counted as those of the whole group, where they are declared never to be NULL."""
+
+
+def _with_shared_counts(calls: Mapping[str, _Function]) -> dict[str, _Function]:
+    """One count for all where several are asked of values that are declared never to be NULL.
+
+    Alone, such a count is of the value itself: what is out of bounds reads as NULL and is not counted.
+    """
+    counted = {call.value: call.nullable for call in calls.values() if call.name in ("rows", "average")}
+    if sum(not nullable for nullable in counted.values()) < 2:
+        return dict(calls)
+    return {
+        name: replace(call, value=None) if call.name == "rows" and not call.nullable else replace(call, shared=True)
+        for name, call in calls.items()
+    }
 
 
 class _Table:
@@ -94,7 +111,7 @@ class _Table:
             return Reading(kind="count", parts=(self.index(Wanted(kind, value, node)),))
         if value not in averaged:
             return Reading(kind="sum", parts=(self.index(Wanted("sum", value, node)),))
-        counted = value if function.nullable else None
+        counted = None if function.shared and not function.nullable else value
         parts = (
             self.index(Wanted("sum", value, node, centred=True)),
             self.index(Wanted("rows", counted, node)),
@@ -125,11 +142,6 @@ def _filtered(function: _Function, condition: Expression | None, tracked: Tracke
     return _Function(function.name, guarded, function.node, nullable=True)
 
 
-def _counted(value: Expression, tracked: Tracked) -> Expression | None:
-    """What a COUNT counts: None for every row, where the value is never NULL."""
-    return value if tracked.facts.facts(value).nullable else None
-
-
 def _count(node: exp.Expr, tracked: Tracked) -> _Function:
     if isinstance(node.this, exp.Distinct):
         return _count_distinct(node, tracked)
@@ -137,7 +149,10 @@ def _count(node: exp.Expr, tracked: Tracked) -> _Function:
         return _Function("rows", None, node)
     if node.expressions:
         raise forbidden(node, "COUNT of several expressions", "Count one, or use COUNT(*).")
-    return _Function("rows", _counted(tracked.allow.expression(node.this), tracked), node)
+    value = tracked.allow.expression(node.this)
+    nullable = tracked.facts.facts(value).nullable
+    plain = isinstance(value, Literal) or tracked.is_identifying(value)  # read without bounds to be out of
+    return _Function("rows", None if plain and not nullable else value, node, nullable=nullable)
 
 
 def _count_distinct(node: exp.Expr, tracked: Tracked) -> _Function:
