@@ -126,6 +126,8 @@ def _table(file: _DatasetFile, name: str, files: Mapping[str, bytes]) -> Table:
     text = file.tables[name]
     unit = (text.unit,) if isinstance(text.unit, str) else tuple(text.unit or ())
     _check_protection(file, name, text, unit)
+    if any(column.startswith("_unit_") for column in text.columns):
+        _refuse(f"tables.{name}: names that start with _unit_ are reserved")
     named = [*unit, *text.key, *(column for key in text.entity_keys for column in key)]
     named += text.unit_path.on if text.unit_path else []
     for column in named:
@@ -249,7 +251,7 @@ def _code_list(file: _DatasetFile, where: str, target: str, files: Mapping[str, 
     integer = text.columns[column].type == "integer"
     try:
         return [int(cell) if integer else cell for cell in cells]
-    except ValueError:
+    except (TypeError, ValueError):
         _refuse(f"{where}: {text.source} holds a {column} that is not an integer")
 
 

@@ -55,8 +55,8 @@ class Dialect(ABC):
 
     def number(self, kind: ColumnType, value: int | float | Fraction) -> str:
         """A numeric constant: whole ones as 64-bit integers, others as doubles."""
-        if kind == "integer":
-            return str(int(value)) if value >= 0 else f"({int(value)})"
+        if kind == "integer":  # DuckDB would take a small constant for 32 bits, and overflow
+            return f"{int(value)}::{self.bigint}" if value >= 0 else f"({int(value)})::{self.bigint}"
         return f"CAST('{float(value)!r}' AS {self.double})"
 
     def text(self, value: str) -> str:
@@ -86,10 +86,7 @@ class Dialect(ABC):
         if column.values is not None:
             return [f"{raw} IN ({', '.join(self.literal(column.type, value) for value in column.values)})"]
         low, high = self._limits(column)
-        checks = [f"{raw} >= {low}"] * (low is not None) + [f"{raw} <= {high}"] * (high is not None)
-        if column.type in ("date", "timestamp") and (low is None or high is None):
-            checks.append(f"isfinite({raw})")
-        return checks
+        return [f"{raw} >= {low}"] * (low is not None) + [f"{raw} <= {high}"] * (high is not None)
 
     def _limits(self, column: Column) -> tuple[str | None, str | None]:
         if column.type == "decimal":
@@ -102,6 +99,9 @@ class Dialect(ABC):
         if column.type == "integer":
             low_bound = -INTEGER_LIMIT if low_bound is None else low_bound
             high_bound = INTEGER_LIMIT if high_bound is None else high_bound
+        if column.type in ("date", "timestamp"):  # what Python's dates hold; infinities are beyond
+            low_bound = date(1, 1, 1) if low_bound is None else low_bound
+            high_bound = date(9999, 12, 31) if high_bound is None else high_bound
         ends = [None if end is None else self.literal(column.type, end) for end in (low_bound, high_bound)]
         return ends[0], ends[1]
 
@@ -148,6 +148,11 @@ def _function(name: str) -> Callable[[Dialect, Sequence[str]], str]:
 def _case(dialect: Dialect, args: Sequence[str]) -> str:
     whens = " ".join(f"WHEN {args[i]} THEN {args[i + 1]}" for i in range(0, len(args) - 1, 2))
     return f"CASE {whens} ELSE {args[-1]} END"
+
+
+def _to_integer(dialect: Dialect, args: Sequence[str]) -> str:
+    one, zero = dialect.number("integer", 1), dialect.number("integer", 0)
+    return f"CASE WHEN {args[0]} THEN {one} WHEN NOT {args[0]} THEN {zero} END"
 
 
 def _divide(dialect: Dialect, args: Sequence[str]) -> str:
@@ -198,7 +203,7 @@ _OPERATIONS: Mapping[Op, Callable[[Dialect, Sequence[str]], str]] = {
     Op.TRUNC_MONTH: _trunc("month"),
     Op.TO_DATE: lambda dialect, args: f"CAST({args[0]} AS DATE)",
     Op.TO_DECIMAL: lambda dialect, args: f"CAST({args[0]} AS {dialect.double})",
-    Op.TO_INTEGER: lambda dialect, args: f"CASE WHEN {args[0]} THEN 1 WHEN NOT {args[0]} THEN 0 END",
+    Op.TO_INTEGER: _to_integer,
     Op.LOWER: _function("LOWER"),
     Op.UPPER: _function("UPPER"),
     Op.LENGTH: lambda dialect, args: f"CAST(LENGTH({args[0]}) AS {dialect.bigint})",
@@ -243,9 +248,6 @@ class PostgreSQL(Dialect):
     name = "postgres"
     bigint = "BIGINT"
     double = "DOUBLE PRECISION"
-
-    def number(self, kind: ColumnType, value: int | float | Fraction) -> str:
-        return f"CAST({int(value)} AS BIGINT)" if kind == "integer" else super().number(kind, value)
 
     def special(self, op: Op, args: Sequence[str]) -> str:
         if op is Op.MUL:

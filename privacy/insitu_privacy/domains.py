@@ -15,13 +15,16 @@ from fractions import Fraction
 from typing import Any
 
 from insitu_privacy.dataset import Column, ColumnType
-from insitu_privacy.evaluate import Value, apply
+from insitu_privacy.evaluate import Value, apply, literal_value
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op
 
 DOMAIN_LIMIT = 10_000
 """Finite domains larger than this are not enumerated."""
 INTEGER_LIMIT = Fraction(2**53)
-"""Integers are read within these limits, exact in both engines' doubles; results must stay below 2^62."""
+"""Integers are read within these limits, exact in both engines' doubles, but they are no public bounds."""
+MISSING = Fraction(10**60)
+"""Stands for a missing end of an interval, so that LEAST(GREATEST(x, 0), 500) bounds an unbounded x on both sides."""
+_BOUND_LIMIT = Fraction(10**30)
 
 Interval = tuple[Any, Any]
 """Inclusive (low, high): Fractions for numbers, dates or datetimes for those."""
@@ -61,8 +64,8 @@ def _declared_interval(column: Column) -> Interval | None:
     if column.values is not None and column.type in ("integer", "date"):
         return _hull(tuple(column.values), column.type)
     if column.type == "integer":
-        low = column.minimum if column.minimum is not None else -INTEGER_LIMIT
-        return low, column.maximum if column.maximum is not None else INTEGER_LIMIT
+        low = column.minimum if column.minimum is not None else -MISSING
+        return low, column.maximum if column.maximum is not None else MISSING
     if column.minimum is None or column.maximum is None:
         return None
     return column.minimum, column.maximum
@@ -104,6 +107,8 @@ class Inference:
         return refined
 
     def _learn(self, condition: Call) -> None:
+        if all(isinstance(argument, Literal) for argument in condition.args):
+            return None
         if condition.op in (Op.EQ, Op.LT, Op.LE, Op.GT, Op.GE, Op.IN):
             target, *literals = condition.args
             if isinstance(target, Literal) and len(literals) == 1:
@@ -139,7 +144,7 @@ _FLIPPED: Mapping[Op, Op] = {Op.EQ: Op.EQ, Op.LT: Op.GT, Op.LE: Op.GE, Op.GT: Op
 def _literal_facts(literal: Literal) -> Facts:
     if literal.value is None:
         return Facts(type=literal.type, nullable=True, values=(), constant=True)
-    values = (literal.value,)
+    values = (literal_value(literal),)
     return Facts(type=literal.type, nullable=False, interval=_hull(values, literal.type), values=values, constant=True)
 
 
@@ -151,7 +156,7 @@ def _hull(values: tuple[Value, ...], kind: ColumnType) -> Interval | None:
 
 
 def _restricted(facts: Facts, condition: Call) -> Facts:
-    literals = [argument.value for argument in condition.args[1:] if isinstance(argument, Literal)]
+    literals = [literal_value(argument) for argument in condition.args[1:] if isinstance(argument, Literal)]
     candidates = facts.values
     if candidates is None and condition.op in (Op.IN, Op.EQ):
         candidates = tuple(sorted({value for value in literals if value is not None}))
@@ -284,30 +289,19 @@ def _extreme(op: Op, args: list[Facts]) -> Interval | None:
         if high is None:
             return None if None in every else (min(i[0] for i in every if i), max(i[1] for i in every if i))
         low = None if None in every else min(i[0] for i in every if i)
-        return (low, high) if low is not None else (HALF_OPEN_LOW, high)
+        return (low, high) if low is not None else (-MISSING, high)
     low = max((i[0] for i in sure), default=None)
     if low is None:
         return None if None in every else (min(i[0] for i in every if i), max(i[1] for i in every if i))
     high = None if None in every else max(i[1] for i in every if i)
-    return (low, high) if high is not None else (low, HALF_OPEN_HIGH)
-
-
-HALF_OPEN_LOW = Fraction(-(10**30))
-HALF_OPEN_HIGH = Fraction(10**30)
-"""Stand for one missing end, so that LEAST(GREATEST(x, 0), 500) bounds an unbounded x on both sides."""
+    return (low, high) if high is not None else (low, MISSING)
 
 
 def is_bounded(interval: Interval | None) -> bool:
     """Whether both ends are real public bounds."""
-    return (
-        interval is not None and interval[0] > HALF_OPEN_LOW and interval[1] < HALF_OPEN_HIGH
-        if _numeric(interval)
-        else interval is not None
-    )
-
-
-def _numeric(interval: Interval | None) -> bool:
-    return interval is not None and isinstance(interval[0], Fraction)
+    if interval is None or not isinstance(interval[0], Fraction):
+        return interval is not None
+    return interval[0] > -_BOUND_LIMIT and interval[1] < _BOUND_LIMIT
 
 
 def _products(a: Interval, b: Interval) -> Interval:

@@ -114,8 +114,18 @@ def _entries() -> dict[str, Entry]:
         ("INSITU-SQL-NOT-TOTAL", "sql", "{name} can fail on some rows", "{hint}"),
         ("INSITU-SQL-TYPE", "sql", "{name} does not apply to {type}", "{hint}"),
         # parameters of a request
-        ("INSITU-PARAM-EPSILON", "parameter", "epsilon must be a positive number, not {value}", "Pass --epsilon 1."),
-        ("INSITU-PARAM-DELTA", "parameter", "delta must be in [0, 1), not {value}", "Pass --delta 1e-7."),
+        (
+            "INSITU-PARAM-EPSILON",
+            "parameter",
+            "epsilon must be a number from 1e-9 to 1e30, not {value}",
+            "Pass --epsilon 1.",
+        ),
+        (
+            "INSITU-PARAM-DELTA",
+            "parameter",
+            "delta must be 0 or from 1e-30 to below 1, not {value}",
+            "Pass --delta 1e-7.",
+        ),
         (
             "INSITU-PARAM-DELTA-NEEDED",
             "parameter",

@@ -14,7 +14,8 @@ from typing import Any
 
 from insitu_privacy.expressions import ColumnRef, Expression, Literal, Op
 
-Value = int | Fraction | str | bool | date | datetime | None
+Value = int | float | str | bool | date | datetime | None
+"""Decimals are floats here, as in the engines: IEEE arithmetic gives all three the same values."""
 
 
 def evaluate(expression: Expression, columns: Mapping[ColumnRef, Value]) -> Value:
@@ -22,8 +23,13 @@ def evaluate(expression: Expression, columns: Mapping[ColumnRef, Value]) -> Valu
     if isinstance(expression, ColumnRef):
         return columns[expression]
     if isinstance(expression, Literal):
-        return expression.value
+        return literal_value(expression)
     return apply(expression.op, [evaluate(argument, columns) for argument in expression.args])
+
+
+def literal_value(literal: Literal) -> Value:
+    """A literal as engines hold it."""
+    return float(literal.value) if isinstance(literal.value, Fraction) else literal.value
 
 
 def apply(op: Op, args: Sequence[Value]) -> Value:
@@ -84,12 +90,37 @@ _OWN_NULLS: Mapping[Op, Callable[[Sequence[Value]], Value]] = {
 }
 
 
-def _truncated(a: Fraction, b: Fraction) -> int | None:
-    return None if b == 0 else math.trunc(Fraction(a) / Fraction(b))
+_TINY = 1e-150
+"""As in ``dialects``: floats nearer to zero count as zero in products and quotients."""
 
 
-def _round(a: Fraction) -> int:
-    return math.floor(a + Fraction(1, 2)) if a >= 0 else math.ceil(a - Fraction(1, 2))
+def _divided(a: float, b: float) -> float | None:
+    if abs(b) < _TINY:
+        return None
+    return 0.0 if abs(a) < _TINY else float(a) / float(b)
+
+
+def _truncated(a: int, b: int) -> int | None:
+    if b == 0:
+        return None
+    size = abs(a) // abs(b)
+    return size if (a < 0) == (b < 0) else -size
+
+
+def _remainder(a: int, b: int) -> int | None:
+    quotient = _truncated(a, b)
+    return None if quotient is None else a - b * quotient
+
+
+def _round(a: float) -> float:
+    return math.copysign(math.floor(abs(a) + 0.5), a)
+
+
+def _shifted(day: date, days: int) -> date | None:
+    try:
+        return day + timedelta(days=days)
+    except OverflowError:
+        return None
 
 
 def _like(text: str, pattern: str) -> bool:
@@ -111,14 +142,14 @@ _STRICT: Mapping[Op, Callable[..., Any]] = {
     Op.ADD: lambda a, b: a + b,
     Op.SUB: lambda a, b: a - b,
     Op.MUL: lambda a, b: a * b,
-    Op.DIV: lambda a, b: None if b == 0 else Fraction(a) / Fraction(b),
+    Op.DIV: _divided,
     Op.INTDIV: _truncated,
-    Op.MOD: lambda a, b: None if b == 0 else a - b * _truncated(a, b),
+    Op.MOD: _remainder,
     Op.NEG: lambda a: -a,
     Op.ABS: abs,
-    Op.FLOOR: lambda a: Fraction(math.floor(a)),
-    Op.CEIL: lambda a: Fraction(math.ceil(a)),
-    Op.ROUND: lambda a: Fraction(_round(a)),
+    Op.FLOOR: lambda a: float(math.floor(a)),
+    Op.CEIL: lambda a: float(math.ceil(a)),
+    Op.ROUND: _round,
     Op.EQ: lambda a, b: a == b,
     Op.NE: lambda a, b: a != b,
     Op.LT: lambda a, b: a < b,
@@ -135,9 +166,9 @@ _STRICT: Mapping[Op, Callable[..., Any]] = {
     Op.TRUNC_YEAR: lambda a: date(a.year, 1, 1),
     Op.TRUNC_MONTH: lambda a: date(a.year, a.month, 1),
     Op.DAYS_BETWEEN: lambda a, b: _day(b).toordinal() - _day(a).toordinal(),
-    Op.ADD_DAYS: lambda a, n: a + timedelta(days=n),
+    Op.ADD_DAYS: _shifted,
     Op.TO_DATE: _day,
-    Op.TO_DECIMAL: Fraction,
+    Op.TO_DECIMAL: float,
     Op.TO_INTEGER: int,
     Op.LOWER: str.lower,
     Op.UPPER: str.upper,

@@ -133,7 +133,11 @@ def _by_key(release: Release, cells: ExactCells) -> dict[tuple[KeyValue, ...], R
 
 
 def _key(value: Any) -> KeyValue:
-    return None if isinstance(value, float) and math.isnan(value) else value
+    """NaN is NULL; and -0.0 is 0.0, which SQL groups with it: which of the two stood first is some person's row."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else value + 0.0
+    key: KeyValue = value
+    return key
 
 
 def _noisy(

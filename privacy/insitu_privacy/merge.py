@@ -49,12 +49,20 @@ def _merge_one(release: Release, values: Sequence[ReleasedValues]) -> MergedRele
         if one.keys is not None or not _fits(release, one, len(keys)):
             raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="a release does not have the plan's cells")
     columns = tuple(
-        tuple(sum(cell) for cell in zip(*(one.statistics[index] for one in values), strict=True))
+        tuple(_fitted(sum(cell)) for cell in zip(*(one.statistics[index] for one in values), strict=True))
         if values
         else (0,) * len(keys)
         for index in range(len(release.statistics))
     )
     return MergedRelease(release=release, keys=keys, statistics=columns, nodes=(len(values),) * len(keys))
+
+
+_LIMIT = 2**63 - 1
+
+
+def _fitted(total: int) -> int:
+    """Within 64 bits, whatever a node claims: one node's nonsense may not stop the others' answer."""
+    return max(-_LIMIT, min(_LIMIT, total))
 
 
 def _fits(release: Release, values: ReleasedValues, cells: int) -> bool:
@@ -73,7 +81,7 @@ def _merge_selected(release: Release, values: Sequence[ReleasedValues]) -> Merge
             total = sums.setdefault(key, [0] * width)
             nodes[key] = nodes.get(key, 0) + 1
             for index in range(width):
-                total[index] += one.statistics[index][place]
+                total[index] = _fitted(total[index] + one.statistics[index][place])
     keys = tuple(sorted(sums, key=_sort_key))
     columns = tuple(tuple(sums[key][index] for key in keys) for index in range(width))
     return MergedRelease(release=release, keys=keys, statistics=columns, nodes=tuple(nodes[key] for key in keys))

@@ -6,21 +6,28 @@ Pure: the same text, dataset, parameters and scope give the same plan everywhere
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 
 from sqlglot import exp
 
 from insitu_privacy.dataset import Dataset
 from insitu_privacy.errors import ParameterRefused, SqlRefused
 from insitu_privacy.expressions import Expression
-from insitu_privacy.passes.bounds import bound, contribution_bounds
+from insitu_privacy.passes.bounds import bound, check_sensitivity, contribution_bounds
 from insitu_privacy.passes.frontier import CELL, RELEASED, Frontier, frontier
 from insitu_privacy.passes.keys import effective_bounds, keys
 from insitu_privacy.passes.mechanisms import Demand, Noise, mechanisms
 from insitu_privacy.passes.parse import SQL_DEPTH, parse
 from insitu_privacy.passes.qualify import qualify
+from insitu_privacy.passes.spans import balanced, forbidden
 from insitu_privacy.passes.statistics import Measured, Wanted, read_back, statistics
 from insitu_privacy.passes.track import track
 from insitu_privacy.plan import PlannedColumn, PrivacyPlan, QueryParameters, Release, Scope, Statistic
+
+EPSILON_RANGE = (Fraction(1, 10**9), Fraction(10**30))
+DELTA_LEAST = Fraction(1, 10**30)
+STATISTICS_LIMIT = 100
+_SHOWN = 24
 
 
 def plan_query(sql: str, *, dialect: str, dataset: Dataset, parameters: QueryParameters, scope: Scope) -> PrivacyPlan:
@@ -33,13 +40,22 @@ def plan_query(sql: str, *, dialect: str, dataset: Dataset, parameters: QueryPar
         return _plan(sql, dialect, dataset, parameters, scope)
     except RecursionError:
         raise SqlRefused("INSITU-SQL-TOO-DEEP", limit=SQL_DEPTH) from None
+    except SqlRefused as refused:
+        if refused.span is not None:
+            refused.span = balanced(sql, refused.span)
+        raise
 
 
 def _check(parameters: QueryParameters) -> None:
-    if parameters.epsilon <= 0:
-        raise ParameterRefused("INSITU-PARAM-EPSILON", value=parameters.epsilon)
-    if not 0 <= parameters.delta < 1:
-        raise ParameterRefused("INSITU-PARAM-DELTA", value=parameters.delta)
+    if not EPSILON_RANGE[0] <= parameters.epsilon <= EPSILON_RANGE[1]:
+        raise ParameterRefused("INSITU-PARAM-EPSILON", value=_shown(parameters.epsilon))
+    if parameters.delta != 0 and not DELTA_LEAST <= parameters.delta < 1:
+        raise ParameterRefused("INSITU-PARAM-DELTA", value=_shown(parameters.delta))
+
+
+def _shown(value: Fraction) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _plan(sql: str, dialect: str, dataset: Dataset, parameters: QueryParameters, scope: Scope) -> PrivacyPlan:
@@ -49,8 +65,11 @@ def _plan(sql: str, dialect: str, dataset: Dataset, parameters: QueryParameters,
     columns = keys(front, tracked)
     selects_keys = any(column.domain is None for column in columns)
     measured = _with_units(statistics(front, tracked), front, selects_keys, dataset.min_units)
+    if len(measured.wanted) > STATISTICS_LIMIT:
+        raise forbidden(tree, f"more than {STATISTICS_LIMIT} statistics", "Ask several queries.")
     bounds = effective_bounds(contribution_bounds(tracked, parameters), columns)
     bounded = [bound(wanted, bounds.max_rows_per_group, tracked) for wanted in measured.wanted]
+    check_sensitivity(bounded, bounds)
     values = _distinct(wanted.value for wanted in measured.wanted if wanted.value is not None)
     demand = Demand(
         measured=tuple(bounded),

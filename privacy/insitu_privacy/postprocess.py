@@ -122,16 +122,15 @@ class Postprocessor:
     def _run(self, plan: PrivacyPlan, merged: Sequence[MergedRelease], level: float) -> ResultTable:
         (one,) = merged
         visible = _suppressed(one)
-        cursor = self._connection.cursor()
+        cursor = self._connection
         try:
             cursor.register(one.release.name, _point_table(one, visible, plan.postprocessing))
             result = cursor.execute(plan.postprocessing)
             types = [_column_type(str(item[1])) for item in result.description[1:]]
             found = result.fetchall()
-            cursor.unregister(one.release.name)
             spread = self._spread(cursor, plan, one, visible, level) if found else {}
         finally:
-            cursor.close()
+            cursor.unregister(one.release.name)
         columns = tuple(
             OutputColumn(name=column.name, type=kind, noisy=column.noisy)
             for column, kind in zip(plan.output, types, strict=True)
@@ -164,8 +163,11 @@ class Postprocessor:
         copies = max(199, min(_COPIES, _CELL_BUDGET // max(cells, 1)))
         cursor.register(one.release.name, _copies_table(plan, one, visible, copies))
         answers = cursor.sql(plan.cell_sql).to_arrow_table()  # one thread keeps the rows' order
-        cursor.unregister(one.release.name)
-        return {index: _deviations(answers.column(place), copies, cells, level) for place, index in enumerate(noisy)}
+        return {
+            index: _deviations(answers.column(place), copies, cells, level)
+            for place, index in enumerate(noisy)
+            if _is_numeric(answers.column(place).type)
+        }
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
@@ -242,6 +244,10 @@ def _noise(
 
 
 # -- answers ---------------------------------------------------------------------------------------------------------
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _deviations(

@@ -5,7 +5,7 @@ privacy unit from all tables changes each integer by at most the statistic's ``l
 That holds whatever the data is, duplicated units, NULLs and NaN included; it never rests on data being as declared:
 
 1. columns are read through guards (``dialects``), rows without a unit are dropped;
-2. ``unit_rows``: values are clipped to integers |v| <= linf / m and summed per unit and varying keys. A key declared
+2. ``insitu_rows``: values are clipped to integers |v| <= linf / m and summed per unit and varying keys. A key declared
    constant per unit is read as its least value there, so that a unit has one by construction;
 3. a unit with n > m rows in a group counts m and its sums are scaled by m / n, truncated;
 4. a unit in more than ``max_groups`` groups keeps those with the smallest keyed hash. Left out where keys are constant
@@ -46,24 +46,25 @@ class _Writer:
         self._units = [f"u{index}" for index in range(len(self._shape.unit))]
 
     def statement(self) -> str:
-        """WITH unit_rows, [parts], [capped] SELECT keys, sums GROUP BY keys."""
-        stages = [f"unit_rows AS (\n{self._unit_rows()}\n)"]
-        stages += [f"part_{i} AS (\n{self._part(part)}\n)" for i, part in enumerate(self._shape.parts)]
-        source = "unit_rows"
+        """WITH insitu_rows, [parts], [capped] SELECT keys, sums GROUP BY keys."""
+        stages = [f"insitu_rows AS (\n{self._insitu_rows()}\n)"]
+        stages += [f"insitu_part_{i} AS (\n{self._part(part)}\n)" for i, part in enumerate(self._shape.parts)]
+        source = "insitu_rows"
         if self._needs_cap():
-            stages.append(f"capped AS (\n{self._capped()}\n)")
-            source = "capped"
+            stages.append(f"insitu_capped AS (\n{self._capped()}\n)")
+            source = "insitu_capped"
         keys = [key.name for key in self._release.keys]
         columns = [*keys, *(f"{self._summed(s)} AS s{i}" for i, s in enumerate(self._release.statistics))]
         joins = "".join(
-            f"\nJOIN part_{i} ON {self._on_unit(source, f'part_{i}')}" for i in range(len(self._shape.parts))
+            f"\nJOIN insitu_part_{i} ON {self._on_unit(source, f'insitu_part_{i}')}"
+            for i in range(len(self._shape.parts))
         )
         group = f"\nGROUP BY {', '.join(keys)}" if keys else ""
         return f"WITH {', '.join(stages)}\nSELECT {', '.join(columns)}\nFROM {source}{joins}{group}"
 
     # -- rows to units -----------------------------------------------------------------------------------------------
 
-    def _unit_rows(self) -> str:
+    def _insitu_rows(self) -> str:
         varying = [key.name for key in self._shape.keys if not key.constant]
         constant = [key for key in self._shape.keys if key.constant]
         columns = [
@@ -129,13 +130,11 @@ class _Writer:
         return f"CAST({self._clipped(rounded, str(most), f'(-{most})')} AS {self._dialect.whole(most)})"
 
     def _rounded(self, statistic: Statistic, text: str) -> str:
-        centered = f"({text} - {self._dialect.number('decimal', statistic.center)})" if statistic.center else text
-        scaled = (
-            f"{centered} * {1 / statistic.granularity}"
-            if statistic.granularity <= 1
-            else f"{centered} / {statistic.granularity}"
-        )
-        return f"FLOOR(CAST({scaled} AS {self._dialect.double}) + 0.5)"
+        number = f"CAST({text} AS {self._dialect.double})"
+        centered = f"({number} - {self._dialect.number('decimal', statistic.center)})" if statistic.center else number
+        step = statistic.granularity
+        scaled = f"{centered} * {1 / step}" if step <= 1 else f"{centered} / {step}"
+        return f"FLOOR({scaled} + 0.5)"
 
     def _is_clipped_by_guard(self, statistic: Statistic, value: Expression) -> bool:
         """Whether the guard that reads the column has clipped already: its bounds are on the grid and within linf."""
@@ -192,7 +191,7 @@ class _Writer:
         text = " || '|' || ".join(parts)
         order = f"MD5({text}), {', '.join(varying)}"
         units = ", ".join(self._units)
-        ranked = f"SELECT *, ROW_NUMBER() OVER (PARTITION BY {units} ORDER BY {order}) AS place FROM unit_rows"
+        ranked = f"SELECT *, ROW_NUMBER() OVER (PARTITION BY {units} ORDER BY {order}) AS place FROM insitu_rows"
         known = " AND ".join(text for key in self._shape.keys if (text := self._in_domain(key)))
         ranked += f" WHERE {known}" if known else ""
         return f"SELECT * FROM ({ranked}) AS ranked WHERE place <= {self._release.bounds.max_groups}"

@@ -8,6 +8,7 @@ conditions may be evaluated in either order.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from insitu_privacy.dialects import Dialect
@@ -15,6 +16,7 @@ from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op,
 from insitu_privacy.plan import Release
 from insitu_privacy.relations import Scan
 
+_STATEMENT = re.compile(r"(SELECT|WITH|VALUES|FROM)\b", re.IGNORECASE)
 _PARTS = frozenset({Op.YEAR, Op.QUARTER, Op.MONTH, Op.DAY})
 _COMPARISONS = frozenset({Op.EQ, Op.LT, Op.LE, Op.GT, Op.GE, Op.IN})
 _HARMLESS = _PARTS | _COMPARISONS | {Op.NE, Op.IS_NULL, Op.LIKE, Op.ILIKE, Op.AND, Op.OR, Op.NOT}
@@ -43,8 +45,6 @@ class Scans:
         for column in scan.columns:
             reference = ColumnRef(scan.alias, column.name)
             place = self._place(column.name)
-            if column.name in scan.unit:
-                conditions.append(f"{place} IS NOT NULL")
             if column.name in scan.unit and reference not in self._worked:
                 text = place  # only compared and grouped by: any value will do
             elif reference in self._filtered:
@@ -52,6 +52,8 @@ class Scans:
                 text = self._dialect.read(column, place)
             else:
                 text = self._dialect.guard(column, place)
+            if column.name in scan.unit:
+                conditions.append(f"{text} IS NOT NULL")
             columns.append(f"{text} AS {quote(column.name)}")
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"(SELECT {', '.join(columns) or '1'} FROM {self._source(scan)}{where}) AS {quote(scan.alias)}"
@@ -81,7 +83,7 @@ class Scans:
 
     def _table(self, name: str) -> str:
         text = self._tables[name].strip().rstrip(";")
-        return f"({text})" if text.upper().startswith(("SELECT", "WITH", "VALUES")) else text
+        return f"({text})" if _STATEMENT.match(text) else text
 
 
 def _worked(expression: Expression) -> frozenset[ColumnRef]:

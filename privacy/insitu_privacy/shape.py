@@ -46,9 +46,10 @@ def shape(release: Release) -> Shape:
     parts = tuple(part for scan in candidates if (part := _part(scan, release)) is not None)
     apart = {part.scan.alias for part in parts}
     rows = [scan for scan in relation.scans if scan.alias not in apart]
-    first, *rest = rows
     joins = {join.scan.alias: join for join in relation.joins}
     lead = next(scan for scan in rows if not scan.public)
+    # A left join may not come first. Protected scans are joined inner, so that one of them may be moved to the front.
+    first, rest = lead, [scan for scan in rows if scan is not lead]
     return Shape(
         first=first,
         joins=tuple(

@@ -8,6 +8,7 @@ functions of dates and text (``allow_functions``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from fractions import Fraction
@@ -19,7 +20,8 @@ from insitu_privacy.domains import INTEGER_LIMIT, Inference, is_bounded
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, call
 from insitu_privacy.passes.spans import forbidden, refusal
 
-_NUMBERS = ("integer", "decimal")
+_NUMBERS: tuple[ColumnType, ...] = ("integer", "decimal")
+_NUMBER = re.compile(r"(?=.*[0-9])[0-9]{0,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _INTEGER_RESULT = Fraction(2**62)
 _DECIMAL_RESULT = Fraction(10**30)
 
@@ -46,33 +48,32 @@ class Allow:
 
     def condition(self, node: exp.Expr) -> Expression:
         """A boolean expression."""
-        lowered = self.expression(node)
-        self.require(lowered, ("boolean",), node)
-        return lowered
+        return self.require(self.expression(node), ("boolean",), node)
 
     def expression(self, node: exp.Expr) -> Expression:
         """Any scalar expression."""
         rule = RULES.get(type(node)) or self._functions.get(type(node))
         if rule is None:
             raise not_listed(node)
+        _check_arguments(node)
         lowered = rule(self, node)
         if isinstance(lowered, Call):
             self._check_overflow(lowered, node)
         return lowered
 
-    def require(self, lowered: Expression, kinds: tuple[str, ...], node: exp.Expr) -> None:
-        """Refuses an expression of another type."""
+    def require(self, lowered: Expression, kinds: tuple[ColumnType, ...], node: exp.Expr) -> Expression:
+        """The expression, refused where it is of another type; an untyped NULL takes the first."""
+        if _is_null(lowered):
+            return Literal(kinds[0], None)
         kind = self.type_of(lowered)
-        if kind not in kinds and not (isinstance(lowered, Literal) and lowered.value is None):
+        if kind not in kinds:
             hint = f"Use an expression of type {' or '.join(kinds)} here."
             raise refusal("INSITU-SQL-TYPE", node, name="this operation", type=kind, hint=hint)
+        return lowered
 
     def numbers(self, *nodes: exp.Expr) -> list[Expression]:
         """Numeric operands."""
-        operands = [self.expression(node) for node in nodes]
-        for operand, node in zip(operands, nodes, strict=True):
-            self.require(operand, _NUMBERS, node)
-        return operands
+        return [self.require(self.expression(node), _NUMBERS, node) for node in nodes]
 
     def alike(self, *nodes: exp.Expr) -> list[Expression]:
         """Operands of one comparable type; text literals next to dates become dates."""
@@ -89,15 +90,53 @@ class Allow:
         return [_typed_null(item, kinds) for item in operands]
 
     def _check_overflow(self, lowered: Call, node: exp.Expr) -> None:
-        if lowered.op not in (Op.ADD, Op.SUB, Op.MUL, Op.NEG, Op.DIV, Op.INTDIV, Op.MOD):
+        """Integers are read within 2^53, so that dividing them is total; all else must stay within public bounds."""
+        if lowered.op not in (Op.ADD, Op.SUB, Op.MUL, Op.DIV):
             return
         facts = self._inference.facts(lowered)
+        if lowered.op is Op.DIV:
+            facts = self._inference.facts(lowered.args[0])
+            if facts.type == "integer":
+                return
         interval = facts.interval
-        if lowered.op in (Op.DIV, Op.MOD, Op.INTDIV):  # total by construction where the dividend is bounded
-            interval = self._inference.facts(lowered.args[0]).interval
         limit = _INTEGER_RESULT if facts.type == "integer" else _DECIMAL_RESULT
         if interval is None or not is_bounded(interval) or max(abs(interval[0]), abs(interval[1])) >= limit:
             raise refusal("INSITU-SQL-UNBOUNDED", node, name="this arithmetic", hint="LEAST(GREATEST(x, 0), 1000)")
+
+
+_COMMON = {"this", "expression", "expressions"}
+_READ: Mapping[type[exp.Expr], set[str]] = {
+    exp.Literal: {"is_string"},
+    exp.Column: {"table"},
+    exp.Div: {"typed", "safe"},
+    exp.Between: {"low", "high"},
+    exp.Case: {"ifs", "default"},
+    exp.If: {"true", "false"},
+    exp.In: {"query", "unnest", "field"},
+    exp.Round: {"decimals"},
+    exp.DateDiff: {"unit", "date_part_boundary"},
+    exp.DateAdd: {"unit"},
+    exp.DateSub: {"unit"},
+    exp.TimestampTrunc: {"unit"},
+    exp.DateTrunc: {"unit"},
+    exp.Substring: {"start", "length"},
+    exp.Least: {"ignore_nulls"},
+    exp.Greatest: {"ignore_nulls"},
+    exp.Coalesce: {"is_nvl", "is_null"},
+    exp.DPipe: {"safe"},
+    exp.Concat: {"safe", "coalesce"},
+    exp.Cast: {"to"},
+    exp.TryCast: {"to", "safe"},
+}
+"""Arguments that the rules read, beside the common ones: one that nobody reads would change the question unseen."""
+
+
+def _check_arguments(node: exp.Expr) -> None:
+    known = _COMMON | _READ.get(type(node), set())
+    for name, value in node.args.items():
+        if value and name not in known:
+            where = value if isinstance(value, exp.Expr) else node
+            raise forbidden(where, f"{name.rstrip('_').upper()} of {node.key.upper()}", "Leave it out.")
 
 
 def not_listed(node: exp.Expr) -> Exception:
@@ -120,14 +159,12 @@ def _literal(allow: Allow, node: exp.Expr) -> Expression:
     text = node.name
     if node.args.get("is_string"):
         return Literal("text", text)
-    try:
-        number = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise refusal("INSITU-SQL-SYNTAX", node, reason="this is not a number") from None
-    if abs(number) >= INTEGER_LIMIT or number.denominator > 10**30:
+    if not _NUMBER.fullmatch(text):  # checked before it is read: the exponent decides how large the number is
+        raise refusal("INSITU-SQL-SYNTAX", node, reason="this is not a number of at most 30 digits")
+    number = Fraction(text)
+    if abs(number) >= INTEGER_LIMIT:
         raise refusal("INSITU-SQL-UNBOUNDED", node, name="this number", hint="a number below 2^53")
-    whole = text.isdigit()
-    return Literal("integer", int(number)) if whole else Literal("decimal", number)
+    return Literal("integer", int(number)) if text.isdigit() else Literal("decimal", number)
 
 
 def _column(allow: Allow, node: exp.Expr) -> Expression:
@@ -208,10 +245,8 @@ def _division(allow: Allow, node: exp.Expr) -> Expression:
 
 
 def _whole_division(allow: Allow, node: exp.Expr) -> Expression:
-    operands = allow.numbers(node.this, node.expression)
-    for operand, part in zip(operands, (node.this, node.expression), strict=True):
-        allow.require(operand, ("integer",), part)
-    return Call(Op.MOD if isinstance(node, exp.Mod) else Op.INTDIV, tuple(operands))
+    operands = tuple(allow.require(allow.expression(part), ("integer",), part) for part in (node.this, node.expression))
+    return Call(Op.MOD if isinstance(node, exp.Mod) else Op.INTDIV, operands)
 
 
 def _negation(allow: Allow, node: exp.Expr) -> Expression:
@@ -240,7 +275,7 @@ def _is(allow: Allow, node: exp.Expr) -> Expression:
     if isinstance(node.expression, exp.Null):
         return call(Op.IS_NULL, value)
     if isinstance(node.expression, exp.Boolean):
-        allow.require(value, ("boolean",), node.this)
+        value = allow.require(value, ("boolean",), node.this)
         truth = value if node.expression.this else call(Op.NOT, value)
         return call(Op.COALESCE, truth, Literal("boolean", False))
     raise forbidden(node, "IS with this", "Use IS NULL, IS TRUE or a comparison.")
@@ -249,7 +284,7 @@ def _is(allow: Allow, node: exp.Expr) -> Expression:
 def _like(op: Op) -> Callable[[Allow, exp.Expr], Expression]:
     def rule(allow: Allow, node: exp.Expr) -> Expression:
         value, pattern = allow.expression(node.this), allow.expression(node.expression)
-        allow.require(value, ("text",), node.this)
+        value = allow.require(value, ("text",), node.this)
         if not isinstance(pattern, Literal) or pattern.type != "text" or "\\" in str(pattern.value):
             raise forbidden(node, "this LIKE pattern", "Use a literal pattern without backslash or ESCAPE.")
         return call(op, value, pattern)

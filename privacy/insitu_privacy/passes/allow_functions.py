@@ -10,12 +10,13 @@ from fractions import Fraction
 
 from sqlglot import exp
 
+from insitu_privacy.dataset import ColumnType
 from insitu_privacy.expressions import Call, Expression, Literal, Op, call
 from insitu_privacy.passes.allow import Allow, date_literal
 from insitu_privacy.passes.spans import forbidden, refusal
 
 Rule = Callable[[Allow, exp.Expr], Expression]
-_MOMENTS = ("date", "timestamp")
+_MOMENTS: tuple[ColumnType, ...] = ("date", "timestamp")
 _PARTS: Mapping[str, Op] = {"YEAR": Op.YEAR, "QUARTER": Op.QUARTER, "MONTH": Op.MONTH, "DAY": Op.DAY}
 _DAYS_LIMIT = 200_000
 _ROUND_DIGITS = 9
@@ -27,13 +28,18 @@ _TEXT_LIMIT = 10_000
 
 def _numeric(op: Op) -> Rule:
     def rule(allow: Allow, node: exp.Expr) -> Expression:
-        return Call(op, tuple(allow.numbers(node.this)))
+        (value,) = allow.numbers(node.this)
+        if op in (Op.FLOOR, Op.CEIL) and allow.type_of(value) == "integer":
+            return value
+        return call(op, value)
 
     return rule
 
 
 def _round(allow: Allow, node: exp.Expr) -> Expression:
     (value,) = allow.numbers(node.this)
+    if allow.type_of(value) == "integer":
+        return value
     if node.args.get("decimals") is None:
         return call(Op.ROUND, value)
     digits = _whole(node.args["decimals"], 0, _ROUND_DIGITS)
@@ -70,8 +76,7 @@ def _moment(allow: Allow, node: exp.Expr) -> Expression:
     lowered = allow.expression(node)
     if isinstance(lowered, Literal) and lowered.type == "text":
         lowered = date_literal(str(lowered.value), node)
-    allow.require(lowered, _MOMENTS, node)
-    return lowered
+    return allow.require(lowered, _MOMENTS, node)
 
 
 def _part(name: str, value: Expression, node: exp.Expr) -> Expression:
@@ -115,9 +120,8 @@ def _shift(sign: int) -> Rule:
         a, b = allow.expression(left), allow.expression(right)
         if allow.type_of(a) in _MOMENTS:
             return _moments(allow, a, b, sign, node)
-        allow.require(a, ("integer", "decimal"), left)
-        allow.require(b, ("integer", "decimal"), right)
-        return call(Op.ADD if sign > 0 else Op.SUB, a, b)
+        numbers = tuple(allow.require(one, ("integer", "decimal"), part) for one, part in ((a, left), (b, right)))
+        return Call(Op.ADD if sign > 0 else Op.SUB, numbers)
 
     return rule
 
@@ -174,16 +178,13 @@ def _trunc(allow: Allow, node: exp.Expr) -> Expression:
 
 def _text(op: Op) -> Rule:
     def rule(allow: Allow, node: exp.Expr) -> Expression:
-        value = allow.expression(node.this)
-        allow.require(value, ("text",), node.this)
-        return call(op, value)
+        return call(op, allow.require(allow.expression(node.this), ("text",), node.this))
 
     return rule
 
 
 def _substring(allow: Allow, node: exp.Expr) -> Expression:
-    value = allow.expression(node.this)
-    allow.require(value, ("text",), node.this)
+    value = allow.require(allow.expression(node.this), ("text",), node.this)
     if isinstance(node, exp.Left):
         start, length = 1, _whole(node.expression, 0, _TEXT_LIMIT)
     else:
@@ -194,9 +195,7 @@ def _substring(allow: Allow, node: exp.Expr) -> Expression:
 
 def _concat(allow: Allow, node: exp.Expr) -> Expression:
     parts = node.expressions if isinstance(node, exp.Concat) else [node.this, node.expression]
-    lowered = [allow.expression(part) for part in parts]
-    for item, part in zip(lowered, parts, strict=True):
-        allow.require(item, ("text",), part)
+    lowered = [allow.require(allow.expression(part), ("text",), part) for part in parts]
     if isinstance(node, exp.Concat) and node.args.get("coalesce"):
         lowered = [call(Op.COALESCE, item, Literal("text", "")) for item in lowered]
     return Call(Op.CONCAT, tuple(lowered))
@@ -213,6 +212,9 @@ _TEXT_TYPES = {_T.TEXT, _T.VARCHAR, _T.CHAR, _T.NVARCHAR}
 def _cast(allow: Allow, node: exp.Expr) -> Expression:
     value, target = allow.expression(node.this), node.args["to"].this
     kind = allow.type_of(value)
+    if node.args["to"].expressions and not isinstance(value, Literal):
+        hint = "Leave the length or precision out; ROUND and SUBSTRING say what it would do."
+        raise refusal("INSITU-SQL-NOT-TOTAL", node, name=f"CAST to {node.args['to'].sql()}", hint=hint)
     if isinstance(value, Literal) and kind == "text" and target in (_T.DATE, _T.TIMESTAMP):
         return date_literal(str(value.value), node)
     if target in _DECIMAL_TYPES and kind in ("integer", "decimal"):

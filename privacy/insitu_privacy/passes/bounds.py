@@ -8,6 +8,7 @@ DESIGN.md section 4, Statistics and Contribution bounding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -22,6 +23,7 @@ from insitu_privacy.plan import QueryParameters
 BOUND_LIMIT = 1_000_000
 _STEPS = 10**8
 """A decimal's range is divided into at least this many steps: an average is off by at most half of one."""
+_SENSITIVITY_LIMIT = 2**61
 _VALUE_LIMIT = 2**40
 """Largest |v|: with m up to 2^20, sums stay below 2^62 for two units of everybody's largest, and below in practice."""
 
@@ -76,6 +78,14 @@ def bound(wanted: Wanted, rows: int, tracked: Tracked) -> Bounded:
     center = Fraction(((low + high) / 2 / step).__floor__()) * step if wanted.centred else Fraction(0)
     largest = max(abs(round((low - center) / step)), abs(round((high - center) / step)), 1)
     return Bounded(wanted=wanted, granularity=step, center=center, linf=rows * largest)
+
+
+def check_sensitivity(measured: Sequence[Bounded], bounds: ContributionBounds) -> None:
+    """Refuses bounds whose sensitivity does not fit 64 bits, which OpenDP computes in."""
+    widest = max(one.linf for one in measured)
+    if widest * bounds.max_groups >= _SENSITIVITY_LIMIT:
+        limit = max(1, _SENSITIVITY_LIMIT // widest)
+        raise ParameterRefused("INSITU-PARAM-BOUND", name="max-groups", limit=limit, value=bounds.max_groups)
 
 
 def granularity(facts: Facts) -> Fraction:

@@ -31,7 +31,11 @@ def parse(sql: str, dialect: str) -> exp.Select:
 
     Raises SqlRefused: unknown dialect, too long, too deep, a syntax error, several statements, not a query.
     """
-    if len(sql.encode()) > SQL_BYTES:
+    try:
+        size = len(sql.encode())
+    except UnicodeEncodeError:
+        raise SqlRefused("INSITU-SQL-SYNTAX", reason="it is not valid Unicode text") from None
+    if size > SQL_BYTES:
         raise SqlRefused("INSITU-SQL-TOO-LONG", limit=SQL_BYTES)
     reader = _dialect(dialect)
     try:
@@ -74,7 +78,8 @@ def _syntax_error(error: Exception, sql: str) -> SqlRefused:
     end = sum(len(text) + 1 for text in lines[: line - 1]) + int(first.get("col") or 1)
     start = max(0, end - max(1, len(highlight)))
     description = str(first.get("description") or "unexpected text")
-    reason = "unexpected end" if "SENTINEL" in description else description.lower().rstrip(".")
+    unfinished = "SENTINEL" in description or "<class" in description
+    reason = "unexpected end" if unfinished else description.lower().rstrip(".")
     return SqlRefused("INSITU-SQL-SYNTAX", span=Span(start=start, end=max(end, start + 1)), reason=reason)
 
 

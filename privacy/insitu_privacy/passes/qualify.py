@@ -40,6 +40,8 @@ def qualify(tree: exp.Select, *, dialect: str, dataset: Dataset, scope: Scope) -
     for identifier in tree.find_all(exp.Identifier):
         identifier.set("this", identifier.name.lower())
     names = _bind_tables(tree, dataset, scope)
+    _check_named(tree, names)
+    _bind_using(tree, names)
     _expand_group_by_all(tree)
     schema = MappingSchema(_schema(dataset), dialect=dialect, normalize=False)
     try:
@@ -50,10 +52,28 @@ def qualify(tree: exp.Select, *, dialect: str, dataset: Dataset, scope: Scope) -
         raise SqlRefused("INSITU-SQL-SYNTAX", reason=_first_line(error)) from None
     assert isinstance(bound, exp.Select)
     _check_columns(bound, names, scope)
-    for item, name in zip(bound.expressions, written, strict=True):
-        if name is not None:
-            item.set("alias", exp.to_identifier(name))
+    _name_columns(bound, written)
     return bound
+
+
+def _name_columns(tree: exp.Select, written: list[str | None]) -> None:
+    renamed = {item.alias: name for item, name in zip(tree.expressions, written, strict=True) if name is not None}
+    for node in tree.args["order"].find_all(exp.Column) if tree.args.get("order") else ():
+        if not node.table and node.name in renamed:
+            node.set("this", exp.to_identifier(renamed[node.name]))
+    for item in tree.expressions:
+        if item.alias in renamed:
+            item.set("alias", exp.to_identifier(renamed[item.alias]))
+
+
+def _bind_using(tree: exp.Select, names: Mapping[str, Table]) -> None:
+    """A column named in USING is that of the first table that has it: with inner and left joins they are equal."""
+    shared = {name.name for join in tree.args.get("joins") or () for name in join.args.get("using") or ()}
+    for node in tree.find_all(exp.Column):
+        if not node.table and node.name in shared:
+            holder = next((alias for alias, table in names.items() if node.name in table.columns), None)
+            if holder is not None:
+                node.set("table", exp.to_identifier(holder))
 
 
 def _written_name(item: exp.Expr) -> str | None:
@@ -103,6 +123,10 @@ def _bind_tables(tree: exp.Select, dataset: Dataset, scope: Scope) -> dict[str, 
             raise refusal("INSITU-SQL-UNKNOWN-TABLE", node, name=node.sql(), known=known)
         if scope.tables is not None and node.name not in scope.tables:
             raise AccessRefused("INSITU-ACCESS-NOT-GRANTED", what=f"table {node.name}")
+        extra = [name for name, value in node.args.items() if value and name not in ("this", "alias")]
+        if extra or (node.args.get("alias") and node.args["alias"].args.get("columns")):
+            name = extra[0].upper().replace("_", " ") if extra else "a column list"
+            raise forbidden(node, f"{name} on a table", "Name the table and, where needed, its alias.")
         alias = node.alias or node.name
         if alias in bound:
             raise forbidden(node, f"the name {alias} twice", "Give each table its own alias.")
@@ -112,6 +136,17 @@ def _bind_tables(tree: exp.Select, dataset: Dataset, scope: Scope) -> dict[str, 
 
 def _granted(dataset: Dataset, scope: Scope) -> set[str]:
     return set(dataset.tables) if scope.tables is None else set(dataset.tables) & set(scope.tables)
+
+
+def _check_named(tree: exp.Select, names: Mapping[str, Table]) -> None:
+    """Columns written with their table's name, before the qualifier meets them: its errors have no place."""
+    for node in tree.find_all(exp.Column):
+        table = names.get(node.table)
+        if not node.table or isinstance(node.this, exp.Star):
+            continue
+        if table is None or node.name not in table.columns:
+            known = sorted(table.columns if table else names)
+            raise refusal("INSITU-SQL-UNKNOWN-COLUMN", node, name=node.sql(), known=", ".join(known))
 
 
 def _check_columns(tree: exp.Select, names: Mapping[str, Table], scope: Scope) -> None:

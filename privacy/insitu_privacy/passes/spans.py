@@ -17,6 +17,15 @@ def span_of(node: exp.Expr | None) -> Span | None:
     return Span(start=min(mark["start"] for mark in marks), end=max(mark["end"] for mark in marks) + 1)
 
 
+def balanced(sql: str, span: Span) -> Span:
+    """The span with the closing parentheses of what it opened: syntax nodes do not know where those stand."""
+    depth, end = sql.count("(", span.start, span.end) - sql.count(")", span.start, span.end), span.end
+    while depth > 0 and end < len(sql):
+        depth += (sql[end] == "(") - (sql[end] == ")")
+        end += 1
+    return Span(start=span.start, end=end) if depth == 0 else span
+
+
 def refusal(code: str, node: exp.Expr | None, **fields: object) -> SqlRefused:
     """A refusal that underlines ``node``."""
     return SqlRefused(code, span=span_of(node), **fields)

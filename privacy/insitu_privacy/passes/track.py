@@ -17,7 +17,7 @@ from insitu_privacy.dataset import Column, Dataset, Table
 from insitu_privacy.domains import Facts, Inference, column_facts
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, call, columns_of, conjuncts, scans_of
 from insitu_privacy.passes.allow import Allow
-from insitu_privacy.passes.spans import refusal
+from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.relations import Join, PathStep, Relation, Scan
 
 _EntityKey = tuple[str, tuple[str, ...]]
@@ -60,6 +60,7 @@ def track(tree: exp.Select, *, dataset: Dataset) -> Tracked:
     allow = Allow(inference)
 
     lowered = {alias: _conditions(allow, join.args.get("on")) for alias, join in joins.items()}
+    _check_order(list(scans), {alias: lowered[alias] for alias in left}, joins)
     where = tuple(term for alias in joins if alias not in left for term in lowered[alias])
     where += _conditions(allow, tree.args["where"].this if tree.args.get("where") else None)
     first, *rest = scans.values()
@@ -84,6 +85,15 @@ def _kind(join: exp.Join, table: Table) -> str:
     if not table.public:
         raise refusal("INSITU-SQL-JOIN-KIND", join.this, name="LEFT (to a protected table)")
     return "left"
+
+
+def _check_order(
+    order: list[str], conditions: Mapping[str, tuple[Expression, ...]], joins: Mapping[str, exp.Join]
+) -> None:
+    for alias, terms in conditions.items():
+        known = set(order[: order.index(alias) + 1])
+        if any(scans_of(term) - known for term in terms):
+            raise forbidden(joins[alias], "a join condition on a later table", "Put the join after that table.")
 
 
 def _conditions(allow: Allow, node: exp.Expr | None) -> tuple[Expression, ...]:
