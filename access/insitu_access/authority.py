@@ -1,0 +1,182 @@
+"""What the access authority does: sets itself up, certifies parties, publishes manifests, grants and revokes.
+
+The directory holds ``authority.key`` (signs manifests and grants), ``authority.pub`` (which all others pin),
+``ca.key`` and ``ca.pem`` (TLS) and the register. It is meant to be offline: nothing here opens a network connection.
+Each act changes the register first and signs after. Not here: files for others and printing (``commands``), rotation
+of the authority key, which is done out of band by pinning a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+
+from insitu_access import certificates
+from insitu_access.bundle import read_bundle
+from insitu_access.certificates import BACKDATED, CertificateAuthority, Role
+from insitu_access.files import KEY_LIMIT, make_directory, read_file, read_private_file, write_file, write_private_file
+from insitu_access.grant import Grant, grant_sha256, seal_grant
+from insitu_access.invariants import check
+from insitu_access.keys import (
+    SigningKey,
+    VerifyingKey,
+    generate_signing_key,
+    load_signing_key,
+    save_signing_key,
+    save_verifying_key,
+)
+from insitu_access.manifest import DatasetEntry, GatewayEntry, Manifest, NodeEntry, seal_manifest, split_address
+from insitu_access.payload import Malformed
+from insitu_access.register import (
+    GrantEntry,
+    Register,
+    ResearcherEntry,
+    load_register,
+    locked,
+    save_register,
+)
+
+CA_LIFETIME = timedelta(days=3650)
+Party = NodeEntry | GatewayEntry | ResearcherEntry
+ROLE_OF: Mapping[type, Role] = MappingProxyType(
+    {NodeEntry: "node", GatewayEntry: "gateway", ResearcherEntry: "researcher"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """The authority's keys and register, while its directory is held."""
+
+    directory: Path
+    key: SigningKey
+    ca: CertificateAuthority
+    register: Register
+
+    @property
+    def public(self) -> VerifyingKey:
+        return self.key.public()
+
+
+def init_authority(directory: Path, federation: str, *, now: datetime) -> VerifyingKey:
+    """Make a new authority in ``directory``. Raises ConfigInvalid where there is one already."""
+    register = Register(federation=federation)
+    ca = certificates.create_authority(federation, not_before=now - BACKDATED, not_after=now + CA_LIFETIME)
+    key = generate_signing_key()
+    make_directory(directory)
+    save_signing_key(key, directory / "authority.key")  # refuses to overwrite, so it comes first
+    write_private_file(directory / "ca.key", ca.key_pem)
+    write_file(directory / "ca.pem", ca.certificate_pem)
+    save_verifying_key(key.public(), directory / "authority.pub")
+    save_register(register, directory)
+    return key.public()
+
+
+@contextmanager
+def opened(directory: Path) -> Iterator[Authority]:
+    """The authority in ``directory``, held against other commands."""
+    with locked(directory):
+        yield Authority(
+            directory=directory,
+            key=load_signing_key(directory / "authority.key"),
+            ca=CertificateAuthority(
+                certificate_pem=read_file(directory / "ca.pem", KEY_LIMIT),
+                key_pem=read_private_file(directory / "ca.key"),
+            ),
+            register=load_register(directory),
+        )
+
+
+def certify(
+    authority: Authority,
+    party: Party,
+    csr: bytes,
+    *,
+    now: datetime,
+    lifetime: timedelta,
+    also: Sequence[str] = (),
+    replace_key: bool = False,
+) -> bytes:
+    """Register a party and return its TLS certificate. ``also`` are further names of a gateway.
+
+    A party that is registered keeps its signing key unless ``replace_key`` says otherwise: taking over a name is an
+    act of its own.
+    """
+    register = _registered(authority.register, party, replace_key=replace_key)
+    addresses = (split_address(party.address)[0], *also) if isinstance(party, GatewayEntry) else tuple(also)
+    certificate = certificates.issue_certificate(
+        authority.ca,
+        ROLE_OF[type(party)],
+        party.id,
+        csr,
+        addresses=addresses,
+        not_before=now - BACKDATED,
+        not_after=now + lifetime,
+    )
+    save_register(register, authority.directory)
+    return certificate
+
+
+def publish_manifest(
+    authority: Authority, datasets: Sequence[Path], *, now: datetime, lifetime: timedelta
+) -> tuple[str, Manifest]:
+    """The next manifest, of the register as it stands and of ``datasets`` as they are on disk."""
+    register = replace(
+        authority.register,
+        manifest_version=authority.register.manifest_version + 1,
+        datasets=tuple(_dataset_entry(path) for path in datasets),
+    )
+    manifest = Manifest(
+        federation=register.federation,
+        version=register.manifest_version,
+        issued_at=now,
+        expires_at=now + lifetime,
+        authority_keys=(authority.public,),
+        ca_pem=authority.ca.certificate_pem.decode(),
+        nodes=register.nodes,
+        gateways=register.gateways,
+        datasets=register.datasets,
+        revoked_grants=frozenset(grant.id for grant in register.grants if grant.revoked),
+    )
+    save_register(register, authority.directory)
+    return seal_manifest(manifest, authority.key), manifest
+
+
+def issue_grant(authority: Authority, grant: Grant) -> str:
+    """The signed grant, entered in the register."""
+    register = authority.register
+    known = {node.id for node in register.nodes}
+    check(grant.federation == register.federation, "a grant must name the authority's own federation")
+    check(set(grant.nodes) <= known, f"nodes must be registered: {', '.join(sorted(known)) or 'none is'}")
+    served = {dataset.name for dataset in register.datasets}
+    named = {dataset.name for dataset in grant.datasets}
+    # before the first manifest nothing is served: then there is nothing to compare with
+    check(not served or named <= served, f"datasets must be of the last manifest: {', '.join(sorted(served))}")
+    token = seal_grant(grant, authority.key)
+    entry = GrantEntry(id=grant.id, project=grant.project, sha256=grant_sha256(token), expires_at=grant.expires_at)
+    save_register(replace(register, grants=(*register.grants, entry)), authority.directory)
+    return token
+
+
+def revoke_grant(authority: Authority, grant_id: str) -> None:
+    """Enter a revocation. Nodes learn of it by the next manifest. Raises Malformed where it was never issued."""
+    save_register(authority.register.with_revoked(grant_id), authority.directory)
+
+
+def _registered(register: Register, party: Party, *, replace_key: bool) -> Register:
+    if isinstance(party, GatewayEntry):
+        return register.with_gateway(party)
+    known = register.key_of(ROLE_OF[type(party)], party.id)
+    if known is not None and known != party.key and not replace_key:
+        raise Malformed("this id is registered with another signing key; say --replace to put the new one in its place")
+    return register.with_node(party) if isinstance(party, NodeEntry) else register.with_researcher(party)
+
+
+def _dataset_entry(path: Path) -> DatasetEntry:
+    from insitu_privacy.dataset_file import parse_dataset  # pydantic: only a manifest needs it
+
+    dataset = parse_dataset(read_bundle(path))
+    return DatasetEntry(name=dataset.name, version=dataset.version, digest=dataset.digest)

@@ -1,0 +1,37 @@
+"""``insitu-authority manifest``: publishes the next version of the federation's root document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from insitu_access.cli import Format, FormatOption, print_facts
+from insitu_access.commands.arguments import DirectoryArgument, days, now
+
+
+def manifest(
+    directory: DirectoryArgument,
+    *,
+    out: Annotated[Path, typer.Option(help="The file to write.", show_default=False)],
+    dataset: Annotated[list[Path], typer.Option(help="A dataset.toml that is served; repeat it.", show_default=False)],
+    lifetime: Annotated[int, typer.Option("--days", min=1, max=3650, help="Days until it expires.")] = 30,
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Sign the next manifest: the register as it stands, and the datasets as they are on disk.
+
+    Hand the file to the operators of the gateways. Nodes and researchers never go back to an older version.
+
+    \b
+    Example:
+      insitu-authority manifest authority --dataset care/dataset.toml --out manifest.jws
+    """
+    from insitu_access.authority import opened, publish_manifest
+    from insitu_access.commands.facts import manifest_facts
+    from insitu_access.files import write_file
+
+    with opened(directory) as authority:
+        token, made = publish_manifest(authority, dataset, now=now(), lifetime=days(lifetime))
+        write_file(out, token.encode() + b"\n")
+    print_facts(manifest_facts(made), format_)

@@ -1,0 +1,199 @@
+"""The grant: what the access authority allows one project, as a JWT.
+
+Researchers' keys (RFC 7800 ``cnf``), datasets with tables and columns, nodes, purpose and the reference of the
+decision, not-before and expiry, and the privacy budget. The budget is per node and per dataset: each node's ledger
+counts on its own. Numbered checks of ``open_grant``:
+
+  G1  a current authority key of the manifest signed it, as a grant (``jose`` J1 to J5)
+  G2  its form is exact
+  G3  it was issued for this federation
+  G4  the manifest does not revoke it
+  G5  not-before <= now < expiry; no leeway, the dates are the committee's
+
+Not here: the local approval a custodian may demand on top, the ledger, and whether a request keeps to the grant
+(the node's admission).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+
+from insitu_privacy.errors import AccessRefused
+from insitu_privacy.plan import Accounting, Scope
+
+from insitu_access import payload
+from insitu_access.invariants import (
+    check,
+    check_column_name,
+    check_delta,
+    check_epsilon,
+    check_line,
+    check_moments,
+    check_name,
+    check_names,
+    check_unique,
+)
+from insitu_access.jose import refusing_malformed, sign, token_sha256, verify
+from insitu_access.keys import SigningKey, VerifyingKey, read_verifying_key
+from insitu_access.manifest import Manifest
+from insitu_access.payload import Fields, Malformed, as_items, as_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantedDataset:
+    """A dataset, and what of it may be used."""
+
+    name: str
+    tables: Mapping[str, frozenset[str] | None] | None = None
+    """Tables, and of each the columns (None for all); None for every table."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "granted dataset")
+        check(self.tables is None or bool(self.tables), "granted tables must not be empty")
+        for table, columns in (self.tables or {}).items():
+            check_column_name(table, "granted table")
+            check(columns is None or bool(columns), "granted columns must not be empty")
+            for column in columns or ():
+                check_column_name(column, "granted column")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """One project's permission. A value of this class is well formed; that it holds now is ``open_grant``."""
+
+    id: str
+    """The JWT id (jti); revocation names it."""
+    federation: str
+    """The JWT issuer (iss): the federation whose authority signs."""
+    project: str
+    purpose: str
+    reference: str
+    """The decision of the committee, by its own reference."""
+    researchers: tuple[VerifyingKey, ...]
+    datasets: tuple[GrantedDataset, ...]
+    nodes: tuple[str, ...]
+    not_before: datetime
+    expires_at: datetime
+    epsilon: Fraction
+    delta: Fraction
+    accounting: Accounting
+
+    def __post_init__(self) -> None:
+        check_name(self.id, "grant id")
+        check_name(self.federation, "federation")
+        check_line(self.project, "project")
+        check_line(self.purpose, "purpose")
+        check_line(self.reference, "reference")
+        check(bool(self.researchers), "researchers must not be empty")
+        check_unique([key.thumbprint for key in self.researchers], "researchers")
+        check_names([dataset.name for dataset in self.datasets], "datasets")
+        check_names(self.nodes, "nodes")
+        check_moments((self.not_before, self.expires_at), "validity of the grant")
+        check_epsilon(self.epsilon, "epsilon")
+        check_delta(self.delta, "delta")
+
+    def dataset(self, name: str) -> GrantedDataset | None:
+        return next((dataset for dataset in self.datasets if dataset.name == name), None)
+
+    def scope(self, name: str) -> Scope:
+        """What a query on dataset ``name`` may use. Raises AccessRefused where the grant does not cover it."""
+        granted = self.dataset(name)
+        if granted is None:
+            raise AccessRefused("INSITU-ACCESS-NOT-GRANTED", what=f"dataset {name}")
+        return Scope(accounting=self.accounting, tables=granted.tables)
+
+
+def seal_grant(grant: Grant, key: SigningKey) -> str:
+    """The grant signed by the authority."""
+    with refusing_malformed("grant"):
+        return sign(payload.write(_as_json(grant)), key, "insitu-grant+jwt")
+
+
+def open_grant(token: str, manifest: Manifest, *, now: datetime) -> Grant:
+    """The verified grant, valid now under a verified manifest.
+
+    Raises AccessRefused: INSITU-ACCESS-SIGNATURE or -MALFORMED (G1, G2), -NOT-GRANTED (G3), -GRANT-REVOKED (G4),
+    -GRANT-EXPIRED (G5).
+    """
+    grant = read_grant(verify(token, manifest.authority_keys, "insitu-grant+jwt", "grant"))  # G1, G2
+    if grant.federation != manifest.federation:  # G3
+        raise AccessRefused("INSITU-ACCESS-NOT-GRANTED", what=f"federation {manifest.federation}")
+    if grant.id in manifest.revoked_grants:  # G4
+        raise AccessRefused("INSITU-ACCESS-GRANT-REVOKED")
+    if not grant.not_before <= now < grant.expires_at:  # G5
+        start, end = (f"{moment:%Y-%m-%d %H:%M} UTC" for moment in (grant.not_before, grant.expires_at))
+        raise AccessRefused("INSITU-ACCESS-GRANT-EXPIRED", start=start, end=end)
+    return grant
+
+
+def grant_sha256(token: str) -> str:
+    """Hex SHA-256 of a grant's token: what requests bind."""
+    return token_sha256(token)
+
+
+def read_grant(data: bytes) -> Grant:
+    """G2: the grant that payload bytes say, unverified. Raises INSITU-ACCESS-MALFORMED."""
+    with refusing_malformed("grant"), payload.read(data) as claims:
+        with claims.fields("cnf") as cnf, cnf.fields("jwks") as jwks:
+            researchers = jwks.items("keys", read_verifying_key)
+        return Grant(
+            id=claims.text("jti"),
+            federation=claims.text("iss"),
+            project=claims.text("project"),
+            purpose=claims.text("purpose"),
+            reference=claims.text("reference"),
+            researchers=researchers,
+            datasets=claims.items("datasets", _read_dataset),
+            nodes=claims.texts("nodes"),
+            not_before=claims.moment("nbf"),
+            expires_at=claims.moment("exp"),
+            epsilon=claims.number("epsilon"),
+            delta=claims.number("delta"),
+            accounting=read_accounting(claims.text("accounting")),
+        )
+
+
+def read_accounting(text: str) -> Accounting:
+    """The accounting that ``text`` names. Raises Malformed."""
+    if text == "zcdp":
+        return "zcdp"
+    if text == "pure":
+        return "pure"
+    raise Malformed("accounting must be zcdp or pure")
+
+
+def _read_dataset(value: object, path: str) -> GrantedDataset:
+    with Fields(value, path) as fields:
+        return GrantedDataset(name=fields.text("name"), tables=fields.optional_mapping("tables", _read_columns))
+
+
+def _read_columns(value: object, path: str) -> frozenset[str] | None:
+    return None if value is None else frozenset(as_items(value, path, as_text))
+
+
+def _as_json(grant: Grant) -> dict[str, object]:
+    return {
+        "jti": grant.id,
+        "iss": grant.federation,
+        "project": grant.project,
+        "purpose": grant.purpose,
+        "reference": grant.reference,
+        "cnf": {"jwks": {"keys": [key.as_json() for key in grant.researchers]}},
+        "datasets": [_dataset_as_json(dataset) for dataset in grant.datasets],
+        "nodes": list(grant.nodes),
+        "nbf": payload.seconds_down(grant.not_before),
+        "exp": payload.seconds_up(grant.expires_at),
+        "epsilon": str(grant.epsilon),
+        "delta": str(grant.delta),
+        "accounting": grant.accounting,
+    }
+
+
+def _dataset_as_json(dataset: GrantedDataset) -> dict[str, object]:
+    if dataset.tables is None:
+        return {"name": dataset.name, "tables": None}
+    tables = {table: None if columns is None else sorted(columns) for table, columns in dataset.tables.items()}
+    return {"name": dataset.name, "tables": tables}

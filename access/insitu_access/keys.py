@@ -1,0 +1,123 @@
+"""Ed25519 signing keys: made, kept in PEM files, named by their RFC 7638 thumbprint.
+
+Private keys are PKCS #8 PEM in files of mode 0600; one that others can read is refused. Public keys are
+SubjectPublicKeyInfo PEM, or a JWK of exactly ``kty``, ``crv`` and ``x`` inside signed objects. A key's ``repr`` shows
+its thumbprint alone. Not here: TLS keys (``certificates``), keys behind a password or in an HSM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from joserfc.errors import JoseError
+from joserfc.jwk import OKPKey
+
+from insitu_access.files import KEY_LIMIT, read_file, read_private_file, unreadable, write_file, write_private_file
+from insitu_access.payload import Fields, Malformed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyingKey:
+    """A public key. Two are equal when their thumbprints are."""
+
+    jwk: OKPKey = field(compare=False, repr=False)
+    thumbprint: str = field(init=False)
+    """RFC 7638: base64url SHA-256 of the canonical JWK."""
+
+    def __post_init__(self) -> None:
+        if self.jwk.is_private or self.jwk.curve_name != "Ed25519":
+            raise Malformed("a verifying key must be an Ed25519 public key")
+        object.__setattr__(self, "thumbprint", self.jwk.thumbprint())
+
+    def pem(self) -> bytes:
+        """SubjectPublicKeyInfo PEM."""
+        return self.jwk.public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def as_json(self) -> dict[str, str]:
+        """The JWK of exactly ``kty``, ``crv`` and ``x``."""
+        value = self.jwk.as_dict(private=False)
+        return {name: str(value[name]) for name in ("kty", "crv", "x")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """A private key, with its public half."""
+
+    jwk: OKPKey = field(compare=False, repr=False)
+    thumbprint: str = field(init=False)
+    """The thumbprint of the public half."""
+
+    def __post_init__(self) -> None:
+        if not self.jwk.is_private or self.jwk.curve_name != "Ed25519":
+            raise Malformed("a signing key must be an Ed25519 private key")
+        object.__setattr__(self, "thumbprint", self.jwk.thumbprint())
+
+    def public(self) -> VerifyingKey:
+        return VerifyingKey(jwk=OKPKey.import_key(self.jwk.public_key))
+
+
+def generate_signing_key() -> SigningKey:
+    return SigningKey(jwk=OKPKey.generate_key("Ed25519"))
+
+
+def thumbprint(key: VerifyingKey | SigningKey) -> str:
+    """RFC 7638 thumbprint, by joserfc."""
+    return key.thumbprint
+
+
+def save_signing_key(key: SigningKey, path: Path) -> None:
+    """Write a new private key file, mode 0600. Refuses to overwrite."""
+    raw = key.jwk.private_key
+    if raw is None:  # excluded by SigningKey itself
+        raise TypeError("not a private key")
+    write_private_file(path, raw.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def load_signing_key(path: Path) -> SigningKey:
+    """Raises ConfigInvalid where the file is not an Ed25519 private key, or others can read it."""
+    data = read_private_file(path)
+    try:
+        raw = load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise unreadable(path, "it is not an unencrypted private key in PEM") from error
+    if not isinstance(raw, Ed25519PrivateKey):
+        raise unreadable(path, "it is not an Ed25519 private key")
+    return SigningKey(jwk=OKPKey.import_key(raw))
+
+
+def save_verifying_key(key: VerifyingKey, path: Path) -> None:
+    write_file(path, key.pem())
+
+
+def load_verifying_key(path: Path) -> VerifyingKey:
+    """Raises ConfigInvalid where the file is not an Ed25519 public key."""
+    try:
+        raw = load_pem_public_key(read_file(path, KEY_LIMIT))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise unreadable(path, "it is not a public key in PEM") from error
+    if not isinstance(raw, Ed25519PublicKey):
+        raise unreadable(path, "it is not an Ed25519 public key")
+    return VerifyingKey(jwk=OKPKey.import_key(raw))
+
+
+def read_verifying_key(value: object, path: str) -> VerifyingKey:
+    """A key from a signed object: a JWK of exactly ``kty``, ``crv`` and ``x``."""
+    with Fields(value, path) as fields:
+        text = {name: fields.text(name) for name in ("kty", "crv", "x")}
+    if text["kty"] != "OKP" or text["crv"] != "Ed25519":
+        raise Malformed(f"{path} must be an Ed25519 key")
+    try:
+        return VerifyingKey(jwk=OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": text["x"]}))
+    except (JoseError, ValueError) as error:
+        raise Malformed(f"{path}.x must be an Ed25519 public key in base64url") from error

@@ -1,0 +1,83 @@
+"""``make bench``: the benchmarks side by side with the plain database, as tables and in ``bench/results.json``.
+
+    python -m bench.run [--quick] [--only speed|gateway] [--engine duckdb|postgres]
+
+The data is made on the first run. What is not measured in a run stays in ``results.json`` as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import data
+from bench.queries import DIALECTS, Dialect
+
+ROOT = Path(__file__).parent / ".data"
+
+
+def _arguments(given: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.run",
+        description="Measures insitu beside the plain database and a hand-written pushdown.",
+        epilog="Example: python -m bench.run --quick --only speed --engine duckdb",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="100,000 claims and fewer rounds; results.json is left alone"
+    )
+    parser.add_argument("--only", choices=["speed", "gateway"], help="one part")
+    parser.add_argument("--engine", choices=DIALECTS, help="one engine of the speed part")
+    return parser.parse_args(given)
+
+
+def main(given: Sequence[str]) -> None:
+    """Runs what was asked for."""
+    options = _arguments(given)
+    from bench import report
+
+    console = Console(width=max(140, Console().width))
+    results: report.Json = {"machine": report.machine_json()}
+    busy = os.getloadavg()[0]
+    if busy > 0.5:
+        console.print(f"[yellow]The machine is busy (load {busy:.1f}): absolute times will be too long.[/yellow]\n")
+    if options.only != "gateway":
+        size = data.QUICK if options.quick else data.FULL
+        engines: tuple[Dialect, ...] = (options.engine,) if options.engine else DIALECTS
+        results |= _speed(console, engines, size)
+    if options.only != "speed":
+        results |= _gateway(console, rounds=5 if options.quick else 40)
+    if not options.quick:
+        report.write(results)
+        console.print(f"written to {report.RESULTS}")
+
+
+def _speed(console: Console, engines: Sequence[Dialect], size: data.Size) -> dict[str, object]:
+    from bench import report, speed
+
+    measured = {}
+    for engine in engines:
+        with console.status(f"{engine}: {size.claims:,} claims"):
+            measured[engine] = list(speed.measure(engine, size, ROOT))
+        report.show(console, [report.speed_table(measured[engine], size.claims)])
+    return {
+        "speed": {engine: report.speed_json(found) for engine, found in measured.items()},
+        "refused": {engine: report.refused_json(found) for engine, found in measured.items()},
+    }
+
+
+def _gateway(console: Console, rounds: int) -> dict[str, object]:
+    from bench import gateway, report
+
+    with console.status("a federation of three nodes"):
+        measured = gateway.measure(ROOT, rounds=rounds)
+    report.show(console, report.gateway_tables(measured))
+    return {"gateway": {str(len(gateway.NODES)): report.gateway_json(measured)}}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,336 @@
+"""The researcher's SDK: ``connect`` to a federation, then ``catalog``, ``explain``, ``query``, ``budget``.
+
+A ``Federation`` keeps its connection, the verified manifest and grant, parsed datasets, plans and the post-processor,
+so that a query costs one round trip. It may be shared between threads. Every answer is verified
+(``verification``) and computed on this side; what the gateway computed is only compared with it.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from insitu_privacy.dataset import Dataset, DatasetBundle
+from insitu_privacy.errors import Unavailable
+from insitu_privacy.plan import PrivacyPlan, QueryParameters
+from insitu_proto.messages import Ask, DatasetRef, Finished, ManifestUpdate
+
+from insitu.budget import Budget, budget_of
+from insitu.catalog import Catalog, catalog_of
+from insitu.computing import LEVEL, compute
+from insitu.delivery import Delivery
+from insitu.explain import Explanation, explain_plan
+from insitu.marking import marking
+from insitu.planning import Asked, Number, Options, choose_nodes, seconds, settle
+from insitu.profile import Profile, cache_bundle, cached_bundle, default_folder, read_profile, save_manifest
+from insitu.progress import Progress, silent
+from insitu.result import Evidence, Result
+from insitu.transport import GetManifest, GrpcTransport, Transport, receive
+from insitu.trust import Trusted, check_researcher, known_version, open_bundle, open_trusted
+from insitu.verification import Answer, Sent, check_gateway_result, open_answers, require
+
+if TYPE_CHECKING:
+    from insitu_access.manifest import DatasetEntry
+    from insitu_access.request import BudgetRequest, QueryRequest
+    from insitu_privacy.postprocess import Postprocessor
+
+EXPLAIN_EPSILON = Fraction(1)
+MANIFEST_AGE = timedelta(minutes=5)
+"""A manifest that was fetched longer ago is fetched again before the next request."""
+_FETCH_TIMEOUT_S = 10.0
+_PLANS_KEPT = 128
+
+
+def connect(profile: str | Path | None = None) -> Federation:
+    """The federation of a profile folder, as ``insitu connect`` wrote it; None for the default profile."""
+    found = read_profile(Path(profile).expanduser() if profile is not None else default_folder())
+    return Federation(found, GrpcTransport(found.gateways, found.identity))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Federation:
+    """A connection to one federation, with one grant. Close it, or use it in a ``with`` block."""
+
+    def __init__(self, profile: Profile, transport: Transport, *, clock: Callable[[], datetime] = _now) -> None:
+        self._profile = profile
+        self._transport = transport
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._trusted: Trusted | None = None
+        self._fetched = datetime.min.replace(tzinfo=UTC)
+        self._datasets: dict[str, tuple[Dataset, DatasetBundle]] = {}
+        self._plans: dict[tuple[str, str, str, QueryParameters], PrivacyPlan] = {}
+        self._shared_postprocessor: Postprocessor | None = None
+
+    def __enter__(self) -> Federation:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; the profile stays."""
+        self._transport.close()
+        with self._lock:
+            if self._shared_postprocessor is not None:
+                self._shared_postprocessor.close()
+                self._shared_postprocessor = None
+
+    # -- what a researcher does --------------------------------------------------------------------------------------
+
+    def catalog(self, dataset: str | None = None) -> Catalog:
+        """What the grant lets this researcher ask about: datasets, tables, columns and their public facts.
+
+        Fetches the manifest anew, so that a dataset which changed is seen at once.
+        """
+        trusted = self.refresh()
+        return catalog_of(trusted.grant, trusted.manifest, lambda entry: self._dataset(entry)[0], dataset)
+
+    def explain(
+        self,
+        sql: str,
+        *,
+        epsilon: Number | None = None,
+        delta: Number | None = None,
+        dataset: str | None = None,
+        mechanism: str = "auto",
+        max_rows_per_group: int | None = None,
+        max_groups: int | None = None,
+        nodes: Sequence[str] | None = None,
+        min_nodes: int | None = None,
+        timeout: float = 60.0,
+        dialect: str = "duckdb",
+    ) -> Explanation:
+        """What the query would release, how accurate it would be and what it would cost. Spends nothing."""
+        options = Options(
+            dataset=dataset,
+            epsilon=epsilon,
+            delta=delta,
+            mechanism=mechanism,
+            max_rows_per_group=max_rows_per_group,
+            max_groups=max_groups,
+            nodes=nodes,
+            min_nodes=min_nodes,
+            timeout=timeout,
+            dialect=dialect,
+        )
+        return self.explain_with(sql, options)
+
+    def explain_with(self, sql: str, options: Options) -> Explanation:
+        """``explain``, with its parameters as one value."""
+        with marking(sql):
+            asked, plan, _ = self._plan(sql, options, EXPLAIN_EPSILON)
+            found, _ = self._dataset(asked.dataset)
+            return explain_plan(plan, found, asked.nodes, self._postprocessor(), level=LEVEL)
+
+    def query(
+        self,
+        sql: str,
+        *,
+        epsilon: Number | None = None,
+        delta: Number | None = None,
+        dataset: str | None = None,
+        mechanism: str = "auto",
+        max_rows_per_group: int | None = None,
+        max_groups: int | None = None,
+        nodes: Sequence[str] | None = None,
+        min_nodes: int | None = None,
+        timeout: float = 60.0,
+        dialect: str = "duckdb",
+        progress: Progress = silent,
+    ) -> Result:
+        """Ask the nodes. Every release is verified before anything is returned; raises InsituError."""
+        options = Options(
+            dataset=dataset,
+            epsilon=epsilon,
+            delta=delta,
+            mechanism=mechanism,
+            max_rows_per_group=max_rows_per_group,
+            max_groups=max_groups,
+            nodes=nodes,
+            min_nodes=min_nodes,
+            timeout=timeout,
+            dialect=dialect,
+        )
+        return self.query_with(sql, options, progress=progress)
+
+    def query_with(self, sql: str, options: Options, *, progress: Progress = silent) -> Result:
+        """``query``, with its parameters as one value."""
+        with marking(sql):
+            asked, plan, trusted = self._plan(sql, options, None)
+            sent = self._sign_query(asked, plan, trusted)
+            finished = self._deliver(sent, trusted, progress)
+            answers = open_answers(sent, finished.outcomes, trusted.manifest)
+            require(answers, asked.min_nodes)
+            return self._result(sent, trusted, finished, answers, self._dataset(asked.dataset)[1])
+
+    def budget(
+        self, *, nodes: Sequence[str] | None = None, timeout: float = 60.0, progress: Progress = silent
+    ) -> Budget:
+        """What each node says is spent and left of the grant."""
+        trusted = self._trust()
+        sent = self._sign_budget(choose_nodes(nodes, trusted.grant), seconds(timeout), trusted)
+        finished = self._deliver(sent, trusted, progress)
+        answers = open_answers(sent, finished.outcomes, trusted.manifest)
+        require(answers, 1)
+        return budget_of(trusted.grant.id, answers)
+
+    # -- trust -------------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> Trusted:
+        """Fetch the manifest now; without a gateway, the last one seen serves while it is in force."""
+        with self._lock:
+            return self._refresh()
+
+    def _trust(self) -> Trusted:
+        with self._lock:
+            now = self._clock()
+            current = self._trusted
+            if current is None or now - self._fetched > MANIFEST_AGE or now >= current.manifest.expires_at:
+                current = self._refresh()
+            return current
+
+    def _refresh(self) -> Trusted:
+        profile, now = self._profile, self._clock()
+        seen = self._trusted.manifest_token if self._trusted else profile.manifest
+        try:
+            replies = self._transport.call(GetManifest(), timeout_s=_FETCH_TIMEOUT_S)
+            token = receive(replies, ManifestUpdate).manifest_jws
+        except Unavailable:
+            if seen is None:
+                raise
+            token = seen
+        authority = profile.identity.authority
+        version = known_version(seen, authority) if seen else 0
+        trusted = open_trusted(token, profile.grant, authority=authority, now=now, known_version=version)
+        check_researcher(trusted.grant, profile.identity.signing.thumbprint)
+        if token != profile.manifest:
+            save_manifest(profile.folder, token)
+        self._trusted, self._fetched = trusted, now
+        return trusted
+
+    def _dataset(self, entry: DatasetEntry) -> tuple[Dataset, DatasetBundle]:
+        with self._lock:
+            if entry.digest not in self._datasets:
+                bundle = cached_bundle(self._profile.folder, entry.digest) or self._fetch_bundle(entry)
+                self._datasets[entry.digest] = (open_bundle(bundle, entry), bundle)
+            return self._datasets[entry.digest]
+
+    def _fetch_bundle(self, entry: DatasetEntry) -> DatasetBundle:
+        call = DatasetRef(name=entry.name, digest=entry.digest)
+        bundle = receive(self._transport.call(call, timeout_s=_FETCH_TIMEOUT_S), DatasetBundle)
+        open_bundle(bundle, entry)
+        cache_bundle(self._profile.folder, bundle)
+        return bundle
+
+    # -- one request -------------------------------------------------------------------------------------------------
+
+    def _plan(self, sql: str, options: Options, default: Fraction | None) -> tuple[Asked, PrivacyPlan, Trusted]:
+        from insitu_privacy.planner import plan_query
+
+        trusted = self._trust()
+        asked = settle(
+            sql,
+            options,
+            grant=trusted.grant,
+            manifest=trusted.manifest,
+            default_dataset=self._profile.dataset,
+            default_epsilon=default,
+        )
+        key = (sql, asked.dialect, asked.dataset.digest, asked.parameters)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = plan_query(
+                sql,
+                dialect=asked.dialect,
+                dataset=self._dataset(asked.dataset)[0],
+                parameters=asked.parameters,
+                scope=trusted.grant.scope(asked.dataset.name),
+            )
+            if len(self._plans) >= _PLANS_KEPT:
+                self._plans.clear()
+            self._plans[key] = plan
+        return asked, plan, trusted
+
+    def _sign_query(self, asked: Asked, plan: PrivacyPlan, trusted: Trusted) -> Sent:
+        from insitu_access.jose import refusing_malformed
+        from insitu_access.request import QueryRequest
+
+        now = self._clock()
+        with refusing_malformed("request"):
+            request = QueryRequest(
+                request_id=uuid.uuid4().hex,
+                grant_id=trusted.grant.id,
+                grant_sha256=trusted.grant_sha256,
+                dataset=asked.dataset.name,
+                dataset_digest=asked.dataset.digest,
+                sql=asked.sql,
+                dialect=asked.dialect,
+                parameters=asked.parameters,
+                plan_digest=plan.digest,
+                nodes=asked.nodes,
+                min_nodes=asked.min_nodes,
+                issued_at=now,
+                deadline=now + asked.timeout,
+            )
+        return self._sign(request, plan)
+
+    def _sign_budget(self, nodes: tuple[str, ...], timeout: timedelta, trusted: Trusted) -> Sent:
+        from insitu_access.request import BudgetRequest
+
+        now = self._clock()
+        request = BudgetRequest(
+            request_id=uuid.uuid4().hex,
+            grant_id=trusted.grant.id,
+            grant_sha256=trusted.grant_sha256,
+            nodes=nodes,
+            issued_at=now,
+            deadline=now + timeout,
+        )
+        return self._sign(request, None)
+
+    def _sign(self, request: QueryRequest | BudgetRequest, plan: PrivacyPlan | None) -> Sent:
+        from insitu_access.request import request_sha256, seal_request
+
+        token = seal_request(request, self._profile.identity.signing)
+        return Sent(request=request, token=token, sha256=request_sha256(token), plan=plan)
+
+    def _deliver(self, sent: Sent, trusted: Trusted, progress: Progress) -> Finished:
+        ask = Ask(request_jws=sent.token, grant_jwt=trusted.grant_token)
+        delivery = Delivery(self._transport, progress, clock=self._clock)
+        return delivery.run(ask, sent.request.request_id, sent.request.deadline)
+
+    def _result(
+        self, sent: Sent, trusted: Trusted, finished: Finished, answers: Sequence[Answer], bundle: DatasetBundle
+    ) -> Result:
+        result = compute(
+            sent,
+            answers,
+            self._postprocessor(),
+            Evidence(
+                manifest=trusted.manifest_token,
+                grant=trusted.grant_token,
+                request=sent.token,
+                outcomes={one.node_id: one.outcome_jws for one in finished.outcomes if one.outcome_jws},
+                bundle=bundle,
+            ),
+        )
+        if finished.result_json is not None:
+            check_gateway_result(finished.result_json, [column.name for column in result.columns], result.rows)
+        return result
+
+    def _postprocessor(self) -> Postprocessor:
+        from insitu_privacy.postprocess import Postprocessor
+
+        with self._lock:
+            if self._shared_postprocessor is None:
+                self._shared_postprocessor = Postprocessor()
+            return self._shared_postprocessor

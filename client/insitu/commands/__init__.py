@@ -1,0 +1,1 @@
+"""The ``insitu`` command: one file a subcommand."""

@@ -1,0 +1,131 @@
+"""Checks a saved result again, from the file and the pinned authority key alone: no network, no trust in who kept it.
+
+E1 the evidence is complete and well formed;
+E2 manifest and grant verify against the pinned key, at the time of the request (T1, T2 of ``trust``);
+E3 the request is signed by a key of the grant, and names this grant and dataset;
+E4 the dataset's bytes have the manifest's digest, and planning the request's SQL again gives the plan it names;
+E5 every outcome verifies (V1 to V5 of ``verification``);
+E6 the rows, columns, nodes and cost in the file are those computed again from the outcomes.
+
+What is not checked: intervals, which are computed again but may differ between versions; whether a node that is
+missing was really away.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from insitu_privacy.dataset import DatasetBundle
+from insitu_privacy.errors import AccessRefused, ConfigInvalid, IntegrityFailed
+from insitu_proto.messages import NodeOutcome
+
+from insitu.computing import compute
+from insitu.result import Evidence, Result
+from insitu.trust import Trusted, open_bundle, open_trusted
+from insitu.verification import Sent, compare_rows, open_answers
+
+if TYPE_CHECKING:
+    from insitu_access.keys import VerifyingKey
+
+FILE_LIMIT = 512 * 1024 * 1024
+"""A result file that is longer is refused unread."""
+
+
+def read_result(path: Path) -> Mapping[str, Any]:
+    """The JSON document in ``path``. Raises ConfigInvalid."""
+    try:
+        if path.stat().st_size > FILE_LIMIT:
+            raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason="it is too long")
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigInvalid("INSITU-CONFIG-FILE", path=path, reason=error.strerror or "unreadable") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason="it is not JSON") from error
+    if not isinstance(document, dict) or "evidence" not in document:
+        reason = "it is not a result with evidence, as `insitu query --format json` writes it"
+        raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason=reason)
+    return document
+
+
+def verify_document(document: Mapping[str, Any], authority: VerifyingKey) -> Result:
+    """E1 to E6; the result as computed again. Raises IntegrityFailed or AccessRefused."""
+    evidence = _evidence(document["evidence"])
+    sent, trusted = _reopen(evidence, authority)
+    answers = open_answers(sent, _outcomes(evidence), trusted.manifest)  # E5
+    from insitu_privacy.postprocess import Postprocessor
+
+    with Postprocessor() as postprocessor:
+        result = compute(sent, answers, postprocessor, evidence)
+    _compare(document, result)
+    return result
+
+
+def _evidence(raw: Any) -> Evidence:
+    """E1."""
+    try:
+        files = {str(name): _decode(content) for name, content in raw["dataset"]["files"].items()}
+        bundle = DatasetBundle(toml=_decode(raw["dataset"]["toml"]), files=files)
+        outcomes = dict(raw["outcomes"].items())
+        texts = [raw["manifest"], raw["grant"], raw["request"], *outcomes.values()]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError
+        return Evidence(manifest=texts[0], grant=texts[1], request=texts[2], outcomes=outcomes, bundle=bundle)
+    except (KeyError, TypeError, AttributeError, binascii.Error, ValueError) as error:
+        raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="its evidence is malformed") from error
+
+
+def _decode(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+def _reopen(evidence: Evidence, authority: VerifyingKey) -> tuple[Sent, Trusted]:
+    """E2 to E4: the request that was sent, with its plan made again."""
+    from insitu_access.request import QueryRequest, open_request, peek_request, request_sha256
+    from insitu_privacy.planner import plan_query
+
+    at = peek_request(evidence.request).issued_at  # the researcher's own word; E3 verifies it
+    trusted = open_trusted(evidence.manifest, evidence.grant, authority=authority, now=at)
+    request = open_request(evidence.request, trusted.grant)
+    if not isinstance(request, QueryRequest) or request.grant_sha256 != trusted.grant_sha256:
+        raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="its request is not one for this query and grant")
+    entry = trusted.manifest.dataset(request.dataset)
+    if entry is None or entry.digest != request.dataset_digest:
+        raise AccessRefused("INSITU-ACCESS-DATASET", name=request.dataset)
+    plan = plan_query(
+        request.sql,
+        dialect=request.dialect,
+        dataset=open_bundle(evidence.bundle, entry),
+        parameters=request.parameters,
+        scope=trusted.grant.scope(request.dataset),
+    )
+    if plan.digest != request.plan_digest:
+        raise AccessRefused("INSITU-ACCESS-PLAN")
+    return Sent(request=request, token=evidence.request, sha256=request_sha256(evidence.request), plan=plan), trusted
+
+
+def _outcomes(evidence: Evidence) -> list[NodeOutcome]:
+    """The outcomes under the node that each is said to be of; V2 checks that."""
+    return [NodeOutcome(node_id=node, status="failed", outcome_jws=token) for node, token in evidence.outcomes.items()]
+
+
+def _compare(document: Mapping[str, Any], result: Result) -> None:
+    """E6."""
+    again = json.loads(json.dumps(result.to_json(evidence=False)))
+    try:
+        columns = [column["name"] for column in document["columns"]]
+        rows = [tuple(row) for row in document["rows"]]
+        facts = {name: document[name] for name in ("query_id", "dataset", "spent", "replayed")}
+        nodes = {node["id"] for node in document["nodes"] if node["status"] == "released"}
+    except (KeyError, TypeError) as error:
+        raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="the file is malformed") from error
+    compare_rows(columns, rows, [column.name for column in result.columns], result.rows)
+    for name, value in facts.items():
+        if again[name] != value:
+            raise IntegrityFailed("INSITU-VERIFY-RESULT", reason=f"its {name} is another")
+    if nodes != {node.id for node in result.nodes if node.status == "released"}:
+        raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="its nodes are others")

@@ -1,0 +1,193 @@
+"""What a query would release, at which noise and cost, and what each node would run: nothing is sent or spent.
+
+``Explanation.to_json`` is the document of the `explain` command. Expected intervals come from running the query's own
+post-processing over made-up releases in which every group holds ``REPRESENTATIVE_ROWS`` rows, and are the widest of
+any group; a column of plain counts or sums so shows the spread of its noise, a ratio that of groups of such a size.
+``half_width`` of each statistic is exact. No real data is known here, so clipping bias is not foretold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from insitu_privacy.dataset import ColumnType, Dataset
+from insitu_privacy.errors import InsituError
+from insitu_privacy.plan import KeyColumn, PrivacyPlan, Release, ReleasedValues, Statistic
+
+from insitu.noise import half_width
+
+if TYPE_CHECKING:
+    from insitu_privacy.postprocess import Postprocessor
+
+DIALECTS = ("duckdb", "postgres")
+REPRESENTATIVE_ROWS = 1000
+_CAP_KEY = "secret of each node"
+_EXAMPLE: Mapping[ColumnType, int | float | str | bool] = {
+    "integer": 1,
+    "decimal": 1.0,
+    "text": "group",
+    "date": "2020-01-01",
+    "timestamp": "2020-01-01T00:00:00",
+    "boolean": True,
+}
+"""Stands for a group whose key nobody can know before it is released."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """A plan in the terms of the researcher."""
+
+    plan: PrivacyPlan
+    nodes: tuple[str, ...]
+    level: float
+    expected: tuple[float | None, ...]
+    """Half-width of each output column's interval, None where it has none or none can be foretold."""
+    node_sql: Mapping[str, str]
+
+    @property
+    def person_level(self) -> tuple[Fraction, Fraction]:
+        """(epsilon, delta) for a person who is known to as many nodes as the dataset allows."""
+        times = min(self.plan.nodes_per_unit, len(self.nodes))
+        return self.plan.loss.epsilon * times, min(self.plan.loss.delta * times, Fraction(1))
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON document of the `explain` command."""
+        epsilon, delta = self.person_level
+        plan = self.plan
+        return {
+            "dataset": plan.dataset,
+            "plan_digest": plan.digest,
+            "nodes": list(self.nodes),
+            "releases": [_release(release, len(self.nodes), self.level) for release in plan.releases],
+            "columns": [{"name": column.name, "noisy": column.noisy} for column in plan.output],
+            "expected_intervals": list(self.expected),
+            "level": self.level,
+            "cost": {
+                "epsilon": float(plan.loss.epsilon),
+                "delta": float(plan.loss.delta),
+                "rho": float(plan.loss.rho),
+                "nodes_per_unit": plan.nodes_per_unit,
+                "person_level": {"epsilon": float(epsilon), "delta": float(delta)},
+            },
+            "postprocessing": plan.postprocessing,
+            "node_sql": dict(self.node_sql),
+        }
+
+    def __str__(self) -> str:
+        from insitu.output_facts import explanation_text
+
+        return explanation_text(self)
+
+
+def explain_plan(
+    plan: PrivacyPlan, dataset: Dataset, nodes: tuple[str, ...], postprocessor: Postprocessor, *, level: float = 0.95
+) -> Explanation:
+    """Explain ``plan`` as ``nodes`` would run it."""
+    return Explanation(
+        plan=plan,
+        nodes=nodes,
+        level=level,
+        expected=_expected(plan, len(nodes), postprocessor, level),
+        node_sql={dialect: _node_sql(plan, dataset, dialect) for dialect in DIALECTS},
+    )
+
+
+def _node_sql(plan: PrivacyPlan, dataset: Dataset, dialect: str) -> str:
+    from insitu_privacy.render import render
+
+    tables = {name: name for name in dataset.tables}
+    statements = [render(release, dialect=dialect, tables=tables, cap_key=_CAP_KEY) for release in plan.releases]
+    return ";\n\n".join(statements)
+
+
+def _expected(plan: PrivacyPlan, nodes: int, postprocessor: Postprocessor, level: float) -> tuple[float | None, ...]:
+    from insitu_privacy.merge import merge
+
+    made_up = [[_made_up(release) for release in plan.releases] for _ in range(nodes)]
+    try:
+        table = postprocessor.run(plan, merge(plan, made_up), level=level)
+    except InsituError:
+        return tuple(None for _ in plan.output)
+    reach: list[float | None] = []
+    for index, column in enumerate(plan.output):
+        widths = [
+            (row[index][1] - row[index][0]) / 2  # type: ignore[index]
+            for row in table.intervals
+            if row[index] is not None
+        ]
+        reach.append(max(widths) if column.noisy and widths else None)
+    return tuple(reach)
+
+
+def _made_up(release: Release) -> ReleasedValues:
+    """One node's share of a release in which every group has the representative size and mean values."""
+    cells = release.cells
+    if cells is not None:
+        return ReleasedValues(keys=None, statistics=tuple((_typical(one),) * cells for one in release.statistics))
+    key = tuple(_example(column) for column in release.keys)
+    floor = release.threshold.tau + 1 if release.threshold else 0
+    return ReleasedValues(keys=(key,), statistics=tuple((max(_typical(one), floor),) for one in release.statistics))
+
+
+def _typical(statistic: Statistic) -> int:
+    """Counts are the representative size; sums are of values at the centre, so that nothing is added to it."""
+    return 0 if statistic.kind == "sum" else REPRESENTATIVE_ROWS
+
+
+def _example(column: KeyColumn) -> int | float | str | bool | None:
+    if column.domain:
+        value = column.domain[-1]
+        return value if value is None or isinstance(value, (int, float, str, bool)) else value.isoformat()
+    return _EXAMPLE[column.type]
+
+
+def _release(release: Release, nodes: int, level: float) -> dict[str, Any]:
+    scales = [statistic.scale for statistic in release.statistics]
+    return {
+        "name": release.name,
+        "statistics": [_statistic(release, one, nodes, level) for one in release.statistics],
+        "contribution_bounds": {
+            "max_rows_per_group": release.bounds.max_rows_per_group,
+            "max_groups": release.bounds.max_groups,
+        },
+        "keys": _keys(release),
+        "mechanism": release.mechanism,
+        "scale": float(max(scales, default=Fraction(0))),
+        "suppress_below": release.suppress_below,
+    }
+
+
+def _statistic(release: Release, statistic: Statistic, nodes: int, level: float) -> dict[str, Any]:
+    width = half_width(release.mechanism, statistic.scale, nodes, level)
+    return {
+        "kind": str(statistic.kind),
+        "linf": statistic.linf,
+        "granularity": float(statistic.granularity),
+        "center": float(statistic.center),
+        "epsilon": float(statistic.epsilon),
+        "rho": float(statistic.rho),
+        "scale": float(statistic.scale),
+        "half_width": width * float(statistic.granularity),
+    }
+
+
+def _keys(release: Release) -> dict[str, Any]:
+    threshold = release.threshold
+    return {
+        "selection": "thresholded" if threshold else "public",
+        "count": release.cells,
+        "columns": [
+            {
+                "name": key.name,
+                "type": key.type,
+                "public": key.domain is not None,
+                "count": None if key.domain is None else len(key.domain),
+                "reason": key.reason,
+            }
+            for key in release.keys
+        ],
+        "threshold": None if threshold is None else {"tau": threshold.tau, "delta": float(threshold.delta)},
+    }

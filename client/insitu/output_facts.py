@@ -1,0 +1,151 @@
+"""Catalog, budget and explanation as text for people. The JSON documents are made where the values are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from insitu.catalog import scalar
+from insitu.output import new_table, rich_text
+
+if TYPE_CHECKING:
+    from insitu_privacy.dataset import Column, Dataset, Table
+    from insitu_privacy.plan import Release
+    from rich.table import Table as RichTable
+
+    from insitu.budget import Budget
+    from insitu.catalog import Catalog
+    from insitu.explain import Explanation
+
+_VALUES_IN_TABLE = 8
+
+
+def catalog_text(catalog: Catalog) -> str:
+    """Datasets, tables and columns, with what is public about them."""
+    grant = catalog.grant
+    nodes = ", ".join(f"{node} ({place[0]}, {place[1]})" for node, place in catalog.organisations.items())
+    head = (
+        f"Federation {catalog.federation}, manifest {catalog.manifest_version}\n"
+        f"Grant {grant.id}: {grant.project}, {grant.purpose} ({grant.reference}), until {grant.expires_at:%Y-%m-%d}\n"
+        f"Budget at each node and dataset: ε {float(grant.epsilon):g}, δ {float(grant.delta):g}, {grant.accounting}\n"
+        f"Nodes: {nodes}\n"
+    )
+    parts: list[Text | RichTable] = [Text(head)]
+    for granted in catalog.datasets:
+        dataset = granted.dataset
+        parts.append(Text(f"Dataset {dataset.name}, version {dataset.version}: {dataset.title}\n{_rules(dataset)}"))
+        for table, columns in granted.granted():
+            parts += [Text(f"{table.name}: {_kind(table)}", style="bold"), _table(table, columns), Text()]
+    return rich_text(*parts).rstrip("\n") + "\n"
+
+
+def _rules(dataset: Dataset) -> str:
+    rules = [f"a person may be known to {dataset.nodes_per_unit} node(s)"]
+    if dataset.min_units:
+        rules.append(f"cells below {dataset.min_units} by their noisy count are suppressed")
+    return "; ".join(rules) + "\n"
+
+
+def _table(table: Table, columns: list[Column]) -> RichTable:
+    view = new_table()
+    for name in ("column", "type", "public facts"):
+        view.add_column(name)
+    for column in columns:
+        view.add_row(Text(column.name), column.type, Text(_facts(table, column)))
+    return view
+
+
+def _kind(table: Table) -> str:
+    if table.public:
+        return f"public, unique by {', '.join(table.key)}" if table.key else "public"
+    if table.unit_path is not None:
+        return f"a person's, through {table.unit_path.through} on {', '.join(table.unit_path.on)}"
+    rows = "one row per person" if table.one_row_per_unit else "a person's"
+    bounds = table.bounds
+    if bounds is None or table.one_row_per_unit:
+        return rows
+    return f"{rows}, up to {bounds.max_rows_per_group} rows in a group, {bounds.max_groups} groups"
+
+
+def _facts(table: Table, column: Column) -> str:
+    facts = []
+    if column.name in table.unit:
+        facts.append("privacy unit")
+    if any(column.name in key for key in table.entity_keys):
+        facts.append("entity key")
+    if column.values is not None:
+        shown = ", ".join(str(scalar(value)) for value in column.values[:_VALUES_IN_TABLE])
+        rest = len(column.values) - _VALUES_IN_TABLE
+        facts.append(f"{len(column.values)} values: {shown}" + (f" and {rest} more" if rest > 0 else ""))
+    if column.minimum is not None or column.maximum is not None:
+        ends = ["" if end is None else str(scalar(end)) for end in (column.minimum, column.maximum)]
+        facts.append(f"{ends[0]} to {ends[1]}")
+    if column.nullable:
+        facts.append("may be NULL")
+    if column.constant_per_unit:
+        facts.append("constant per person")
+    if column.references is not None:
+        facts.append(f"is {'.'.join(column.references)}")
+    return "; ".join(facts)
+
+
+def budget_text(budget: Budget) -> str:
+    """One line for each account."""
+    view = new_table()
+    view.add_column("node")
+    view.add_column("dataset")
+    for name in ("ε spent", "ε left", "δ spent", "δ left"):
+        view.add_column(name, justify="right")
+    for line in budget.lines:
+        numbers = (line.epsilon_spent, line.epsilon_left, line.delta_spent, line.delta_left)
+        view.add_row(Text(line.node), Text(line.dataset), *(f"{float(number):.6g}" for number in numbers))
+    missing = "\n".join(f"missing: {node.id} {node.status} {node.code}" for node in budget.missing)
+    return rich_text(Text(f"Grant {budget.grant}"), view, *([Text(missing)] if missing else []))
+
+
+def explanation_text(explanation: Explanation) -> str:
+    """What is released, how accurate it will be, what it costs, and what each node runs."""
+    plan = explanation.plan
+    epsilon, delta = explanation.person_level
+    parts: list[Text | RichTable] = []
+    for release in plan.releases:
+        parts += [Text(_release_head(release)), _statistics(explanation, release)]
+    expected = new_table()
+    expected.add_column("column")
+    expected.add_column("±", justify="right")
+    for column, width in zip(plan.output, explanation.expected, strict=True):
+        expected.add_row(Text(column.name), "exact" if not column.noisy else "?" if width is None else f"{width:,.4g}")
+    cost = (
+        f"Cost at each node: ε {float(plan.loss.epsilon):g}, δ {float(plan.loss.delta):g}\n"
+        f"Cost for a person known to {plan.nodes_per_unit} node(s): ε {float(epsilon):g}, δ {float(delta):g}\n"
+    )
+    sql = "\n\n".join(f"-- each node, {dialect}\n{text}" for dialect, text in explanation.node_sql.items())
+    head = Text(f"\nExpected {explanation.level:.0%} intervals, {len(explanation.nodes)} nodes")
+    return rich_text(*parts, head, expected, Text(f"\n{cost}\n-- afterwards\n{plan.postprocessing}\n\n{sql}"))
+
+
+def _release_head(release: Release) -> str:
+    bounds = release.bounds
+    lines = [
+        f"{release.mechanism.capitalize()} noise; a person counts with up to {bounds.max_rows_per_group} rows in each "
+        f"of up to {bounds.max_groups} groups"
+    ]
+    if release.threshold is not None:
+        lines.append(f"Groups are released above {release.threshold.tau} persons by a noisy count at one node")
+    elif release.keys:
+        lines.append(f"All {release.cells} groups are released")
+    lines += [f"  {key.name}: {key.reason}" for key in release.keys]
+    return "\n".join(lines) + "\n"
+
+
+def _statistics(explanation: Explanation, release: Release) -> RichTable:
+    view = new_table()
+    view.add_column("statistic")
+    for name in ("a person adds up to", "scale", "± of the sum over nodes"):
+        view.add_column(name, justify="right")
+    for statistic in explanation.to_json()["releases"][explanation.plan.releases.index(release)]["statistics"]:
+        most = statistic["linf"] * statistic["granularity"]
+        scale = statistic["scale"] * statistic["granularity"]
+        view.add_row(statistic["kind"], f"{most:,.6g}", f"{scale:,.6g}", f"{statistic['half_width']:,.4g}")
+    return view

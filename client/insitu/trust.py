@@ -1,0 +1,78 @@
+"""Opens what the access authority signed: the manifest and the grant, against the pinned authority key.
+
+T1 the manifest is signed by the pinned key, is in force, and is not older than the last one seen;
+T2 the grant is signed by a key of that manifest, is in force and not revoked;
+T3 the grant names this researcher's key;
+T4 a dataset's bytes have the digest of the manifest.
+
+What is not here: requests, and what nodes sign (``verification``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from insitu_privacy.dataset import Dataset, DatasetBundle
+from insitu_privacy.errors import AccessRefused
+
+if TYPE_CHECKING:
+    from insitu_access.grant import Grant
+    from insitu_access.keys import VerifyingKey
+    from insitu_access.manifest import DatasetEntry, Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trusted:
+    """The manifest and the grant, verified, with the tokens they came in."""
+
+    manifest: Manifest
+    manifest_token: str
+    grant: Grant
+    grant_token: str
+    grant_sha256: str
+    """What requests bind the grant by."""
+
+
+def open_trusted(
+    manifest_token: str, grant_token: str, *, authority: VerifyingKey, now: datetime, known_version: int = 0
+) -> Trusted:
+    """T1 and T2. Raises AccessRefused."""
+    from insitu_access.grant import grant_sha256, open_grant
+    from insitu_access.manifest import open_manifest
+
+    manifest = open_manifest(manifest_token, authority, now=now, known_version=known_version)
+    grant = open_grant(grant_token, manifest, now=now)
+    return Trusted(
+        manifest=manifest,
+        manifest_token=manifest_token,
+        grant=grant,
+        grant_token=grant_token,
+        grant_sha256=grant_sha256(grant_token),
+    )
+
+
+def known_version(manifest_token: str, authority: VerifyingKey) -> int:
+    """The version of a manifest that was seen before, expired or not; 0 if it does not verify any more."""
+    from insitu_access.manifest import verify_manifest
+
+    try:
+        return verify_manifest(manifest_token, authority).version
+    except AccessRefused:
+        return 0
+
+
+def check_researcher(grant: Grant, thumbprint: str) -> None:
+    """T3: nodes would refuse a request signed by any other key; say so before anything is sent."""
+    if all(key.thumbprint != thumbprint for key in grant.researchers):
+        raise AccessRefused("INSITU-ACCESS-WRONG-KEY")
+
+
+def open_bundle(bundle: DatasetBundle, entry: DatasetEntry) -> Dataset:
+    """T4: the dataset of ``entry``, parsed from bytes that have its digest."""
+    from insitu_privacy.dataset_file import parse_dataset
+
+    if bundle.digest() != entry.digest:
+        raise AccessRefused("INSITU-ACCESS-DATASET", name=entry.name)
+    return parse_dataset(bundle)

@@ -1,0 +1,59 @@
+"""What the gateway checks before it stores a request and troubles the nodes with it.
+
+None of this protects data: every node checks everything by itself. It keeps strangers, stale and misdirected requests
+from filling the store and the nodes' queues. Numbered:
+
+  W1  the manifest is current
+  W2  the grant is signed, valid now and not revoked
+  W3  the request is signed by a researcher of the grant, and binds the grant's exact text
+  W4  it asks no node that the grant does not name, and, for a query, a dataset that the grant names
+  W5  its deadline lies ahead, and not further than ``MAX_AHEAD``
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from insitu_access.grant import Grant, grant_sha256, open_grant
+from insitu_access.manifest import CLOCK_LEEWAY, Manifest
+from insitu_access.request import BudgetRequest, QueryRequest, open_request, request_sha256
+from insitu_privacy.errors import AccessRefused, ParameterRefused
+from insitu_proto.messages import Ask
+
+MAX_AHEAD = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A request that passed W1 to W4."""
+
+    request: QueryRequest | BudgetRequest
+    sha256: str
+    grant: Grant
+
+
+def admit(ask: Ask, manifest: Manifest, now: datetime) -> Admitted:
+    """W1 to W4. Raises AccessRefused."""
+    if now >= manifest.expires_at:  # W1
+        raise AccessRefused("INSITU-ACCESS-MANIFEST", reason="it has expired")
+    grant = open_grant(ask.grant_jwt, manifest, now=now)  # W2
+    request = open_request(ask.request_jws, grant)  # W3
+    if request.grant_sha256 != grant_sha256(ask.grant_jwt):
+        raise AccessRefused("INSITU-ACCESS-MALFORMED", what="request", reason="it binds another text of the grant")
+    if not set(request.nodes) <= set(grant.nodes):  # W4
+        raise AccessRefused("INSITU-ACCESS-NOT-GRANTED", what="every node that is asked")
+    if isinstance(request, QueryRequest) and grant.dataset(request.dataset) is None:
+        raise AccessRefused("INSITU-ACCESS-NOT-GRANTED", what=f"dataset {request.dataset}")
+    return Admitted(request=request, sha256=request_sha256(ask.request_jws), grant=grant)
+
+
+def check_time(admitted: Admitted, now: datetime) -> None:
+    """W5; not asked of a request that is known already. Raises AccessRefused or ParameterRefused."""
+    request = admitted.request
+    if request.deadline <= now or request.issued_at > now + CLOCK_LEEWAY:
+        raise AccessRefused("INSITU-ACCESS-STALE")
+    if request.deadline > now + MAX_AHEAD:
+        limit = int(MAX_AHEAD.total_seconds())
+        seconds = int((request.deadline - now).total_seconds())
+        raise ParameterRefused("INSITU-PARAM-TIMEOUT", limit=limit, value=seconds)

@@ -1,0 +1,1 @@
+"""The ``insitu-gateway`` command."""

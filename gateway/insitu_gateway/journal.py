@@ -1,0 +1,71 @@
+"""The store, seen from the event loop: calls run in a thread of their own, and waiting writes share one commit.
+
+While one batch is being written the next one collects, so that a hundred requests at once cost few fsyncs and one
+request alone waits for none but its own. ``write`` returns when its writes are durable. If the store fails, every
+waiting write fails with it and nothing of the batch is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from insitu_gateway.store import Store, Stored, Write
+
+T = TypeVar("T")
+
+
+class Journal:
+    """One store, one thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._waiting: list[tuple[tuple[Write, ...], asyncio.Future[frozenset[str]]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def write(self, *writes: Write) -> frozenset[str]:
+        """Store all of ``writes`` or none; returns the ids among them that were there before."""
+        done: asyncio.Future[frozenset[str]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((writes, done))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._drain())
+        return await done
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                known = await self._call(lambda: self._store.write([write for writes, _ in batch for write in writes]))  # noqa: B023
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
+                for _, done in batch:
+                    if not done.done():
+                        done.set_exception(error)
+                continue
+            for _, done in batch:
+                if not done.done():
+                    done.set_result(known)
+
+    async def find(self, request_id: str) -> Stored | None:
+        """One stored request."""
+        return await self._call(lambda: self._store.find(request_id))
+
+    async def open_requests(self) -> tuple[Stored, ...]:
+        """The requests that have not finished."""
+        return await self._call(self._store.open_requests)
+
+    async def counts(self) -> Mapping[str, int]:
+        """Number of requests by state."""
+        return await self._call(self._store.counts)
+
+    async def close(self) -> None:
+        """Finish what waits, then close the store."""
+        if self._writing is not None:
+            await self._writing
+        await self._call(self._store.close)
+        self._thread.shutdown()
+
+    async def _call(self, act: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, act)

@@ -1,0 +1,199 @@
+"""The running gateway: identity, documents, store and services put together, and taken down in order.
+
+Researchers and nodes reach it by mTLS on one address. The operator's service listens on a Unix socket in the state
+directory, for the operating system's user alone; ``state/address`` and ``state/operations`` say where both are. One gateway per state directory: its lock is held for as long as the process lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import datetime
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import structlog
+from insitu_access.files import make_directory, write_file
+from insitu_access.identity import Identity, load_identity
+from insitu_privacy.errors import ConfigInvalid, InsituError
+from insitu_proto.messages import MAX_MESSAGE_BYTES, GatewayStatus
+from insitu_proto.v1 import insitu_pb2_grpc as stubs
+
+from insitu_gateway.compute import Compute
+from insitu_gateway.config import Config
+from insitu_gateway.documents import Datasets, ManifestFile, SignedManifest
+from insitu_gateway.fanout import Fanout
+from insitu_gateway.journal import Journal
+from insitu_gateway.registry import Registry
+from insitu_gateway.service import FederationService, OperationsService, ResearchService
+from insitu_gateway.store_sqlite import SqliteStore
+
+log = structlog.get_logger("insitu.gateway")
+
+MANIFEST_LOOK_S = 1.0
+_STOP_GRACE_S = 0.5
+_UNIX_PATH_LIMIT = 100
+"""Bytes of a Unix socket's path, of which Linux allows 107 and others fewer."""
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_concurrent_streams", 512),
+    # a peer that vanished without a word is noticed within half a minute
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # two gateways on one port would share its connections at random
+    ("grpc.so_reuseport", 0),
+)
+
+
+def load_gateway_identity(config: Config) -> Identity:
+    """The gateway's identity. Raises ConfigInvalid where it is another party's."""
+    identity = load_identity(config.identity)
+    if (identity.role, identity.id) != ("gateway", config.id):
+        raise ConfigInvalid(
+            "INSITU-CONFIG-INVALID",
+            path=config.identity,
+            reason=f"its certificate is not that of gateway {config.id}",
+        )
+    return identity
+
+
+class Gateway:
+    """One gateway. ``async with`` starts it, and stops it at the end; ``address`` is where it listens."""
+
+    def __init__(self, config: Config, *, clock: Callable[[], datetime]) -> None:
+        self._config = config
+        self._clock = clock
+        self._stack = AsyncExitStack()
+        self.address = config.listen
+
+    async def __aenter__(self) -> Gateway:
+        async with self._stack:
+            await self._start()
+            self._stack = self._stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        config = self._config
+        identity = load_gateway_identity(config)
+        self._manifest = ManifestFile(config.manifest, identity.authority, self._clock())
+        datasets = Datasets(config.datasets)
+        make_directory(config.state)
+        self._stack.callback(_lock(config.state))
+        fanout = await self._start_fanout(datasets)
+        await self._listen(identity, fanout, datasets)
+        await self._listen_for_operator()
+        # after the servers in the order of ending: first the streams are told, then the servers stop
+        self._stack.push_async_callback(fanout.close)
+        watch = asyncio.ensure_future(self._watch_manifest(fanout))
+        self._stack.callback(watch.cancel)
+        log.info("listening", address=self.address, manifest_version=self._manifest.current.manifest.version)
+
+    async def _start_fanout(self, datasets: Datasets) -> Fanout:
+        limits = self._config.limits
+        compute = Compute(limits.workers, limits.result_memory_mb, limits.result_timeout_s)
+        self._stack.callback(compute.close)
+        self._journal = Journal(SqliteStore(self._config.state / "gateway.sqlite"))
+        self._stack.push_async_callback(self._journal.close)
+        self._registry = Registry()
+        fanout = Fanout(
+            journal=self._journal,
+            registry=self._registry,
+            compute=compute,
+            manifest=lambda: self._manifest.current.manifest,
+            datasets=datasets,
+            limits=limits,
+            clock=self._clock,
+        )
+        await fanout.recover()
+        warming = asyncio.ensure_future(compute.warm())
+        self._stack.callback(warming.cancel)
+        return fanout
+
+    async def _listen(self, identity: Identity, fanout: Fanout, datasets: Datasets) -> None:
+        server = grpc.aio.server(options=_OPTIONS)
+        limits = self._config.limits
+        stubs.add_FederationServicer_to_server(FederationService(fanout, self._current, limits), server)
+        stubs.add_ResearchServicer_to_server(ResearchService(fanout, self._current, datasets, limits), server)
+        credentials = grpc.ssl_server_credentials(
+            [(identity.tls_key_pem, identity.tls_cert_pem)],
+            root_certificates=identity.ca_pem,
+            require_client_auth=True,
+        )
+        host, _, _ = self._config.listen.rpartition(":")
+        try:
+            port = server.add_secure_port(self._config.listen, credentials)
+        except RuntimeError as error:
+            reason = f"cannot listen on {self._config.listen}"
+            hint = "Set [gateway] listen to a free address of this machine."
+            raise ConfigInvalid("INSITU-CONFIG-STATE", reason=reason, hint=hint) from error
+        self._stack.push_async_callback(server.stop, _STOP_GRACE_S)
+        await server.start()
+        self.address = f"{host}:{port}"
+        write_file(self._config.state / "address", f"{self.address}\n".encode())
+
+    async def _listen_for_operator(self) -> None:
+        server = grpc.aio.server()
+        stubs.add_OperationsServicer_to_server(OperationsService(self._status), server)
+        path = self._socket_path()
+        server.add_insecure_port(f"unix:{path}")
+        self._stack.push_async_callback(server.stop, None)
+        await server.start()
+        path.chmod(0o600)
+        write_file(self._config.state / "operations", f"unix:{path}\n".encode(), mode=0o600)
+
+    def _socket_path(self) -> Path:
+        """In the state directory, or, where that is too deep for a socket, in a new directory for this user alone."""
+        path = self._config.state.resolve() / "operations.sock"
+        if len(os.fsencode(path)) <= _UNIX_PATH_LIMIT:
+            return path
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="insitu-"))
+        return Path(folder) / "operations.sock"
+
+    def _current(self) -> SignedManifest:
+        return self._manifest.current
+
+    async def _status(self) -> GatewayStatus:
+        manifest = self._manifest.current.manifest
+        counts = await self._journal.counts()
+        return GatewayStatus(
+            gateway_id=self._config.id,
+            manifest_version=manifest.version,
+            nodes=self._registry.statuses(node.id for node in manifest.nodes),
+            requests=tuple(counts.items()),
+        )
+
+    async def _watch_manifest(self, fanout: Fanout) -> None:
+        while True:
+            await asyncio.sleep(MANIFEST_LOOK_S)
+            try:
+                if self._manifest.refresh(self._clock()):
+                    current = self._manifest.current
+                    log.info("manifest changed", version=current.manifest.version)
+                    fanout.manifest_changed(current.manifest, current.jws)
+            except InsituError as error:
+                log.warning("manifest not taken", error=error.line())
+
+
+def _lock(state: Path) -> Callable[[], None]:
+    """Hold the state directory; returns what lets go of it. Raises ConfigInvalid where another process holds it."""
+    descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise ConfigInvalid(
+            "INSITU-CONFIG-STATE",
+            reason=f"another gateway runs on {state}",
+            hint="Stop it first, or give this one a state directory of its own.",
+        ) from error
+    return lambda: os.close(descriptor)

@@ -1,0 +1,156 @@
+"""The gRPC servicers: who calls, from wire to domain, and on to ``fanout``. They decide nothing else.
+
+A peer's certificate says what it may call: nodes attach, each only as itself and while the manifest lists it;
+researchers do everything else; the operator's service is on a socket of its own (``server``).
+"""
+
+# ruff: noqa: N802 - methods have the names that the .proto gives them
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+import grpc.aio
+from insitu_privacy.errors import AccessRefused, InsituError, Unavailable
+from insitu_proto import wire
+from insitu_proto.messages import Event, Finished, GatewayStatus, Hello, ManifestUpdate, Welcome
+from insitu_proto.status import abort
+from insitu_proto.v1 import insitu_pb2 as pb
+from insitu_proto.v1 import insitu_pb2_grpc as stubs
+
+from insitu_gateway.config import Limits
+from insitu_gateway.documents import Datasets, SignedManifest
+from insitu_gateway.fanout import Fanout
+from insitu_gateway.peers import require_role
+from insitu_gateway.stream import NodeStream
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_SILENT_BEATS = 3
+
+
+class FederationService(stubs.FederationServicer):
+    """For nodes."""
+
+    def __init__(self, fanout: Fanout, manifest: Callable[[], SignedManifest], limits: Limits) -> None:
+        self._fanout = fanout
+        self._manifest = manifest
+        self._limits = limits
+
+    async def Attach(self, request_iterator: Any, context: Context) -> None:  # type: ignore[override]  # reads and writes
+        """One node's stream, from its Hello until either side ends it."""
+        try:
+            await self._attach(context)
+        except InsituError as error:
+            await abort(context, error)
+
+    async def _attach(self, context: Context) -> None:
+        node = require_role(context, "node")
+        stream = NodeStream(context, beat_s=self._limits.heartbeat_s, limit=self._limits.node_queue)
+        hello = await stream.read(timeout_s=_SILENT_BEATS * self._limits.heartbeat_s)
+        manifest = self._manifest()
+        if not isinstance(hello, Hello) or hello.node_id != node or manifest.manifest.node(node) is None:
+            raise AccessRefused("INSITU-ACCESS-PEER")
+        stream.send(Welcome(manifest_jws=manifest.jws, heartbeat_seconds=self._limits.heartbeat_s))
+        self._fanout.attached(stream, hello)
+        try:
+            await stream.run(self._listen(node, stream))
+        finally:
+            self._fanout.detached(node, stream)
+
+    async def _listen(self, node: str, stream: NodeStream) -> None:
+        while (message := await stream.read(timeout_s=_SILENT_BEATS * self._limits.heartbeat_s)) is not None:
+            await self._fanout.heard(node, stream, message)
+
+
+class ResearchService(stubs.ResearchServicer):
+    """For researchers."""
+
+    def __init__(
+        self, fanout: Fanout, manifest: Callable[[], SignedManifest], datasets: Datasets, limits: Limits
+    ) -> None:
+        self._fanout = fanout
+        self._manifest = manifest
+        self._datasets = datasets
+        self._limits = limits
+        self._streams: Counter[str] = Counter()
+
+    async def GetManifest(self, request: pb.GetManifestRequest, context: Context) -> pb.Manifest:
+        """The newest manifest there is here."""
+        try:
+            require_role(context, "researcher")
+            return wire.to_manifest(ManifestUpdate(manifest_jws=self._manifest().jws))
+        except InsituError as error:
+            await abort(context, error)
+
+    async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> AsyncIterator[pb.DatasetChunk]:
+        """A dataset's files."""
+        try:
+            with self._one_more(require_role(context, "researcher")):
+                wanted = wire.from_dataset_ref(request)
+                bundle = self._datasets.bundle(wanted.name, wanted.digest, self._manifest().manifest)
+                for chunk in wire.to_chunks(bundle):
+                    yield chunk
+        except InsituError as error:
+            await abort(context, error)
+
+    async def Ask(self, request: pb.AskRequest, context: Context) -> AsyncIterator[pb.Event]:
+        """A request's events from its start."""
+        async for event in self._told(context, lambda owner: self._fanout.ask(wire.from_ask(request), owner)):
+            yield event
+
+    async def Follow(self, request: pb.FollowRequest, context: Context) -> AsyncIterator[pb.Event]:
+        """The rest of a request's events."""
+
+        async def follow(owner: str) -> AsyncGenerator[Event]:
+            return await self._fanout.follow(wire.from_follow(request).request_id, owner)
+
+        async for event in self._told(context, follow):
+            yield event
+
+    async def _told(
+        self, context: Context, start: Callable[[str], Awaitable[AsyncGenerator[Event]]]
+    ) -> AsyncIterator[pb.Event]:
+        try:
+            owner = require_role(context, "researcher")
+            with self._one_more(owner):
+                async with aclosing(await start(owner)) as events:
+                    async for event in events:
+                        for message in wire.finished_events(event) if isinstance(event, Finished) else [_plain(event)]:
+                            yield message
+        except InsituError as error:
+            await abort(context, error)
+
+    @contextmanager
+    def _one_more(self, owner: str) -> Iterator[None]:
+        """One researcher's streams are limited, so that the others' are not."""
+        if self._streams[owner] >= self._limits.streams_per_researcher:
+            raise Unavailable("INSITU-GATEWAY-FAILED", reason="too many streams are open")
+        self._streams[owner] += 1
+        try:
+            yield
+        finally:
+            self._streams[owner] -= 1
+            if not self._streams[owner]:
+                del self._streams[owner]
+
+
+def _plain(event: Event) -> pb.Event:
+    assert not isinstance(event, Finished)
+    return wire.to_event(event)
+
+
+class OperationsService(stubs.OperationsServicer):
+    """For the operator, on this machine alone."""
+
+    def __init__(self, status: Callable[[], Awaitable[GatewayStatus]]) -> None:
+        self._status = status
+
+    async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusReply:
+        """Nodes and counts."""
+        try:
+            return wire.to_status(await self._status())
+        except InsituError as error:
+            await abort(context, error)

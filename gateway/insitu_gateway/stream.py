@@ -1,0 +1,79 @@
+"""One node's bidirectional stream: a bounded queue out, heartbeats both ways, and an end that nothing can hold up.
+
+A node that reads too slowly has its stream closed when its queue is full, and one that says nothing for too long as
+well; on its next connection it is sent everything that it has not answered. Bytes that are no message end the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any
+
+import grpc.aio
+from insitu_proto import wire
+from insitu_proto.messages import GatewayMessage, Heartbeat, NodeMessage
+
+
+class NodeStream:
+    """A ``registry.Connection``. ``send`` and ``close`` may be called at any time and never wait."""
+
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any], *, beat_s: float, limit: int) -> None:
+        self._context = context
+        self._beat_s = beat_s
+        self._limit = limit
+        self._queue: deque[GatewayMessage] = deque()
+        self._filled = asyncio.Event()
+        self._closed = asyncio.Event()
+
+    def send(self, message: GatewayMessage) -> None:
+        """Queue a message."""
+        if len(self._queue) >= self._limit:
+            self.close()
+            return
+        self._queue.append(message)
+        self._filled.set()
+
+    def close(self) -> None:
+        """End the stream."""
+        self._closed.set()
+
+    async def read(self, *, timeout_s: float) -> NodeMessage | None:
+        """The node's next message; None where it ended the stream, or said nothing for too long."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                message = await self._context.read()
+        except TimeoutError:
+            return None
+        return None if message is grpc.aio.EOF else wire.from_node_message(message)
+
+    async def run(self, listening: Coroutine[Any, Any, None]) -> None:
+        """Write what is queued until ``listening`` ends or the stream is closed. Raises what ended it."""
+        tasks = [
+            asyncio.ensure_future(listening),
+            asyncio.ensure_future(self._write()),
+            asyncio.ensure_future(self._closed.wait()),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _write(self) -> None:
+        while True:
+            await self._context.write(wire.to_gateway_message(await self._next()))
+
+    async def _next(self) -> GatewayMessage:
+        if not self._queue:
+            self._filled.clear()
+            try:
+                async with asyncio.timeout(self._beat_s):
+                    await self._filled.wait()
+            except TimeoutError:
+                return Heartbeat()
+        return self._queue.popleft()

@@ -1,0 +1,1 @@
+"""``insitu-node``: one module a command."""

@@ -1,0 +1,37 @@
+"""``insitu-node``: the custodian's command."""
+
+from __future__ import annotations
+
+from insitu_access.cli import new_app, run
+
+from insitu_node import __version__
+from insitu_node.commands.check import check
+from insitu_node.commands.ledger import ledger
+from insitu_node.commands.run import run_node
+
+PROGRAM = "insitu-node"
+
+app = new_app(
+    PROGRAM,
+    __version__,
+    """A node of an insitu federation: it stands beside a database and answers with noisy aggregates only.
+
+    \b
+    Example:
+      insitu-node check --config node.toml
+      insitu-node run --config node.toml
+      insitu-node ledger --config node.toml
+    """,
+)
+app.command("check")(check)
+app.command("run")(run_node)
+app.command("ledger")(ledger)
+
+
+def main() -> None:
+    """The console script."""
+    run(app, PROGRAM)
+
+
+if __name__ == "__main__":
+    main()

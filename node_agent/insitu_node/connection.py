@@ -1,0 +1,276 @@
+"""The outbound stream to one gateway: dial, say hello, take tasks, send outcomes, back off, dial again.
+
+The node listens on no port. It believes nothing of the gateway but what is signed: tasks go to ``cycle``, manifests to
+``ManifestStore``. A gateway that sends what cannot be read, or a manifest that does not verify, is hung up on and
+dialled again later; requests that already run go on, and their outcomes are kept.
+
+``link`` decides, this module acts. What is not here: what a task means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime
+
+import grpc
+import grpc.aio
+import structlog
+from insitu_access.identity import Identity
+from insitu_privacy.errors import InsituError, Unavailable
+from insitu_proto.messages import (
+    MAX_MESSAGE_BYTES,
+    GatewayMessage,
+    Heartbeat,
+    Hello,
+    ManifestUpdate,
+    NodeMessage,
+    Outcome,
+    Progress,
+    Taken,
+    Task,
+    Welcome,
+)
+from insitu_proto.v1 import insitu_pb2 as pb
+from insitu_proto.v1.insitu_pb2_grpc import FederationStub
+from insitu_proto.wire import from_gateway_message, to_node_message
+
+from insitu_node.cycle import Cycle, Stage, Stopped
+from insitu_node.link import Backoff, Liveness, Outbox, hold_s
+from insitu_node.state import ManifestStore
+
+_WELCOME_SECONDS = 15.0
+_OPTIONS = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # this module's own back-off decides when to dial
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+_BACKOFF = Backoff()
+_log = structlog.get_logger("insitu.node.connection")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialer:
+    """What every connection of a node shares."""
+
+    identity: Identity
+    software: str
+    manifest: ManifestStore
+    cycle: Cycle
+    workers: Executor
+    queue: int
+    answer_every_s: float
+    clock: Callable[[], datetime]
+
+    async def keep(self, address: str, stopping: asyncio.Event) -> None:
+        """Keeps one gateway connected until ``stopping`` is set."""
+        line = _Line(self.queue)
+        failures = 0
+        while not stopping.is_set():
+            try:
+                async with self._channel(address) as channel:
+                    await _Stream(self, address, line, channel).run(stopping)
+            except _Hung as hung:
+                failures = 1 if hung.was_welcome else failures + 1
+                _log.info("gateway not connected", gateway=address, reason=hung.reason)
+            await _wait(stopping, _BACKOFF.delay(failures, random.random()))
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        credentials = grpc.ssl_channel_credentials(
+            root_certificates=self.identity.ca_pem,
+            private_key=self.identity.tls_key_pem,
+            certificate_chain=self.identity.tls_cert_pem,
+        )
+        return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
+
+
+class _Hung(Exception):
+    """The stream has ended."""
+
+    def __init__(self, reason: str, *, was_welcome: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.was_welcome = was_welcome
+
+
+class _Line:
+    """What outlives a stream: the outbox, and where messages go now. What was queued on a broken stream is forgotten:
+    outcomes are in the outbox, and progress is not worth repeating."""
+
+    def __init__(self, room: int) -> None:
+        self.outbox = Outbox(room)
+        self.queue: asyncio.Queue[NodeMessage] = asyncio.Queue()
+
+    def fresh(self) -> None:
+        """Before a new stream."""
+        self.queue = asyncio.Queue()
+
+    def send(self, message: NodeMessage) -> None:
+        self.queue.put_nowait(message)
+
+
+class _Stream:
+    """One stream, from Hello to its end."""
+
+    def __init__(self, dialer: Dialer, address: str, line: _Line, channel: grpc.aio.Channel) -> None:
+        self._dialer = dialer
+        self._address = address
+        self._line = line
+        self._outbox = line.outbox
+        line.fresh()
+        self._call = FederationStub(channel).Attach(self._sending())
+        self._welcomed = False
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until the stream ends (raises _Hung) or the node stops."""
+        ending = asyncio.create_task(stopping.wait())
+        speaking = asyncio.create_task(self._speak())
+        try:
+            await asyncio.wait({ending, speaking}, return_when=asyncio.FIRST_COMPLETED)
+            if speaking.done():
+                await speaking
+        except grpc.aio.AioRpcError as error:
+            raise _Hung(error.code().name, was_welcome=self._welcomed) from None
+        except InsituError as error:
+            raise _Hung(error.code, was_welcome=False) from None
+        finally:
+            for task in (ending, speaking):
+                task.cancel()
+            self._call.cancel()
+            await asyncio.gather(ending, speaking, return_exceptions=True)
+
+    async def _sending(self) -> AsyncIterator[pb.NodeMessage]:
+        hello = Hello(
+            node_id=self._dialer.identity.id,
+            manifest_version=self._dialer.manifest.version,
+            software=self._dialer.software,
+        )
+        yield to_node_message(hello)
+        while True:
+            yield to_node_message(await self._line.queue.get())
+
+    async def _speak(self) -> None:
+        welcome = await self._welcome()
+        self._offer(welcome.manifest_jws)
+        self._welcomed = True
+        _log.info("gateway connected", gateway=self._address)
+        for outcome in self._outbox.unconfirmed():
+            self._line.send(outcome)
+        beating = asyncio.create_task(self._beat(welcome.heartbeat_seconds))
+        try:
+            await self._listen(welcome.heartbeat_seconds)
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+
+    async def _welcome(self) -> Welcome:
+        first = await self._read(_WELCOME_SECONDS)
+        if not isinstance(first, Welcome):
+            raise _Hung("no welcome", was_welcome=False)
+        return first
+
+    async def _read(self, seconds: float) -> GatewayMessage:
+        try:
+            message = await asyncio.wait_for(self._call.read(), seconds)
+        except TimeoutError:
+            raise _Hung("silent", was_welcome=self._welcomed) from None
+        if not isinstance(message, pb.GatewayMessage):  # grpc's end-of-file mark
+            raise _Hung("ended by the gateway", was_welcome=self._welcomed)
+        return from_gateway_message(message)
+
+    async def _listen(self, heartbeat_s: float) -> None:
+        alive = Liveness(heartbeat_s=heartbeat_s, heard_at=time.monotonic())
+        while not alive.is_dead(time.monotonic()):
+            message = await self._read(4 * heartbeat_s)
+            alive = alive.heard(time.monotonic())
+            self._handle(message)
+
+    def _handle(self, message: GatewayMessage) -> None:
+        match message:
+            case Task():
+                self._start(message)
+            case Taken():
+                self._outbox.taken(message.request_id)
+            case ManifestUpdate():
+                self._offer(message.manifest_jws)
+            case Welcome() | Heartbeat():
+                pass
+
+    def _offer(self, manifest_jws: str) -> None:
+        dialer = self._dialer
+        if dialer.manifest.offer(manifest_jws, dialer.clock()):
+            _log.info("manifest accepted", version=dialer.manifest.version)
+
+    def _start(self, task: Task) -> None:
+        verdict = self._outbox.take(task)
+        if isinstance(verdict, Outcome):
+            self._line.send(verdict)
+        elif verdict != "running":
+            runs = self._run(task) if verdict == "run" else self._busy(task)
+            _hold(asyncio.create_task(runs))
+
+    async def _busy(self, task: Task) -> None:
+        refusal = await asyncio.to_thread(
+            self._dialer.cycle.refuse, task.request_id, task.request_jws, Unavailable("INSITU-NODE-BUSY")
+        )
+        self._line.send(Outcome(request_id=task.request_id, outcome_jws=refusal))
+
+    async def _run(self, task: Task) -> None:
+        """Answers a task in a worker. It goes on when the stream breaks; the outcome then waits for the next one."""
+        loop, started = asyncio.get_running_loop(), time.monotonic()
+
+        def progress(stage: Stage) -> None:
+            told = Progress(request_id=task.request_id, stage=stage)
+            if self._dialer.answer_every_s == 0 or stage == "admitted":  # a fixed schedule says nothing in between
+                loop.call_soon_threadsafe(self._line.send, told)
+
+        try:
+            jws = await loop.run_in_executor(
+                self._dialer.workers,
+                self._dialer.cycle.answer,
+                task.request_id,
+                task.request_jws,
+                task.grant_jwt,
+                progress,
+            )
+        except Stopped:
+            self._outbox.dropped(task.request_id)
+            return
+        except Exception as error:  # noqa: BLE001  # not even a refusal could be signed: the task was never a request
+            _log.error("task dropped", error=type(error).__name__)
+            self._outbox.dropped(task.request_id)
+            return
+        await asyncio.sleep(hold_s(time.monotonic() - started, self._dialer.answer_every_s))
+        outcome = Outcome(request_id=task.request_id, outcome_jws=jws)
+        self._outbox.done(outcome)
+        self._line.send(outcome)
+
+    async def _beat(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            self._line.send(Heartbeat())
+
+
+_running: set[asyncio.Task[None]] = set()
+
+
+def _hold(task: asyncio.Task[None]) -> None:
+    """asyncio keeps no strong reference to tasks."""
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+
+
+async def _wait(stopping: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stopping.wait(), seconds)
+    except TimeoutError:
+        return

@@ -1,0 +1,268 @@
+"""One query's life at the node: admit, reserve, execute, noise, commit, seal.
+
+The order is the guarantee (DESIGN.md section 4, Budget). All that can fail without data is done before the budget is
+touched: admission, rendering, the mechanisms' claims, a connection to the database. Then:
+
+    reserve    durable, before the first byte of data is read
+    execute    exact cells, in memory only
+    noise      the cells become noisy integers, once
+    commit     durable, before anything leaves; what the ledger stored is what leaves
+    seal       the node's signature
+
+A crash before commit leaves a reserved charge that the same query resumes: nothing had left. A failure after reserve
+is told as one constant error and stays spent. While the node is being stopped nothing is told: the charge stays
+reserved, and the gateway sends the request again.
+
+What is not here: threads and streams (``connection``), which request may run (``admission``), who pays (``ledger``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from fractions import Fraction
+from typing import Literal, Protocol
+
+import structlog
+from insitu_access.keys import SigningKey
+from insitu_access.manifest import Manifest
+from insitu_access.release import BudgetRow, BudgetStatement, NodeRelease, Outcome, refusal_of, seal_outcome
+from insitu_access.request import request_sha256
+from insitu_privacy.accounting import Grantable
+from insitu_privacy.errors import ExecutionFailed, InsituError
+from insitu_privacy.plan import PrivacyPlan, Release, ReleasedValues
+from insitu_privacy.render import render
+
+from insitu_node.admission import AdmittedBudget, AdmittedQuery, Site, admit
+from insitu_node.engines.base import Engine, Row, Session
+from insitu_node.hooks import Hook, no_hook
+from insitu_node.ledger import Account, Ask, Ledger, Reservation
+from insitu_node.turns import Turns
+
+Stage = Literal["admitted", "reserved", "executed"]
+Progress = Callable[[Stage], None]
+
+_log = structlog.get_logger("insitu.node.cycle")
+
+
+class Stopped(Exception):
+    """The node is being stopped in the middle of a request: nothing is to be answered."""
+
+
+class Noise(Protocol):
+    """The mechanisms, as the cycle uses them (``insitu_node.noise`` in production)."""
+
+    def check(self, release: Release) -> None:
+        """Recomputes the loss of a release. Raises ExecutionFailed where it exceeds the plan's claim."""
+
+    def draw(self, release: Release, rows: list[Row]) -> ReleasedValues:
+        """Makes exact rows noisy."""
+
+
+class Cycle:
+    """Answers tasks. Safe from several threads."""
+
+    def __init__(
+        self,
+        *,
+        site: Site,
+        signing: SigningKey,
+        manifest: Callable[[datetime], Manifest],
+        ledger: Ledger,
+        engines: Mapping[str, Engine],
+        noise: Noise,
+        cap_key: str,
+        clock: Callable[[], datetime],
+        hook: Hook = no_hook,
+    ) -> None:
+        self._site = site
+        self._signing = signing
+        self._manifest = manifest
+        self._ledger = ledger
+        self._engines = engines
+        self._noise = noise
+        self._cap_key = cap_key
+        self._clock = clock
+        self._hook = hook
+        self._turns = Turns()
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """From now on nothing is answered; what runs is interrupted and keeps its charge, to be resumed."""
+        self._stopping.set()
+        for engine in self._engines.values():
+            engine.close()
+
+    def answer(self, request_id: str, request_jws: str, grant_jwt: str, progress: Progress) -> str:
+        """The sealed outcome of a task, whatever it is. Raises Stopped, and nothing else that a request can cause.
+
+        ``request_id`` is the gateway's word, used to address a refusal of what cannot be read.
+        """
+        try:
+            outcome = self._outcome(request_jws, grant_jwt, progress)
+        except InsituError as error:
+            self._stop_quietly()
+            return self.refuse(request_id, request_jws, error)
+        except Stopped:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, its text must not leave the node
+            self._stop_quietly()
+            _log.error("request failed", request_id=request_id, error=type(error).__name__, at=_place(error))
+            return self.refuse(request_id, request_jws, ExecutionFailed("INSITU-NODE-FAILED"))
+        sealed = seal_outcome(outcome, self._signing)
+        self._hook("after-seal")
+        return sealed
+
+    def refuse(self, request_id: str, request_jws: str, error: InsituError) -> str:
+        """A sealed refusal."""
+        refusal = refusal_of(
+            error,
+            node=self._site.node_id,
+            request_id=request_id,
+            request_sha256=request_sha256(request_jws),
+            issued_at=self._clock(),
+        )
+        _log.info("request refused", request_id=request_id, code=error.code)
+        return seal_outcome(refusal, self._signing)
+
+    def _stop_quietly(self) -> None:
+        if self._stopping.is_set():
+            raise Stopped from None
+
+    def _outcome(self, request_jws: str, grant_jwt: str, progress: Progress) -> Outcome:
+        now = self._clock()
+        admitted = admit(request_jws, grant_jwt, site=self._site, manifest=self._manifest(now), now=now)
+        progress("admitted")
+        if isinstance(admitted, AdmittedBudget):
+            return self._statement(admitted)
+        ask = _ask(admitted)
+        with self._turns.take(ask.key):
+            reservation, values = self._values(admitted, ask, progress)
+        _log.info("request released", request_id=ask.request_id, replayed=reservation.kind == "replayed")
+        return self._release(admitted, reservation, values)
+
+    def _values(
+        self, admitted: AdmittedQuery, ask: Ask, progress: Progress
+    ) -> tuple[Reservation, tuple[ReleasedValues, ...]]:
+        """The values of a query: stored ones, or new ones under a charge of their own."""
+        known = self._ledger.find(ask)
+        if known is not None and not known.to_run:
+            return self._stored(self._ledger.reserve(ask, self._clock()))
+        engine = self._engines[admitted.request.dataset]
+        statements = self._prepare(admitted.plan, engine)
+        with engine.session() as session:
+            self._hook("before-reserve")
+            reservation = self._ledger.reserve(ask, self._clock())
+            self._hook("after-reserve")
+            if not reservation.to_run:
+                return self._stored(reservation)
+            progress("reserved")
+            return reservation, self._run(admitted.plan, statements, session, reservation, progress)
+
+    def _stored(self, reservation: Reservation) -> tuple[Reservation, tuple[ReleasedValues, ...]]:
+        if reservation.values is None:  # its one run failed: the same request is told the same again
+            raise ExecutionFailed("INSITU-NODE-FAILED")
+        return reservation, reservation.values
+
+    def _prepare(self, plan: PrivacyPlan, engine: Engine) -> list[str]:
+        """All that depends on the plan alone, done while a mistake is still free."""
+        for release in plan.releases:
+            self._noise.check(release)
+        return [
+            render(release, dialect=engine.dialect, tables=engine.tables, cap_key=self._cap_key)
+            for release in plan.releases
+        ]
+
+    def _run(
+        self,
+        plan: PrivacyPlan,
+        statements: list[str],
+        session: Session,
+        reservation: Reservation,
+        progress: Progress,
+    ) -> tuple[ReleasedValues, ...]:
+        try:
+            exact = [session.execute(statement) for statement in statements]
+            self._stop_quietly()
+            self._hook("after-execute")
+            progress("executed")
+            pairs = zip(plan.releases, exact, strict=True)
+            values = tuple(self._noise.draw(release, rows) for release, rows in pairs)
+            self._hook("after-noise")
+        except Stopped:
+            raise
+        except Exception as error:  # noqa: BLE001  # constant from here on, whatever it is
+            self._stop_quietly()
+            _log.error("run failed", error=type(error).__name__, at=_place(error))
+            self._ledger.fail(reservation, self._clock())
+            raise ExecutionFailed("INSITU-NODE-FAILED") from None
+        self._hook("before-commit")
+        stored = self._ledger.commit(reservation, values, self._clock())
+        self._hook("after-commit")
+        return stored
+
+    def _release(
+        self, admitted: AdmittedQuery, reservation: Reservation, values: tuple[ReleasedValues, ...]
+    ) -> NodeRelease:
+        replayed = reservation.kind == "replayed" and not reservation.first
+        loss = admitted.plan.loss
+        return NodeRelease(
+            node=self._site.node_id,
+            request_id=admitted.request.request_id,
+            request_sha256=admitted.request_sha256,
+            grant_id=admitted.grant.id,
+            dataset=admitted.request.dataset,
+            dataset_digest=admitted.plan.dataset_digest,
+            plan_digest=admitted.plan.digest,
+            values=values,
+            spent_epsilon=Fraction(0) if replayed else loss.epsilon,
+            spent_delta=Fraction(0) if replayed else loss.delta,
+            replayed=replayed,
+            issued_at=self._clock(),
+        )
+
+    def _statement(self, admitted: AdmittedBudget) -> BudgetStatement:
+        grant = admitted.grant
+        accounts = {account.dataset: account for account in self._ledger.statement(grant.id)}
+        served = [dataset.name for dataset in grant.datasets if dataset.name in self._site.datasets]
+        return BudgetStatement(
+            node=self._site.node_id,
+            request_id=admitted.request.request_id,
+            request_sha256=admitted.request_sha256,
+            grant_id=grant.id,
+            rows=tuple(_row(name, accounts.get(name), grant.epsilon, grant.delta) for name in sorted(served)),
+            issued_at=self._clock(),
+        )
+
+
+def _ask(admitted: AdmittedQuery) -> Ask:
+    grant = admitted.grant
+    return Ask(
+        request_id=admitted.request.request_id,
+        request_sha256=admitted.request_sha256,
+        grant_id=grant.id,
+        budget=Grantable(epsilon=grant.epsilon, delta=grant.delta, accounting=grant.accounting),
+        dataset=admitted.request.dataset,
+        plan_digest=admitted.plan.digest,
+        loss=admitted.plan.loss,
+    )
+
+
+def _row(dataset: str, account: Account | None, epsilon: Fraction, delta: Fraction) -> BudgetRow:
+    spent = (Fraction(0), Fraction(0)) if account is None else (account.epsilon, account.delta)
+    return BudgetRow(
+        dataset=dataset,
+        epsilon_spent=spent[0],
+        epsilon_left=max(Fraction(0), epsilon - spent[0]),
+        delta_spent=spent[1],
+        delta_left=max(Fraction(0), delta - spent[1]),
+    )
+
+
+def _place(error: BaseException) -> str:
+    """Where an error was raised: file and line, no text of it."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return "unknown" if frame is None else f"{frame.tb_frame.f_code.co_filename.rpartition('/')[2]}:{frame.tb_lineno}"

@@ -1,0 +1,152 @@
+"""Puts a node together from its configuration, and checks on the way that its parts belong to each other.
+
+What is not here: the event loop (``commands.run``) and what a custodian is told of the data (``commands.check``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from insitu_access.bundle import read_bundle
+from insitu_access.files import make_directory
+from insitu_access.identity import Identity, load_identity
+from insitu_privacy.dataset import Dataset, DatasetBundle
+from insitu_privacy.dataset_file import parse_dataset
+from insitu_privacy.errors import ConfigInvalid
+
+from insitu_node.admission import Site
+from insitu_node.config import DatasetConfig, Limits, NodeConfig
+from insitu_node.cycle import Cycle
+from insitu_node.engines.base import Engine, EngineLimits, cores
+from insitu_node.hooks import Hook
+from insitu_node.ledger_sqlite import SqliteLedger
+from insitu_node.noise import Mechanisms
+from insitu_node.state import ManifestStore, cap_key, lock_state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A node that is ready to answer."""
+
+    config: NodeConfig
+    identity: Identity
+    manifest: ManifestStore
+    cycle: Cycle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A dataset of this node: its contract, and its public files."""
+
+    config: DatasetConfig
+    dataset: Dataset
+    bundle: DatasetBundle
+
+
+def utc_now() -> datetime:
+    """The clock of a running node."""
+    return datetime.now(UTC)
+
+
+def identity_of(config: NodeConfig) -> Identity:
+    """The node's identity. Raises ConfigInvalid where it is another party's."""
+    identity = load_identity(config.identity)
+    if (identity.role, identity.id) != ("node", config.node_id):
+        reason = f"{config.identity} is the identity of {identity.role} {identity.id}, not of node {config.node_id}"
+        raise ConfigInvalid("INSITU-CONFIG-STATE", reason=reason, hint="Correct node.id or node.identity.")
+    return identity
+
+
+def served(config: NodeConfig) -> dict[str, Served]:
+    """The datasets of a configuration, read and parsed. Raises ConfigInvalid."""
+    found = {}
+    for name, own in config.datasets.items():
+        bundle = read_bundle(own.contract)
+        dataset = parse_dataset(bundle)
+        if dataset.name != name:
+            reason = f"datasets.{name}: its contract is of dataset {dataset.name}"
+            raise ConfigInvalid("INSITU-CONFIG-INVALID", path=config.path, reason=reason)
+        unknown = sorted(own.tables.keys() - dataset.tables.keys())
+        if unknown:
+            reason = f"datasets.{name}.tables: {unknown[0]} is not a table of the dataset"
+            raise ConfigInvalid("INSITU-CONFIG-INVALID", path=config.path, reason=reason)
+        found[name] = Served(config=own, dataset=dataset, bundle=bundle)
+    return found
+
+
+def open_engine(own: Served, *, base: Path, limits: Limits, temporary: Path | None) -> Engine:
+    """The engine of one dataset. Raises ConfigInvalid where the mapping does not fit."""
+    engine_limits = EngineLimits(
+        statement_timeout_s=limits.statement_timeout_s,
+        memory_limit_mb=limits.memory_limit_mb,
+        workers=limits.workers,
+        threads=cores(),
+        temporary=temporary,
+    )
+    config = own.config
+    if config.engine == "duckdb":
+        from insitu_node.engines.duckdb import DuckDBEngine
+
+        return DuckDBEngine(
+            dataset=own.dataset,
+            bundle=own.bundle,
+            database=None if config.database is None else Path(config.database),
+            schema=config.schema,
+            mapping=config.tables,
+            base=base,
+            limits=engine_limits,
+        )
+    from insitu_node.engines.postgres import PostgresEngine
+
+    assert config.database is not None  # config requires it
+    return PostgresEngine(
+        dataset=own.dataset,
+        bundle=own.bundle,
+        database=config.database,
+        schema=config.schema,
+        mapping=config.tables,
+        limits=engine_limits,
+    )
+
+
+@contextmanager
+def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
+    """A node, alone on its state directory until the context ends."""
+    with ExitStack() as stack:
+        identity = identity_of(config)
+        stack.enter_context(lock_state(config.state))
+        datasets = served(config)
+        engines = _engines(config, datasets, stack)
+        ledger = SqliteLedger(config.state / "ledger.sqlite")
+        stack.callback(ledger.close)
+        manifest = ManifestStore(config.state, identity.authority)
+        cycle = Cycle(
+            site=Site(
+                node_id=config.node_id,
+                key=identity.signing.public(),
+                datasets={name: own.dataset for name, own in datasets.items()},
+            ),
+            signing=identity.signing,
+            manifest=manifest.current,
+            ledger=ledger,
+            engines=engines,
+            noise=Mechanisms(),
+            cap_key=cap_key(config.state),
+            clock=utc_now,
+            hook=hook,
+        )
+        yield Node(config=config, identity=identity, manifest=manifest, cycle=cycle)
+
+
+def _engines(config: NodeConfig, datasets: Mapping[str, Served], stack: ExitStack) -> dict[str, Engine]:
+    engines: dict[str, Engine] = {}
+    for name, own in datasets.items():
+        temporary = config.state / "tmp" / name
+        make_directory(temporary)
+        engines[name] = open_engine(own, base=config.base, limits=config.limits, temporary=temporary)
+        stack.callback(engines[name].close)
+    return engines

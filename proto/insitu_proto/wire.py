@@ -1,0 +1,343 @@
+"""Between the domain and protobuf: for every message ``to_…`` and ``from_…``, total in both directions.
+
+``from_…`` refuses a message with a missing field, an unknown enum value or an oversized text, always with
+``AccessRefused("INSITU-ACCESS-MALFORMED")`` and never with a field's content. Nothing here verifies a signature.
+
+Sizes: ``to_node_message`` pads an outcome so that the serialized NodeMessage is a power of two of at least 4096 bytes,
+and an observer of the encrypted stream learns little of how much was released (DESIGN.md section 4, No side doors).
+``finished_events`` splits a Finished that would not fit into one message; ``EventReader`` puts it together again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import count
+from typing import cast, get_args
+
+from google.protobuf.message import Message
+from insitu_privacy.dataset import DatasetBundle
+from insitu_privacy.errors import AccessRefused
+
+from insitu_proto import messages as m
+from insitu_proto.v1 import insitu_pb2 as pb
+
+_STAGES: dict[m.Stage, pb.Stage.ValueType] = {
+    stage: pb.Stage.Value(f"STAGE_{stage.upper()}") for stage in get_args(m.Stage)
+}
+_STAGE_NAMES: dict[int, m.Stage] = {value: stage for stage, value in _STAGES.items()}
+_FINAL: frozenset[m.Stage] = frozenset(get_args(m.Status))
+_SMALLEST_OUTCOME = 4096
+_FINISHED_INLINE = 4 * 1024 * 1024
+
+
+def malformed(reason: str) -> AccessRefused:
+    """The error for bytes that are not a message."""
+    return AccessRefused("INSITU-ACCESS-MALFORMED", what="message", reason=reason)
+
+
+def _text(value: str, name: str, limit: int = m.MAX_TEXT_CHARS) -> str:
+    if not value:
+        raise malformed(f"{name} is missing")
+    if len(value) > limit:
+        raise malformed(f"{name} is longer than {limit}")
+    return value
+
+
+def _token(value: str, name: str) -> str:
+    return _text(value, name, m.MAX_TOKEN_CHARS)
+
+
+def _optional(value: str, name: str, limit: int = m.MAX_TEXT_CHARS) -> str | None:
+    return _text(value, name, limit) if value else None
+
+
+def _stage(value: int) -> m.Stage:
+    if value not in _STAGE_NAMES:
+        raise malformed("stage is missing or unknown")
+    return _STAGE_NAMES[value]
+
+
+def _kind(message: Message, oneof: str) -> str:
+    kind: str | None = message.WhichOneof(oneof)
+    if kind is None:
+        raise malformed(f"{oneof} is missing or unknown")
+    return kind
+
+
+# ------------------------------------------------------------------------------------------------ node to gateway
+
+
+def to_node_message(value: m.NodeMessage) -> pb.NodeMessage:
+    """A node's message; outcomes are padded."""
+    match value:
+        case m.Hello():
+            hello = pb.Hello(node_id=value.node_id, manifest_version=value.manifest_version, software=value.software)
+            return pb.NodeMessage(hello=hello)
+        case m.Heartbeat():
+            return pb.NodeMessage(heartbeat=pb.Heartbeat())
+        case m.Progress():
+            return pb.NodeMessage(progress=pb.Progress(request_id=value.request_id, stage=_STAGES[value.stage]))
+        case m.Outcome():
+            return _padded(pb.Outcome(request_id=value.request_id, outcome_jws=value.outcome_jws))
+
+
+def _padded(outcome: pb.Outcome) -> pb.NodeMessage:
+    """The smallest size class that is reached exactly: lengths are varints, so that a few sizes cannot be."""
+    bare = pb.NodeMessage(outcome=outcome).ByteSize()
+    for size in (1 << power for power in count(_SMALLEST_OUTCOME.bit_length() - 1)):
+        # at most 8 bytes go to the tag and length of the padding and to the grown length of what is around it
+        for spare in range(min(9, max(0, size - bare + 1))):
+            outcome.padding = bytes(size - bare - spare)
+            message = pb.NodeMessage(outcome=outcome)
+            if message.ByteSize() == size:
+                return message
+    raise AssertionError("unreachable: size classes are unbounded")
+
+
+def from_node_message(message: pb.NodeMessage) -> m.NodeMessage:
+    """What a node says."""
+    kind = _kind(message, "message")
+    if kind == "hello":
+        hello = message.hello
+        return m.Hello(
+            node_id=_text(hello.node_id, "node_id"),
+            manifest_version=hello.manifest_version,
+            software=_text(hello.software, "software"),
+        )
+    if kind == "progress":
+        progress = message.progress
+        return m.Progress(request_id=_text(progress.request_id, "request_id"), stage=_stage(progress.stage))
+    if kind == "outcome":
+        outcome = message.outcome
+        jws = _text(outcome.outcome_jws, "outcome_jws", m.MAX_OUTCOME_CHARS)
+        return m.Outcome(request_id=_text(outcome.request_id, "request_id"), outcome_jws=jws)
+    return m.Heartbeat()
+
+
+# ------------------------------------------------------------------------------------------------ gateway to node
+
+
+def to_gateway_message(value: m.GatewayMessage) -> pb.GatewayMessage:
+    """A gateway's message to a node."""
+    match value:
+        case m.Welcome():
+            welcome = pb.Welcome(manifest_jws=value.manifest_jws, heartbeat_seconds=value.heartbeat_seconds)
+            return pb.GatewayMessage(welcome=welcome)
+        case m.Heartbeat():
+            return pb.GatewayMessage(heartbeat=pb.Heartbeat())
+        case m.Task():
+            task = pb.Task(request_id=value.request_id, request_jws=value.request_jws, grant_jwt=value.grant_jwt)
+            return pb.GatewayMessage(task=task)
+        case m.ManifestUpdate():
+            return pb.GatewayMessage(manifest=to_manifest(value))
+        case m.Taken():
+            return pb.GatewayMessage(taken=pb.Taken(request_id=value.request_id))
+
+
+def from_gateway_message(message: pb.GatewayMessage) -> m.GatewayMessage:
+    """What a gateway says to a node."""
+    kind = _kind(message, "message")
+    if kind == "welcome":
+        welcome = message.welcome
+        if welcome.heartbeat_seconds < 1:
+            raise malformed("heartbeat_seconds is missing")
+        jws = _token(welcome.manifest_jws, "manifest_jws")
+        return m.Welcome(manifest_jws=jws, heartbeat_seconds=welcome.heartbeat_seconds)
+    if kind == "task":
+        task = message.task
+        return m.Task(
+            request_id=_text(task.request_id, "request_id"),
+            request_jws=_token(task.request_jws, "request_jws"),
+            grant_jwt=_token(task.grant_jwt, "grant_jwt"),
+        )
+    if kind == "manifest":
+        return from_manifest(message.manifest)
+    if kind == "taken":
+        return m.Taken(request_id=_text(message.taken.request_id, "request_id"))
+    return m.Heartbeat()
+
+
+def to_manifest(value: m.ManifestUpdate) -> pb.Manifest:
+    """A manifest on its own."""
+    return pb.Manifest(manifest_jws=value.manifest_jws)
+
+
+def from_manifest(message: pb.Manifest) -> m.ManifestUpdate:
+    """A manifest on its own."""
+    return m.ManifestUpdate(manifest_jws=_token(message.manifest_jws, "manifest_jws"))
+
+
+# --------------------------------------------------------------------------------------------- researchers' requests
+
+
+def to_ask(value: m.Ask) -> pb.AskRequest:
+    """A signed request with its grant."""
+    return pb.AskRequest(request_jws=value.request_jws, grant_jwt=value.grant_jwt)
+
+
+def from_ask(message: pb.AskRequest) -> m.Ask:
+    """A signed request with its grant."""
+    request = _token(message.request_jws, "request_jws")
+    return m.Ask(request_jws=request, grant_jwt=_token(message.grant_jwt, "grant_jwt"))
+
+
+def to_follow(value: m.Follow) -> pb.FollowRequest:
+    """Wants the rest of a request's events."""
+    return pb.FollowRequest(request_id=value.request_id)
+
+
+def from_follow(message: pb.FollowRequest) -> m.Follow:
+    """Wants the rest of a request's events."""
+    return m.Follow(request_id=_text(message.request_id, "request_id"))
+
+
+def to_dataset_ref(value: m.DatasetRef) -> pb.GetDatasetRequest:
+    """A dataset by name and digest."""
+    return pb.GetDatasetRequest(name=value.name, digest=value.digest)
+
+
+def from_dataset_ref(message: pb.GetDatasetRequest) -> m.DatasetRef:
+    """A dataset by name and digest."""
+    return m.DatasetRef(name=_text(message.name, "name"), digest=_text(message.digest, "digest"))
+
+
+def to_chunks(bundle: DatasetBundle) -> Iterator[pb.DatasetChunk]:
+    """A dataset's files in pieces, dataset.toml first."""
+    for name, data in [("", bundle.toml), *sorted(bundle.files.items())]:
+        for start in range(0, max(1, len(data)), m.CHUNK_BYTES):
+            yield pb.DatasetChunk(file=name, data=data[start : start + m.CHUNK_BYTES])
+
+
+def from_chunks(chunks: Iterable[pb.DatasetChunk]) -> DatasetBundle:
+    """A dataset's files from their pieces. Whoever receives them compares the digest with the manifest's."""
+    files: dict[str, bytearray] = {}
+    size = 0
+    for chunk in chunks:
+        size += len(chunk.data)
+        if size > m.MAX_BUNDLE_BYTES:
+            raise malformed(f"the dataset is larger than {m.MAX_BUNDLE_BYTES} bytes")
+        files.setdefault(chunk.file, bytearray()).extend(chunk.data)
+    if "" not in files:
+        raise malformed("dataset.toml is missing")
+    toml = bytes(files.pop(""))
+    return DatasetBundle(toml=toml, files={name: bytes(data) for name, data in files.items()})
+
+
+# ---------------------------------------------------------------------------------------------- researchers' events
+
+
+def to_event(value: m.Accepted | m.NodeProgress) -> pb.Event:
+    """An event before the end."""
+    match value:
+        case m.Accepted():
+            return pb.Event(accepted=pb.Accepted(request_id=value.request_id))
+        case m.NodeProgress():
+            return pb.Event(node_progress=pb.NodeProgress(node_id=value.node_id, stage=_STAGES[value.stage]))
+
+
+def finished_events(value: m.Finished) -> Iterator[pb.Event]:
+    """The end: one event, or the outcomes one by one before it where they are large together."""
+    outcomes = [_to_outcome(outcome) for outcome in value.outcomes]
+    result = value.result_json or b""
+    if sum(outcome.ByteSize() for outcome in outcomes) + len(result) > _FINISHED_INLINE:
+        yield from (pb.Event(node_outcome=outcome) for outcome in outcomes)
+        outcomes = []
+    yield pb.Event(finished=pb.Finished(outcomes=outcomes, result_json=result))
+
+
+def _to_outcome(value: m.NodeOutcome) -> pb.NodeOutcome:
+    return pb.NodeOutcome(
+        node_id=value.node_id,
+        status=_STAGES[value.status],
+        code=value.code or "",
+        text=value.text or "",
+        remedy=value.remedy or "",
+        outcome_jws=value.outcome_jws or "",
+    )
+
+
+def _from_outcome(message: pb.NodeOutcome) -> m.NodeOutcome:
+    status = _stage(message.status)
+    if status not in _FINAL:
+        raise malformed("status is not final")
+    released = status == "released"
+    if released == bool(message.code) or (released and (message.text or message.remedy)):
+        raise malformed("code is missing, or given where the node released")
+    if released:
+        _text(message.outcome_jws, "outcome_jws", m.MAX_OUTCOME_CHARS)
+    return m.NodeOutcome(
+        node_id=_text(message.node_id, "node_id"),
+        status=cast("m.Status", status),
+        code=_optional(message.code, "code"),
+        text=None if released else _text(message.text, "text"),
+        remedy=None if released else _text(message.remedy, "remedy"),
+        outcome_jws=_optional(message.outcome_jws, "outcome_jws", m.MAX_OUTCOME_CHARS),
+    )
+
+
+class EventReader:
+    """Turns one stream's events into domain events. One reader for each stream."""
+
+    def __init__(self) -> None:
+        self._outcomes: list[m.NodeOutcome] = []
+
+    def read(self, message: pb.Event) -> m.Event | None:
+        """The event, or None for one that is part of a later Finished."""
+        kind = _kind(message, "event")
+        if kind == "accepted":
+            return m.Accepted(request_id=_text(message.accepted.request_id, "request_id"))
+        if kind == "node_progress":
+            progress = message.node_progress
+            return m.NodeProgress(node_id=_text(progress.node_id, "node_id"), stage=_stage(progress.stage))
+        if kind == "node_outcome":
+            self._outcomes.append(_from_outcome(message.node_outcome))
+            return None
+        outcomes = (*self._outcomes, *map(_from_outcome, message.finished.outcomes))
+        if len({outcome.node_id for outcome in outcomes}) != len(outcomes):
+            raise malformed("two outcomes of one node")
+        return m.Finished(outcomes=outcomes, result_json=message.finished.result_json or None)
+
+
+# ------------------------------------------------------------------------------------------------------- operators
+
+
+def to_status(value: m.GatewayStatus) -> pb.StatusReply:
+    """The gateway's state."""
+    nodes = [
+        pb.NodeStatus(
+            id=node.id,
+            connected=node.connected,
+            last_seen=int(node.last_seen.timestamp()) if node.last_seen else 0,
+            manifest_version=node.manifest_version,
+            software=node.software,
+        )
+        for node in value.nodes
+    ]
+    requests = [pb.StateCount(state=state, count=number) for state, number in value.requests]
+    return pb.StatusReply(
+        gateway_id=value.gateway_id, manifest_version=value.manifest_version, nodes=nodes, requests=requests
+    )
+
+
+def from_status(message: pb.StatusReply) -> m.GatewayStatus:
+    """The gateway's state."""
+    return m.GatewayStatus(
+        gateway_id=_text(message.gateway_id, "gateway_id"),
+        manifest_version=message.manifest_version,
+        nodes=tuple(map(_from_node_status, message.nodes)),
+        requests=tuple((_text(item.state, "state"), item.count) for item in message.requests),
+    )
+
+
+def _from_node_status(message: pb.NodeStatus) -> m.NodeStatus:
+    seen = message.last_seen
+    if seen >= 1 << 37:  # beyond the year 6000: not a time that datetime is sure to hold
+        raise malformed("last_seen is not a time")
+    return m.NodeStatus(
+        id=_text(message.id, "id"),
+        connected=message.connected,
+        last_seen=datetime.fromtimestamp(seen, UTC) if seen else None,
+        manifest_version=message.manifest_version,
+        software=_optional(message.software, "software") or "",
+    )

@@ -1,0 +1,88 @@
+"""Queries over every feature of the language, for tests on neighbouring databases."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from insitu_privacy.plan import PrivacyPlan
+
+from tests.testkit.care import care, care_pairs, plan
+
+QUERIES = {
+    "rows": "SELECT COUNT(*) FROM visit",
+    "values that are there": "SELECT COUNT(weight), COUNT(diagnosis), COUNT(cost) FROM visit",
+    "persons": "SELECT COUNT(DISTINCT person_id) AS n FROM visit",
+    "sums and averages": "SELECT SUM(cost), AVG(stage), SUM(cost - 500), AVG(-cost) FROM visit",
+    "public key": "SELECT kind, COUNT(*), SUM(cost), AVG(cost) FROM visit GROUP BY kind",
+    "two public keys": "SELECT kind, stage, COUNT(*), COUNT(DISTINCT person_id) FROM visit GROUP BY kind, stage",
+    "computed public key": "SELECT YEAR(start) AS y, cost > 500 AS dear, COUNT(*) FROM visit GROUP BY 1, 2",
+    "key limited by WHERE": "SELECT kind, SUM(stage) FROM visit WHERE kind IN ('in', 'er', 'zz') GROUP BY kind",
+    "private text key": "SELECT diagnosis, COUNT(*), SUM(stage), AVG(cost) FROM visit GROUP BY diagnosis",
+    "private integer and date keys": "SELECT ward, noted, COUNT(*) FROM visit GROUP BY ward, noted",
+    "private decimal key": "SELECT weight, COUNT(*), SUM(cost) FROM visit GROUP BY weight",
+    "private rounded key": "SELECT ROUND(cost / 100), COUNT(*) FROM visit GROUP BY 1",
+    "private and public keys": "SELECT kind, diagnosis, COUNT(DISTINCT person_id) FROM visit GROUP BY 1, 2",
+    "constant key": "SELECT sex, COUNT(*), AVG(birth_year), SUM(score) FROM person GROUP BY sex",
+    "constant keys of a dirty table": "SELECT region, active, COUNT(*) FROM person GROUP BY region, active",
+    "declared constant key": "SELECT blood, kind, COUNT(*), SUM(cost) FROM visit GROUP BY blood, kind",
+    "person joined": """SELECT p.sex, v.kind, COUNT(*), AVG(v.cost)
+        FROM visit v JOIN person p ON p.person_id = v.person_id GROUP BY p.sex, v.kind""",
+    "person first, with conditions": """SELECT p.region, COUNT(*), SUM(v.stage)
+        FROM person p, visit v WHERE v.person_id = p.person_id AND p.birth_year > 1920 AND v.stage > 0
+        GROUP BY p.region""",
+    "person in the values": """SELECT SUM(v.cost * p.score), SUM(YEAR(v.start) - p.birth_year)
+        FROM visit v JOIN person p ON p.person_id = v.person_id""",
+    "person in a condition between tables": """SELECT v.kind, COUNT(*)
+        FROM visit v JOIN person p ON p.person_id = v.person_id AND v.stage < p.score GROUP BY v.kind""",
+    "two persons' tables alone": """SELECT a.sex, COUNT(*) FROM person a JOIN person b ON a.person_id = b.person_id
+        WHERE b.active GROUP BY a.sex""",
+    "self join": """SELECT a.kind, COUNT(*), SUM(b.cost) FROM visit a JOIN visit b ON a.person_id = b.person_id
+        WHERE b.start >= a.start GROUP BY a.kind""",
+    "join on an entity key": """SELECT a.kind, COUNT(*) FROM visit a JOIN visit b ON a.visit_id = b.visit_id
+        GROUP BY a.kind""",
+    "unit path": "SELECT code, COUNT(*), SUM(amount), AVG(points) FROM act GROUP BY code",
+    "unit path by time": "SELECT CAST(at AS DATE) AS day, COUNT(*) FROM act GROUP BY 1",
+    "unit path joined": """SELECT v.kind, a.code, SUM(a.amount), SUM(a.points)
+        FROM act a JOIN visit v ON a.visit_id = v.visit_id GROUP BY v.kind, a.code""",
+    "unit path joined to persons": """SELECT p.sex, COUNT(*), SUM(a.amount)
+        FROM person p JOIN visit v ON v.person_id = p.person_id JOIN act a ON a.visit_id = v.visit_id
+        GROUP BY p.sex""",
+    "two unit paths": "SELECT COUNT(*), SUM(a.amount) FROM act a JOIN act b ON a.visit_id = b.visit_id",
+    "public table": """SELECT i.chapter, COUNT(*), SUM(i.severity) FROM act a JOIN icd i ON i.code = a.code
+        GROUP BY i.chapter""",
+    "public table left": """SELECT i.severity, COUNT(*) FROM act a LEFT JOIN icd i ON i.code = a.code AND a.amount > 0
+        GROUP BY i.severity""",
+    "conditional aggregates": """SELECT COUNT(*) FILTER (WHERE cost > 100), SUM(CASE WHEN kind = 'in' THEN cost END),
+        COUNT_IF(stage = 2), COUNT(DISTINCT CASE WHEN kind = 'in' THEN person_id END),
+        AVG(stage) FILTER (WHERE kind <> 'in') FROM visit""",
+    "unit in a condition": """SELECT kind, COUNT(*), SUM(cost) FROM visit
+        WHERE person_id % 2 = 0 OR stage >= 0 GROUP BY kind""",
+    "unit compared": "SELECT kind, SUM(cost), COUNT(*) FROM visit WHERE person_id > 1 OR kind = 'er' GROUP BY kind",
+    "unit in an aggregate": "SELECT SUM(CASE WHEN person_id < 3 THEN -1000 ELSE 1000 END + cost) FROM visit",
+    "unit of a part in a condition": """SELECT p.sex, COUNT(*) FROM visit v JOIN person p ON p.person_id = v.person_id
+        WHERE p.person_id + 0 > 1 OR p.active GROUP BY p.sex""",
+    "differences of dates": "SELECT AVG(date_diff('day', start, finish)), SUM(MONTH(finish)) FROM visit",
+    "keys alone": "SELECT diagnosis FROM visit GROUP BY diagnosis",
+    "shares": "SELECT kind, 100.0 * SUM(stage) / COUNT(*) AS s FROM visit GROUP BY kind HAVING COUNT(*) > 2 ORDER BY s",
+}
+PAIRS = {
+    "rows": "SELECT kind, COUNT(*), SUM(cost) FROM visit GROUP BY kind",
+    "pairs": "SELECT COUNT(DISTINCT (person_id, rang)) AS n FROM visit",
+    "private key": "SELECT diagnosis, COUNT(*), SUM(stage) FROM visit GROUP BY diagnosis",
+    "person joined": """SELECT p.sex, COUNT(*), AVG(v.cost)
+        FROM visit v JOIN person p ON p.person_id = v.person_id AND v.rang = p.rang GROUP BY p.sex""",
+    "half of the unit in a condition": """SELECT kind, SUM(cost), COUNT(*) FROM visit
+        WHERE person_id % 2 = 0 OR rang + 0 > 0 OR stage >= 0 GROUP BY kind""",
+    "unit path": "SELECT code, COUNT(*), SUM(amount) FROM act GROUP BY code",
+    "unit path joined": """SELECT v.kind, SUM(a.amount) FROM act a JOIN visit v ON a.visit_id = v.visit_id
+        GROUP BY v.kind""",
+}
+
+
+@cache
+def planned(rows: int, groups: int, width: int = 1) -> dict[str, PrivacyPlan]:
+    """The plan of each query over a unit of one or two columns, under contribution bounds that bind."""
+    dataset, queries = (care(), QUERIES) if width == 1 else (care_pairs(), PAIRS)
+    return {
+        name: plan(sql, dataset=dataset, max_rows_per_group=rows, max_groups=groups) for name, sql in queries.items()
+    }

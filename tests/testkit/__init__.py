@@ -1,0 +1,1 @@
+"""What tests share: in-memory worlds behind the production interfaces, and real databases started once a session."""

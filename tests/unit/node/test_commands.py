@@ -1,0 +1,171 @@
+"""``insitu-node check`` and ``ledger`` as a custodian runs them, and what keeps ``run`` from starting."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from insitu_access.release import NodeRelease
+from insitu_node.ledger_sqlite import SqliteLedger
+from insitu_node.state import lock_state
+
+from tests.testkit.databases import new_duckdb
+from tests.testkit.gateway_stub import make_ca, make_identity
+from tests.testkit.node_world import CARE, NODE, SITE_SQL, NodeWorld
+
+CONFIG = """
+[node]
+id = "chu-lille"
+identity = "identity"
+state = "state"
+
+[[gateway]]
+address = "localhost:1"
+
+[datasets.care]
+contract = "care/dataset.toml"
+engine = "duckdb"
+database = "site.duckdb"
+[datasets.care.tables]
+person = "person"
+visit = "visit"
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    world = NodeWorld(folder=tmp_path)
+    make_identity(tmp_path / "identity", make_ca(), "node", NODE, world.authority.public())
+    (tmp_path / "care").mkdir()
+    (tmp_path / "care" / "dataset.toml").write_bytes(CARE)
+    (tmp_path / "node.toml").write_text(CONFIG)
+    new_duckdb(tmp_path / "site.duckdb", *SITE_SQL)
+    return tmp_path
+
+
+def node(site: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "insitu_node.commands.main", *arguments]
+    whole = {**os.environ, **(env or {})}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=site.parent, env=whole)
+
+
+@pytest.fixture(autouse=True)
+def _absolute_python_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    if path := os.environ.get("PYTHONPATH"):
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(str(Path(part).absolute()) for part in path.split(os.pathsep)))
+
+
+def facts(result: subprocess.CompletedProcess[str]) -> Any:
+    return json.loads(result.stdout)
+
+
+def test_check_of_a_site_that_fits(site: Path) -> None:
+    result = node(site, "check", "--config", str(site / "node.toml"), "--format", "json")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert facts(result)["fits"] is True
+    assert facts(result)["findings"] == []
+
+
+def test_check_tells_what_does_not_fit(site: Path) -> None:
+    (site / "site.duckdb").unlink()
+    new_duckdb(
+        site / "site.duckdb",
+        "CREATE TABLE person AS SELECT * FROM (VALUES (1, 'F', 1950), (1, 'X', 1800), (NULL, 'M', 1960),"
+        " (2, NULL, 1960)) t(person_id, sex, birth_year)",
+        "CREATE TABLE visit AS SELECT 1 AS person_id, '2' AS visit_id, DATE '2020-01-01' AS day",
+    )
+    result = node(site, "check", "--config", str(site / "node.toml"), "--format", "json")
+    assert result.returncode == 2
+    found = {(f["level"], f["table"], f["column"]): f["text"] for f in facts(result)["findings"]}
+    assert found[("error", "visit", "amount")] == "no such column"
+    assert "VARCHAR" in found[("error", "visit", "visit_id")]
+    assert found[("warning", "person", "sex")].startswith("1 values")
+    assert ("warning", "person", "birth_year") in found
+    assert ("warning", "person", "person_id") in found
+    assert "1 privacy units" in found[("warning", "person", None)] or "1 rows" in found[("warning", "person", None)]
+
+
+def test_check_names_a_broken_mapping(site: Path) -> None:
+    (site / "node.toml").write_text(CONFIG.replace('visit = "visit"', 'visit = "stays"'))
+    result = node(site, "check", "--config", str(site / "node.toml"))
+    assert result.returncode == 2
+    assert "stays" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ('id = "chu-lille"', 'id = "chu-rennes"', "INSITU-CONFIG-STATE"),
+        ("[datasets.care", "[datasets.claims", "INSITU-CONFIG-INVALID"),
+        ('person = "person"', 'persons = "person"', "INSITU-CONFIG-INVALID"),
+        ("care/dataset.toml", "none/dataset.toml", "INSITU-CONFIG-FILE"),
+        ("[node]", "[node", "INSITU-CONFIG-INVALID"),
+    ],
+)
+def test_mistakes_are_one_line(site: Path, old: str, new: str, code: str) -> None:
+    (site / "node.toml").write_text(CONFIG.replace(old, new))
+    for command in ("check", "run"):
+        result = node(site, command, "--config", str(site / "node.toml"))
+        assert result.returncode == 2
+        assert result.stdout == ""
+        assert [line.split(":")[0] for line in result.stderr.splitlines() if line.startswith("INSITU")] == [code]
+        assert "Traceback" not in result.stderr
+
+
+def test_run_refuses_a_state_directory_in_use_and_unwanted_hooks(site: Path) -> None:
+    with lock_state(site / "state"):
+        result = node(site, "run", "--config", str(site / "node.toml"))
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("INSITU-CONFIG-STATE")
+    hooked = node(site, "run", "--config", str(site / "node.toml"), env={"INSITU_TEST_CRASH_AT": "after-commit"})
+    assert hooked.returncode == 2
+    assert hooked.stderr.startswith("INSITU-CONFIG-USAGE")
+
+
+def test_ledger_shows_accounts_and_charges_without_opendp(site: Path) -> None:
+    missing = node(site, "ledger", "--config", str(site / "node.toml"))
+    assert (missing.returncode, missing.stderr[:18]) == (2, "INSITU-CONFIG-FILE")
+    world = NodeWorld(folder=site, now=datetime.now(UTC))
+    (site / "state").mkdir()
+    world.ledger = SqliteLedger(site / "state" / "ledger.sqlite")
+    cycle = world.cycle()
+    assert isinstance(world.ask(cycle, world.query()), NodeRelease)
+    cycle.stop()
+    world.ledger.close()
+    code = (
+        "import sys; from insitu_node.commands.main import app;"
+        f"app(['ledger', '--config', {str(site / 'node.toml')!r}, '--format', 'json'], standalone_mode=False);"
+        "assert 'opendp' not in sys.modules and 'duckdb' not in sys.modules, sorted(sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    shown = facts(result)
+    assert shown["accounts"] == [
+        {
+            "grant": "grant-1",
+            "dataset": "care",
+            "epsilon_spent": 1.0,
+            "delta_spent": 0.0,
+            "rho_spent": 0.5,
+            "pure_epsilon_spent": 1.0,
+        }
+    ]
+    (charge,) = shown["charges"]
+    assert (charge["state"], charge["epsilon"]) == ("released", 1.0)
+
+
+@pytest.mark.parametrize("command", ["check", "run", "ledger"])
+def test_help_has_an_example(tmp_path: Path, command: str) -> None:
+    result = node(tmp_path, command, "--help")
+    assert result.returncode == 0
+    assert "Example: insitu-node" in result.stdout
+
+
+def test_version(tmp_path: Path) -> None:
+    assert node(tmp_path, "--version").stdout == "insitu-node 0.1.0\n"
