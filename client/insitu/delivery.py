@@ -68,6 +68,8 @@ class Delivery:
         left = max(0.1, (last - self._clock()).total_seconds())
         for event in self._transport.call(call, timeout_s=left):
             if isinstance(event, Finished):
+                for outcome in event.outcomes:  # stages in between may be left out, also the last
+                    self._progress(outcome.node_id, outcome.status)
                 return event
             if isinstance(event, Accepted):
                 self._accepted = True

@@ -179,7 +179,7 @@ def _absolute(path: Path, where: str, source: Source) -> Source:
     folder = path.parent
     if source.engine == "postgres" and not source.database:
         _refuse(path, f"{where}: engine postgres needs a database URL")
-    database = absolute_database(source.database, folder)
+    database = source.database if source.engine == "postgres" else absolute_database(source.database, folder)
     if source.engine == "duckdb" and database is not None and not Path(database).is_file():
         raise ConfigInvalid("INSITU-CONFIG-FILE", path=database, reason="no such file")
     tables = source.tables

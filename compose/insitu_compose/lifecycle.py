@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,12 +19,11 @@ from insitu_compose.configs import write_gateway, write_node
 from insitu_compose.federation import Federation
 from insitu_compose.layout import GATEWAY, Layout, node_process
 from insitu_compose.programs import ProgramFailed, find, run
-from insitu_compose.readiness import NotStarted, connected_nodes, wait_connected
+from insitu_compose.readiness import Children, NotStarted, connected_nodes, wait_connected
 from insitu_compose.record import Record, claim, locked, need_record, read_record, state_error, write_record
 
 Say = Callable[[str], None]
 """Takes one line of progress, for people."""
-Children = Mapping[str, subprocess.Popen[bytes]]
 _TRIES = 3
 
 
@@ -141,7 +140,7 @@ def _run(federation: Federation, record: Record, layout: Layout, say: Say, timeo
     say(f"starting the gateway at {record.address} and {len(record.nodes)} nodes")
     try:
         children = _spawn(federation, layout)
-        wait_connected(layout, record.nodes, children, timeout_s)
+        wait_connected(layout, record.address, record.nodes, children, timeout_s)
         if not layout.profile.exists():
             run(
                 "insitu",

@@ -13,12 +13,14 @@ from collections.abc import Mapping, Sequence
 
 from insitu_privacy.errors import ConfigInvalid
 
-from insitu_compose import processes
+from insitu_compose import ports, processes
 from insitu_compose.layout import GATEWAY, Layout, node_process
 from insitu_compose.programs import ProgramFailed, run
 from insitu_compose.record import state_error
 
-_FIRST_WAIT_S = 0.2
+Children = Mapping[str, subprocess.Popen[bytes]]
+_TICK_S = 0.05
+_FIRST_WAIT_S = 0.5
 _LAST_WAIT_S = 1.0
 
 
@@ -45,28 +47,31 @@ def connected_nodes(layout: Layout) -> frozenset[str] | None:
         return None
 
 
-def wait_connected(
-    layout: Layout, nodes: Sequence[str], children: Mapping[str, subprocess.Popen[bytes]], timeout_s: float
-) -> None:
-    """Returns once all ``nodes`` are connected. Raises NotStarted."""
+def wait_connected(layout: Layout, address: str, nodes: Sequence[str], children: Children, timeout_s: float) -> None:
+    """Returns once the gateway at ``address`` says that all ``nodes`` are connected. Raises NotStarted."""
     deadline, wait = time.monotonic() + timeout_s, _FIRST_WAIT_S
     while True:
-        _check_alive(layout, children)
-        connected = connected_nodes(layout)
+        _watch(layout, children, wait)
+        connected = None if ports.free(address) else connected_nodes(layout)
         missing = [node for node in nodes if connected is None or node not in connected]
         if not missing:
             return
         if time.monotonic() > deadline:
-            _check_alive(layout, children)
+            _watch(layout, children, 0)
             if connected is None:
                 raise NotStarted(GATEWAY, f"it does not answer after {timeout_s:.0f} s", layout)
             raise NotStarted(node_process(missing[0]), f"it is not connected after {timeout_s:.0f} s", layout)
-        time.sleep(wait)
         wait = min(2 * wait, _LAST_WAIT_S)
 
 
-def _check_alive(layout: Layout, children: Mapping[str, subprocess.Popen[bytes]]) -> None:
-    for name, child in children.items():
-        code = child.poll()
-        if code is not None:
-            raise NotStarted(name, f"it ended with exit code {code}", layout)
+def _watch(layout: Layout, children: Children, seconds: float) -> None:
+    """Lets ``seconds`` pass. Raises NotStarted as soon as a process has ended."""
+    until = time.monotonic() + seconds
+    while True:
+        for name, child in children.items():
+            code = child.poll()
+            if code is not None:
+                raise NotStarted(name, f"it ended with exit code {code}", layout)
+        if time.monotonic() >= until:
+            return
+        time.sleep(_TICK_S)

@@ -14,8 +14,9 @@ from types import FrameType
 
 from insitu_compose import lifecycle
 from insitu_compose.layout import Layout
-from insitu_compose.lifecycle import Children, Say
+from insitu_compose.lifecycle import Say
 from insitu_compose.processes import last_lines
+from insitu_compose.readiness import Children
 from insitu_compose.record import state_error
 
 _TICK_S = 0.3

@@ -1,7 +1,8 @@
 """The running gateway: identity, documents, store and services put together, and taken down in order.
 
 Researchers and nodes reach it by mTLS on one address. The operator's service listens on a Unix socket in the state
-directory, for the operating system's user alone; ``state/address`` and ``state/operations`` say where both are. One gateway per state directory: its lock is held for as long as the process lives.
+directory, for the operating system's user alone; ``state/address`` and ``state/operations`` say where both are. One
+gateway per state directory: its lock is held for as long as the process lives.
 """
 
 from __future__ import annotations

@@ -137,6 +137,8 @@ class _Stream:
         try:
             await asyncio.wait({ending, speaking}, return_when=asyncio.FIRST_COMPLETED)
             if speaking.done():
+                if speaking.cancelled():  # grpc cancels a call whose messages cannot be written
+                    raise _Hung("broken", was_welcome=self._welcomed)
                 await speaking
         except grpc.aio.AioRpcError as error:
             raise _Hung(error.code().name, was_welcome=self._welcomed) from None

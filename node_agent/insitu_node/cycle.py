@@ -33,6 +33,7 @@ from insitu_privacy.accounting import Grantable
 from insitu_privacy.errors import ExecutionFailed, InsituError
 from insitu_privacy.plan import PrivacyPlan, Release, ReleasedValues
 from insitu_privacy.render import render
+from insitu_proto.messages import MAX_OUTCOME_CHARS
 
 from insitu_node.admission import AdmittedBudget, AdmittedQuery, Site, admit
 from insitu_node.engines.base import Engine, Row, Session
@@ -112,6 +113,8 @@ class Cycle:
             return self.refuse(request_id, request_jws, ExecutionFailed("INSITU-NODE-FAILED"))
         sealed = seal_outcome(outcome, self._signing)
         self._hook("after-seal")
+        if len(sealed) > MAX_OUTCOME_CHARS:  # no gateway could take it, today or on any later try
+            return self.refuse(request_id, request_jws, ExecutionFailed("INSITU-NODE-FAILED"))
         return sealed
 
     def refuse(self, request_id: str, request_jws: str, error: InsituError) -> str:

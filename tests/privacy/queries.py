@@ -58,9 +58,9 @@ QUERIES = {
     "unit in a condition": """SELECT kind, COUNT(*), SUM(cost) FROM visit
         WHERE person_id % 2 = 0 OR stage >= 0 GROUP BY kind""",
     "unit compared": "SELECT kind, SUM(cost), COUNT(*) FROM visit WHERE person_id > 1 OR kind = 'er' GROUP BY kind",
-    "unit in an aggregate": "SELECT SUM(CASE WHEN person_id < 3 THEN -1000 ELSE 1000 END + cost) FROM visit",
+    "unit in an aggregate": "SELECT SUM(cost) FILTER (WHERE person_id < 3), COUNT_IF(ABS(person_id) > 2) FROM visit",
     "unit of a part in a condition": """SELECT p.sex, COUNT(*) FROM visit v JOIN person p ON p.person_id = v.person_id
-        WHERE p.person_id + 0 > 1 OR p.active GROUP BY p.sex""",
+        WHERE ABS(p.person_id) > 1 OR p.active GROUP BY p.sex""",
     "differences of dates": "SELECT AVG(date_diff('day', start, finish)), SUM(MONTH(finish)) FROM visit",
     "keys alone": "SELECT diagnosis FROM visit GROUP BY diagnosis",
     "shares": "SELECT kind, 100.0 * SUM(stage) / COUNT(*) AS s FROM visit GROUP BY kind HAVING COUNT(*) > 2 ORDER BY s",
@@ -72,7 +72,7 @@ PAIRS = {
     "person joined": """SELECT p.sex, COUNT(*), AVG(v.cost)
         FROM visit v JOIN person p ON p.person_id = v.person_id AND v.rang = p.rang GROUP BY p.sex""",
     "half of the unit in a condition": """SELECT kind, SUM(cost), COUNT(*) FROM visit
-        WHERE person_id % 2 = 0 OR rang + 0 > 0 OR stage >= 0 GROUP BY kind""",
+        WHERE person_id % 2 = 0 OR ABS(rang) > 0 OR stage >= 0 GROUP BY kind""",
     "unit path": "SELECT code, COUNT(*), SUM(amount) FROM act GROUP BY code",
     "unit path joined": """SELECT v.kind, SUM(a.amount) FROM act a JOIN visit v ON a.visit_id = v.visit_id
         GROUP BY v.kind""",

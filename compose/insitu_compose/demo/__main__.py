@@ -68,7 +68,7 @@ def demonstrate(screen: Screen, folder: Path) -> None:
             screen.say(
                 f"Ready after {time.monotonic() - began:.1f} s. Only the gateway listens; the nodes dialled out."
             )
-            play(screen, layout.profile)
+            play(screen, layout)
         finally:
             if (root / "compose.json").exists():
                 ended = lifecycle.down(root)

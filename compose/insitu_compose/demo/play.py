@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 
 import insitu
 from insitu.client import Federation
-from insitu_privacy.errors import InsituError, underline
+from insitu_privacy.errors import InsituError, Span, underline
 
 from insitu_compose.demo.exact import exact_rows
 from insitu_compose.demo.questions import EXPLAINED, QUESTIONS, REFUSED, Question
@@ -15,14 +15,18 @@ from insitu_compose.demo.show import (
     Stages,
     show_budget,
     show_catalog,
+    show_charges,
     show_explanation,
     show_result,
 )
+from insitu_compose.demo.sites import SITES
+from insitu_compose.layout import Layout
+from insitu_compose.programs import run
 
 
-def play(screen: Screen, profile: Path) -> None:
-    """The whole visit: catalog, explanation, five questions, one refusal, one repetition, the budget."""
-    with insitu.connect(profile) as federation:
+def play(screen: Screen, layout: Layout) -> None:
+    """The whole visit: catalog, explanation, five questions, one repetition, one refusal, the budget, a ledger."""
+    with insitu.connect(layout.profile) as federation:
         screen.title("What the researcher may ask: the catalog")
         show_catalog(screen, federation.catalog())
         screen.title("What a query would do, before anything is spent: explain")
@@ -43,6 +47,15 @@ def play(screen: Screen, profile: Path) -> None:
         _refused(screen, federation)
         screen.title("What is left of the budget, as each hospital's own ledger says")
         show_budget(screen, federation.budget())
+    site = SITES[0]
+    screen.title(f"What the custodian of {site.id} sees: insitu-node ledger")
+    show_charges(screen, _charges(layout, site.id))
+
+
+def _charges(layout: Layout, node: str) -> list[dict[str, object]]:
+    facts = json.loads(run("insitu-node", "ledger", "--config", layout.node_config(node), "--format", "json"))
+    charges: list[dict[str, object]] = facts["charges"]
+    return charges
 
 
 def _ask(screen: Screen, federation: Federation, number: int, question: Question) -> tuple[int, int]:
@@ -58,6 +71,7 @@ def _ask(screen: Screen, federation: Federation, number: int, question: Question
             max_groups=question.max_groups,
             progress=stages,
         )
+        stages.finish(result)
     keys = tuple(index for index, column in enumerate(result.columns) if not column.noisy)
     return show_result(screen, result, exact_rows(question.sql, keys))
 
@@ -82,11 +96,17 @@ def _refused(screen: Screen, federation: Federation) -> None:
     try:
         federation.query(REFUSED, epsilon=1.0)
     except InsituError as error:
-        if error.span is not None:
-            screen.sql(underline(REFUSED, error.span))
+        screen.sql(REFUSED if error.span is None else _marked(REFUSED, error.span))
         screen.say(error.line())
         return
     raise AssertionError("a query for one row per person was answered")
+
+
+def _marked(sql: str, span: Span) -> str:
+    """The whole statement, with carets under the line that ``span`` starts in."""
+    end = sql.find("\n", span.start)
+    end = len(sql) if end < 0 else end
+    return f"{sql[:end]}\n{underline(sql, span).splitlines()[1]}{sql[end:]}"
 
 
 def _yes(fact: bool) -> str:

@@ -42,7 +42,7 @@ SELECT CASE gender_concept_id WHEN 8532 THEN 'women' ELSE 'men' END AS sex,
        10 * FLOOR(year_of_birth / 10) AS born_in, COUNT(*) AS persons
 FROM person
 GROUP BY 1, 2
-HAVING COUNT(*) >= 20
+HAVING COUNT(*) >= 25
 ORDER BY 1, 2""",
         epsilon=1.0,
         note="The cells are known in advance, empty ones too, so no delta is needed; HAVING runs on the noisy counts.",

@@ -59,11 +59,21 @@ class Screen:
         self._put(table)
 
     def _put(self, part: Text | Syntax | Table) -> None:
-        self.console.print(Padding(part, (0, 0, 0, _INDENT)))
+        padded = Padding(part, (0, 0, 0, _INDENT), expand=False)
+        if self.console.is_terminal:
+            self.console.print(padded)
+            return
+        with self.console.capture() as captured:
+            self.console.print(padded)
+        self.console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+        self.console.file.flush()
 
 
 class Stages:
-    """Shows where a request is at each node while it runs: a line per node, drawn live on a terminal."""
+    """Shows where a request is at each node while it runs, live on a terminal, and a line per node once it is through.
+
+    The gateway tells a state, not every step: of a query that takes milliseconds only some stages are seen.
+    """
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -85,7 +95,7 @@ class Stages:
 
     def __call__(self, node: str, stage: str) -> None:
         steps = self._seen.setdefault(node, [])
-        if steps and steps[-1][0] == stage:
+        if steps and steps[-1][0] in {stage, *_LAST_STAGES}:
             return
         steps.append((stage, time.monotonic() - self._began))
         if stage in _LAST_STAGES:
@@ -93,6 +103,11 @@ class Stages:
         if self._live is not None:
             running = [name for name, seen in self._seen.items() if seen[-1][0] not in _LAST_STAGES]
             self._live.update(Padding(Text("\n".join(self._line(name) for name in running)), (0, 0, 0, _INDENT)))
+
+    def finish(self, result: Result) -> None:
+        """The last stage of every node whose end was told by the result itself."""
+        for node in result.nodes:
+            self(node.id, node.status)
 
     def _line(self, node: str) -> str:
         steps = (f"{stage} {seconds * 1000:.0f} ms" for stage, seconds in self._seen[node])
@@ -120,6 +135,10 @@ def show_catalog(screen: Screen, catalog: Catalog) -> None:
         screen.say(f"Public tables, free to join: {public}.")
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def _table_row(table: DatasetTable) -> list[str]:
     bounds = table.bounds
     limit = "" if bounds is None else f"{bounds.max_rows_per_group} rows in each of {bounds.max_groups} groups"
@@ -130,14 +149,13 @@ def show_explanation(screen: Screen, explanation: Explanation) -> None:
     """What a query would release, how accurate it would be, what it would cost, and what a node would run."""
     facts = explanation.to_json()
     for release in facts["releases"]:
-        keys = release["keys"]
-        groups = (
-            f"{keys['count']} groups known in advance" if keys["selection"] == "public" else "groups above a threshold"
-        )
-        bounds = release["contribution_bounds"]
+        keys, bounds = release["keys"], release["contribution_bounds"]
+        public = keys["selection"] == "public"
+        groups = f"each of {_count(keys['count'], 'group')} known in advance" if public else "groups above a threshold"
+        rows = _count(bounds["max_rows_per_group"], "row")
         screen.say(
-            f"Releases {len(release['statistics'])} integer statistic(s) for {groups}; one person counts with "
-            f"at most {bounds['max_rows_per_group']} row(s) in at most {bounds['max_groups']} group(s). "
+            f"Releases {_count(len(release['statistics']), 'integer statistic')} for {groups}; one person counts with "
+            f"at most {rows} in at most {_count(bounds['max_groups'], 'group')}. "
             f"Noise: {release['mechanism']}, scale {release['scale']:g}."
         )
     expected = [
@@ -223,7 +241,7 @@ def _digits(interval: Interval) -> int:
 
 def _number(value: object, interval: Interval = None) -> str:
     if value is None:
-        return "none"
+        return "no row"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     if interval is None:
@@ -252,3 +270,20 @@ def show_budget(screen: Screen, budget: Budget) -> None:
     screen.table(header, rows, frozenset({2, 3, 4, 5}))
     for node in budget.missing:
         screen.say(f"No answer: {node.id}, {node.status}, {node.code}.")
+
+
+def show_charges(screen: Screen, charges: Sequence[Mapping[str, object]]) -> None:
+    """A hospital's ledger: what each query cost, and nothing of what it said."""
+    rows = [
+        [
+            str(number),
+            str(charge["state"]),
+            f"{charge['epsilon']:g}",
+            f"{charge['delta']:g}",
+            f"{charge['account_epsilon']:.4g}",
+            f"{str(charge['plan'])[:16]}…",
+        ]
+        for number, charge in enumerate(charges, start=1)
+    ]
+    header = ["charge", "state", "ε of the query", "δ of the query", "ε of the grant spent", "plan"]
+    screen.table(header, rows, frozenset({0, 2, 3, 4}))

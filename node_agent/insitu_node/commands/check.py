@@ -6,6 +6,7 @@ For the custodian's eyes: exact counts of rows that break a declaration go to th
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 from insitu_access.cli import EXIT_REFUSED, Format, FormatOption, print_facts
@@ -13,8 +14,10 @@ from insitu_privacy.errors import InsituError
 
 from insitu_node.commands.options import ConfigOption
 from insitu_node.config import NodeConfig, load_config
-from insitu_node.fitness import Finding, findings
-from insitu_node.runtime import Served, identity_of, open_engine, served
+
+if TYPE_CHECKING:
+    from insitu_node.fitness import Finding
+    from insitu_node.runtime import Served
 
 
 def check(config: ConfigOption, format_: FormatOption = Format.TEXT) -> None:
@@ -23,6 +26,8 @@ def check(config: ConfigOption, format_: FormatOption = Format.TEXT) -> None:
     \b
     Example: insitu-node check --config node.toml
     """
+    from insitu_node.runtime import identity_of, served  # planner and databases: not needed to answer --help
+
     loaded = load_config(config)
     identity = identity_of(loaded)
     found = {name: _findings(loaded, own) for name, own in served(loaded).items()}
@@ -39,6 +44,9 @@ def check(config: ConfigOption, format_: FormatOption = Format.TEXT) -> None:
 
 
 def _findings(config: NodeConfig, own: Served) -> list[Finding]:
+    from insitu_node.fitness import Finding, findings
+    from insitu_node.runtime import open_engine
+
     try:
         engine = open_engine(own, base=config.base, limits=config.limits, temporary=None)
     except InsituError as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from insitu_access.cli import new_app, run
+from insitu_access.cli import new_app
+from insitu_access.cli import run as run_app
 
 from insitu_node import __version__
 from insitu_node.commands.check import check
 from insitu_node.commands.ledger import ledger
-from insitu_node.commands.run import run_node
+from insitu_node.commands.run import run
 
 PROGRAM = "insitu-node"
 
@@ -24,13 +25,13 @@ app = new_app(
     """,
 )
 app.command("check")(check)
-app.command("run")(run_node)
+app.command("run")(run)
 app.command("ledger")(ledger)
 
 
 def main() -> None:
     """The console script."""
-    run(app, PROGRAM)
+    run_app(app, PROGRAM)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import psycopg
+import structlog
 from insitu_privacy.dataset import ColumnType, Dataset, DatasetBundle, Table
 from insitu_privacy.errors import ConfigInvalid, Unavailable
 from psycopg import sql as sqltext
@@ -42,6 +43,8 @@ from insitu_node.engines.public_source import Value, read_source
 _CONNECT_SECONDS = 10
 _DAY0 = date(2000, 1, 1)
 _MOMENT0 = datetime(2000, 1, 1)  # noqa: DTZ001  # timestamps of a dataset carry no time zone
+
+_log = structlog.get_logger("insitu.node.engine")
 
 
 class PostgresEngine:
@@ -105,7 +108,8 @@ class PostgresEngine:
                 self._url, connect_timeout=_CONNECT_SECONDS, autocommit=True, prepare_threshold=None
             )
             connection.execute(self._setup)
-        except psycopg.Error:
+        except psycopg.Error as error:
+            _log.warning("database away", error=type(error).__name__, sqlstate=error.sqlstate)
             raise Unavailable("INSITU-NODE-DATABASE") from None
         for name, loader in _LOADERS.items():
             connection.adapters.register_loader(name, loader)

@@ -32,11 +32,16 @@ class Allow:
     Raises SqlRefused for everything outside the language, with the clause underlined.
     """
 
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, inference: Inference, scans: Mapping[str, str]) -> None:
         from insitu_privacy.passes import allow_functions
 
         self._inference = inference
+        self._scans = scans
         self._functions = allow_functions.RULES
+
+    def column(self, table: str, name: str) -> ColumnRef:
+        """A column by the name its table has in the query."""
+        return ColumnRef(self._scans[table], name)
 
     def type_of(self, expression: Expression) -> ColumnType:
         """The type of an expression made here."""
@@ -169,7 +174,7 @@ def _literal(allow: Allow, node: exp.Expr) -> Expression:
 
 def _column(allow: Allow, node: exp.Expr) -> Expression:
     assert isinstance(node, exp.Column)
-    return ColumnRef(node.table, node.name)
+    return allow.column(node.table, node.name)
 
 
 def _is_null(item: Expression) -> bool:

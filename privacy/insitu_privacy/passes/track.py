@@ -52,12 +52,14 @@ def track(tree: exp.Select, *, dataset: Dataset) -> Tracked:
     Raises SqlRefused for joins that are not a function of each unit's rows alone.
     """
     sources = [tree.args["from_"].this, *(join.this for join in tree.args.get("joins") or ())]
-    tables = {source.alias_or_name: dataset.tables[source.name] for source in sources}
-    joins = {join.this.alias_or_name: join for join in tree.args.get("joins") or ()}
+    # names of the query's own are not part of what it asks: the same question has the same plan
+    names = {source.alias_or_name: f"t{index}" for index, source in enumerate(sources)}
+    tables = {names[source.alias_or_name]: dataset.tables[source.name] for source in sources}
+    joins = {names[join.this.alias_or_name]: join for join in tree.args.get("joins") or ()}
     left = {alias for alias, join in joins.items() if _kind(join, tables[alias]) == "left"}
-    scans = {alias: _scan(alias, table, tree, dataset) for alias, table in tables.items()}
+    scans = {alias: _scan(name, alias, tables[alias], tree, dataset) for name, alias in names.items()}
     inference = Inference(_column_facts(scans, left))
-    allow = Allow(inference)
+    allow = Allow(inference, names)
 
     lowered = {alias: _conditions(allow, join.args.get("on")) for alias, join in joins.items()}
     _check_order(list(scans), {alias: lowered[alias] for alias in left}, joins)
@@ -110,8 +112,8 @@ def _unit(tree: exp.Select, scans: Mapping[str, Scan]) -> tuple[ColumnRef, ...]:
 # -- scans -----------------------------------------------------------------------------------------------------------
 
 
-def _scan(alias: str, table: Table, tree: exp.Select, dataset: Dataset) -> Scan:
-    used = {node.name for node in tree.find_all(exp.Column) if node.table == alias}
+def _scan(name: str, alias: str, table: Table, tree: exp.Select, dataset: Dataset) -> Scan:
+    used = {node.name for node in tree.find_all(exp.Column) if node.table == name}
     path, unit = _unit_path(table, dataset)
     named = sorted(used | set(table.unit) | set(table.unit_path.on if table.unit_path else ()))
     return Scan(
@@ -172,7 +174,8 @@ def _joined_on_unit(relation: Relation, tables: Mapping[str, Table], joins: Mapp
         added += [term for term in _unit_equality(scan, near) if frozenset(term.args) not in equal]
         waiting.remove(scan)
         reached.append(scan)
-    return replace(relation, where=relation.where + tuple(added))
+    # in one order, whatever order they were written in
+    return replace(relation, where=tuple(sorted({*relation.where, *added}, key=repr)))
 
 
 def _unit_equality(a: Scan, b: Scan) -> list[Call]:

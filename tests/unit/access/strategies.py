@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from insitu_access.grant import Grant, GrantedDataset
 from insitu_access.keys import generate_signing_key
@@ -12,6 +13,9 @@ from insitu_access.release import BudgetRow, BudgetStatement, NodeRelease, Refus
 from insitu_access.request import BudgetRequest, QueryRequest
 from insitu_privacy.errors import Span
 from insitu_privacy.plan import QueryParameters, ReleasedValues
+
+quick = settings(deadline=None, max_examples=40)
+"""No deadline: cores are shared by many tests, and what is tested is the code, not the machine."""
 
 KEYS = [generate_signing_key().public() for _ in range(6)]
 

@@ -12,7 +12,7 @@ from insitu_access.payload import Malformed
 from insitu_privacy.errors import AccessRefused
 from insitu_privacy.plan import Scope
 
-from tests.unit.access.strategies import grants
+from tests.unit.access.strategies import grants, quick
 from tests.unit.access.world import (
     AUTHORITY,
     DAY,
@@ -35,6 +35,7 @@ def refused(token: str = TOKEN, *, now=NOW, **changes) -> str:
     return caught.value.code
 
 
+@quick
 @given(grants())
 def test_a_sealed_grant_opens_as_itself(made: Grant) -> None:
     known = manifest(federation=made.federation)

@@ -13,6 +13,7 @@ from insitu_access.jose import SIZE_LIMITS, sign, token_sha256, unverified, unve
 from insitu_access.payload import Malformed
 from insitu_privacy.errors import AccessRefused
 
+from tests.unit.access.strategies import quick
 from tests.unit.access.world import AUTHORITY, STRANGER, segment
 
 TYP = "insitu-grant+jwt"
@@ -27,6 +28,7 @@ def refused(token: str, *keys, typ=TYP) -> str:
     return caught.value.code
 
 
+@quick
 @given(st.binary(max_size=300), st.sampled_from(sorted(SIZE_LIMITS)))
 def test_what_is_signed_is_what_is_read(payload: bytes, typ) -> None:
     token = sign(payload, AUTHORITY, typ)
@@ -35,6 +37,7 @@ def test_what_is_signed_is_what_is_read(payload: bytes, typ) -> None:
     assert unverified_typ(token) == typ
 
 
+@quick
 @given(st.data())
 def test_any_changed_character_is_refused(data) -> None:
     position = data.draw(st.integers(0, len(TOKEN) - 1))
@@ -44,6 +47,7 @@ def test_any_changed_character_is_refused(data) -> None:
     assert code in {"INSITU-ACCESS-MALFORMED", "INSITU-ACCESS-SIGNATURE"}
 
 
+@quick
 @given(st.integers(0, len(TOKEN) - 1))
 def test_any_cut_is_refused(length: int) -> None:
     refused(TOKEN[:length])

@@ -21,7 +21,7 @@ from insitu_access.manifest import (
 from insitu_access.payload import Malformed
 from insitu_privacy.errors import AccessRefused
 
-from tests.unit.access.strategies import manifests
+from tests.unit.access.strategies import manifests, quick
 from tests.unit.access.world import AUTHORITY, DIGEST, NOW, STRANGER, manifest, node, payload_of, signed, without
 
 PINNED = AUTHORITY.public()
@@ -34,6 +34,7 @@ def refused(token: str, *, now=NOW, known=0, pinned=PINNED) -> str:
     return caught.value.code
 
 
+@quick
 @given(manifests())
 def test_a_sealed_manifest_opens_as_itself(made: Manifest) -> None:
     token = seal_manifest(made, AUTHORITY)

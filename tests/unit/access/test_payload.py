@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from insitu_access import payload
 from insitu_access.payload import Fields, Malformed
 
+from tests.unit.access.strategies import quick
+
 NUMBERS = st.fractions(min_value=0)
 
 
+@quick
 @given(NUMBERS)
 def test_exact_numbers_survive(number: Fraction) -> None:
     assert payload.read_number(str(number)) == number
@@ -82,11 +85,13 @@ def test_types_are_exact_and_the_reason_hides_the_value(read: str, value: object
     assert "one" not in caught.value.reason
 
 
+@quick
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.integers() | st.booleans() | st.none()))
 def test_writing_is_a_function_of_the_value(value: dict) -> None:
     assert payload.write(value) == payload.write(dict(reversed(value.items())))
 
 
+@quick
 @given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(9999, 12, 30), timezones=st.just(UTC)))
 def test_seconds_enclose_the_moment(moment: datetime) -> None:
     down = datetime.fromtimestamp(payload.seconds_down(moment), UTC)

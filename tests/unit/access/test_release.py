@@ -22,7 +22,7 @@ from insitu_access.release import (
 from insitu_privacy.errors import IntegrityFailed, Span, SqlRefused
 from insitu_privacy.plan import ReleasedValues
 
-from tests.unit.access.strategies import outcomes
+from tests.unit.access.strategies import outcomes, quick
 from tests.unit.access.world import NODE, NOW, STRANGER, payload_of, release, signed, without
 
 TOKEN = seal_outcome(release(), NODE)
@@ -41,6 +41,7 @@ def refused(token: str, *, node: str = "chu-lille") -> str:
     return caught.value.text
 
 
+@quick
 @given(outcomes())
 def test_a_sealed_outcome_opens_as_itself(made: Outcome) -> None:
     opened = open_outcome(seal_outcome(made, NODE), NODE.public(), node=made.node)
@@ -48,6 +49,7 @@ def test_a_sealed_outcome_opens_as_itself(made: Outcome) -> None:
     assert repr(opened) == repr(made)  # also tells 1 from 1.0 from True, and 0.0 from -0.0
 
 
+@quick
 @given(outcomes())
 def test_released_values_survive_storage(made: Outcome) -> None:
     if isinstance(made, NodeRelease):

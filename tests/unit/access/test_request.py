@@ -20,7 +20,7 @@ from insitu_access.request import (
 from insitu_privacy.errors import AccessRefused
 from insitu_privacy.plan import QueryParameters
 
-from tests.unit.access.strategies import requests
+from tests.unit.access.strategies import quick, requests
 from tests.unit.access.world import (
     AUTHORITY,
     NODE,
@@ -56,6 +56,7 @@ def refused(token: str, made=None) -> str:
     return caught.value.code
 
 
+@quick
 @given(requests())
 def test_a_sealed_request_opens_as_itself(made: QueryRequest | BudgetRequest) -> None:
     token = seal_request(made, RESEARCHER)

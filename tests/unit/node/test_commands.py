@@ -99,23 +99,21 @@ def test_check_names_a_broken_mapping(site: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "code"),
+    ("command", "old", "new", "code"),
     [
-        ('id = "chu-lille"', 'id = "chu-rennes"', "INSITU-CONFIG-STATE"),
-        ("[datasets.care", "[datasets.claims", "INSITU-CONFIG-INVALID"),
-        ('person = "person"', 'persons = "person"', "INSITU-CONFIG-INVALID"),
-        ("care/dataset.toml", "none/dataset.toml", "INSITU-CONFIG-FILE"),
-        ("[node]", "[node", "INSITU-CONFIG-INVALID"),
+        ("check", 'id = "chu-lille"', 'id = "chu-rennes"', "INSITU-CONFIG-STATE"),
+        ("run", "[datasets.care", "[datasets.claims", "INSITU-CONFIG-INVALID"),
+        ("check", 'person = "person"', 'persons = "person"', "INSITU-CONFIG-INVALID"),
+        ("run", "care/dataset.toml", "none/dataset.toml", "INSITU-CONFIG-FILE"),
+        ("ledger", "[node]", "[node", "INSITU-CONFIG-INVALID"),
     ],
 )
-def test_mistakes_are_one_line(site: Path, old: str, new: str, code: str) -> None:
+def test_mistakes_are_one_line(site: Path, command: str, old: str, new: str, code: str) -> None:
     (site / "node.toml").write_text(CONFIG.replace(old, new))
-    for command in ("check", "run"):
-        result = node(site, command, "--config", str(site / "node.toml"))
-        assert result.returncode == 2
-        assert result.stdout == ""
-        assert [line.split(":")[0] for line in result.stderr.splitlines() if line.startswith("INSITU")] == [code]
-        assert "Traceback" not in result.stderr
+    result = node(site, command, "--config", str(site / "node.toml"))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert [line.split(":")[0] for line in result.stderr.splitlines() if line.startswith("INSITU")] == [code]
+    assert "Traceback" not in result.stderr
 
 
 def test_run_refuses_a_state_directory_in_use_and_unwanted_hooks(site: Path) -> None:

@@ -1,0 +1,66 @@
+"""The running node: opens everything, loads the mechanisms, keeps a stream to each gateway, stops on a signal.
+
+Hello is said only when the node can answer at full speed, OpenDP loaded and databases open. On SIGTERM the statements
+that run are interrupted, their charges stay reserved, and the gateway sends the requests again to whoever comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import structlog
+
+from insitu_node import __version__
+from insitu_node.config import load_config
+from insitu_node.connection import Dialer
+from insitu_node.hooks import hook_from, no_hook
+from insitu_node.log import log_to_stderr
+from insitu_node.noise import warm_up
+from insitu_node.runtime import Node, open_node, utc_now
+
+_log = structlog.get_logger("insitu.node")
+
+
+def serve(path: Path) -> None:
+    """Runs the node of a configuration file until it is stopped. Raises ConfigInvalid where it cannot start."""
+    config = load_config(path)
+    hook = hook_from(os.environ)
+    log_to_stderr(config.node_id)
+    if hook is not no_hook:
+        _log.warning("test hook is on: this process will kill itself", at=os.environ["INSITU_TEST_CRASH_AT"])
+    loading = threading.Thread(target=warm_up, name="warm-up", daemon=True)
+    loading.start()  # beside the opening of databases: both take a moment
+    with open_node(config, hook=hook) as node:
+        loading.join()
+        asyncio.run(_serve(node))
+    _log.info("node stopped")
+
+
+async def _serve(node: Node) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    limits = node.config.limits
+    with ThreadPoolExecutor(limits.workers, thread_name_prefix="worker") as workers:
+        dialer = Dialer(
+            identity=node.identity,
+            software=f"insitu-node {__version__}",
+            manifest=node.manifest,
+            cycle=node.cycle,
+            workers=workers,
+            queue=limits.queue,
+            answer_every_s=limits.answer_every_s,
+            clock=utc_now,
+        )
+        _log.info("node ready", gateways=len(node.config.gateways), datasets=sorted(node.config.datasets))
+        try:
+            await asyncio.gather(*(dialer.keep(address, stopping) for address in node.config.gateways))
+        finally:
+            node.cycle.stop()
+            workers.shutdown(wait=False, cancel_futures=True)
