@@ -10,7 +10,7 @@
       researcher/         identity/
       profile/            what `insitu connect` wrote: the directory for --profile
       logs/NAME.log       what each process wrote to standard error
-      run/NAME.json       the process: id and start time
+      run/NAME.json       the process: id and start time; run/stopping while `down` is at work
 
 The directory holds the keys of all parties, so it and all in it is for its owner only.
 """
@@ -95,6 +95,11 @@ class Layout:
     @property
     def run(self) -> Path:
         return self.root / "run"
+
+    @property
+    def stopping(self) -> Path:
+        """There while ``down`` is at work, so that an ``up`` in the foreground takes no end for a failure."""
+        return self.run / "stopping"
 
     def made(self) -> tuple[Path, ...]:
         """What a start makes anew, and so may clear away: never the record, the lock or a log."""

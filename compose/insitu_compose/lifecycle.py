@@ -187,16 +187,20 @@ def down(root: Path) -> list[str]:
 def _end_all(layout: Layout) -> list[str]:
     """Nodes first, so that none of them logs a lost gateway; their records go when they are gone."""
     known = processes.remembered(layout.run)
+    if not known:
+        return []
     alive = [process.name for process in known if process.alive()]
-    nodes = [process for process in known if process.name != GATEWAY]
-    left = processes.end(nodes) + processes.end(process for process in known if process.name == GATEWAY)
-    if left:
-        raise state_error(
-            f"{', '.join(process.name for process in left)} cannot be ended",
-            "End it by hand: " + ", ".join(f"process {process.pid}" for process in left),
-        )
-    for process in known:
-        (layout.run / f"{process.name}.json").unlink(missing_ok=True)
+    layout.stopping.touch()
+    try:
+        nodes = [process for process in known if process.name != GATEWAY]
+        left = processes.end(nodes) + processes.end(process for process in known if process.name == GATEWAY)
+        if left:
+            names, ids = ", ".join(one.name for one in left), ", ".join(str(one.pid) for one in left)
+            raise state_error(f"{names} cannot be ended", f"End it by hand: process {ids}.")
+        for process in known:
+            (layout.run / f"{process.name}.json").unlink(missing_ok=True)
+    finally:
+        layout.stopping.unlink(missing_ok=True)
     return alive
 
 

@@ -118,6 +118,11 @@ def _signal(process: Running, number: signal.Signals) -> None:
             os.close(handle)
 
 
+def ending(code: int) -> str:
+    """How a process ended, for people; ``code`` as ``Popen.returncode`` has it."""
+    return f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
+
+
 def last_lines(log: Path, count: int = 12) -> list[str]:
     """The end of a log, for people."""
     with suppress(OSError):

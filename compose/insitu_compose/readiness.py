@@ -71,7 +71,7 @@ def _watch(layout: Layout, children: Children, seconds: float) -> None:
         for name, child in children.items():
             code = child.poll()
             if code is not None:
-                raise NotStarted(name, f"it ended with exit code {code}", layout)
+                raise NotStarted(name, f"it {processes.ending(code)}", layout)
         if time.monotonic() >= until:
             return
         time.sleep(_TICK_S)

@@ -15,7 +15,7 @@ from types import FrameType
 from insitu_compose import lifecycle
 from insitu_compose.layout import Layout
 from insitu_compose.lifecycle import Say
-from insitu_compose.processes import last_lines
+from insitu_compose.processes import ending, last_lines
 from insitu_compose.readiness import Children
 from insitu_compose.record import state_error
 
@@ -24,12 +24,18 @@ _TICK_S = 0.3
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turns SIGTERM and SIGHUP into KeyboardInterrupt, so that whatever was started is stopped on the way out."""
+    """Turns signals that end a program into KeyboardInterrupt, so that what was started is stopped on the way out.
+
+    A shell script's background jobs ignore SIGINT by default; here it counts. SIGHUP stays ignored under ``nohup``.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heeded = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        heeded.append(signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in heeded}
     try:
         yield
     finally:
@@ -39,23 +45,24 @@ def interruptible() -> Iterator[None]:
 
 def serve(layout: Layout, children: Children, say: Say) -> None:
     """Returns when the federation was stopped by an interrupt or by ``down``. Raises ConfigInvalid where it died."""
-    running = dict(children)
+    running, told = dict(children), False
     try:
         while running:
             time.sleep(_TICK_S)
             for name in [name for name, child in running.items() if child.poll() is not None]:
+                told = told or layout.stopping.exists() or not (layout.run / f"{name}.json").exists()
                 code = running.pop(name).returncode
-                if (layout.run / f"{name}.json").exists():  # else `down` ended it, from another terminal
+                if not told:
                     _report(layout, name, code, say)
     except KeyboardInterrupt:
         say("stopping")
         lifecycle.down(layout.root)
         return
-    if any(layout.run.glob("*.json")):
+    if not told:
         raise state_error("every process has ended", f"Their logs are in {layout.logs}.")
 
 
 def _report(layout: Layout, name: str, code: int, say: Say) -> None:
-    say(f"{name} ended with exit code {code}; the others go on")
+    say(f"{name} {ending(code)}; the others go on")
     for line in last_lines(layout.log(name)):
         say(f"  {name}| {line}")

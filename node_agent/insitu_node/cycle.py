@@ -30,7 +30,7 @@ from insitu_access.manifest import Manifest
 from insitu_access.release import BudgetRow, BudgetStatement, NodeRelease, Outcome, refusal_of, seal_outcome
 from insitu_access.request import request_sha256
 from insitu_privacy.accounting import Grantable
-from insitu_privacy.errors import ExecutionFailed, InsituError
+from insitu_privacy.errors import ExecutionFailed, InsituError, Unavailable
 from insitu_privacy.plan import PrivacyPlan, Release, ReleasedValues
 from insitu_privacy.render import render
 from insitu_proto.messages import MAX_OUTCOME_CHARS
@@ -172,6 +172,10 @@ class Cycle:
         """All that depends on the plan alone, done while a mistake is still free."""
         for release in plan.releases:
             self._noise.check(release)
+            for scan in release.relation.scans:
+                for name in (scan.table, *(step.path.through for step in scan.unit_path)):
+                    if name not in engine.tables:
+                        raise Unavailable("INSITU-NODE-TABLE", name=name)
         return [
             render(release, dialect=engine.dialect, tables=engine.tables, cap_key=self._cap_key)
             for release in plan.releases

@@ -33,6 +33,9 @@ def findings(dataset: Dataset, engine: Engine) -> list[Finding]:
 
 
 def _table(table: Table, engine: Engine) -> list[Finding]:
+    if table.name not in engine.tables:
+        text = "is not mapped: queries that use it are refused here"
+        return [Finding(level="warning", table=table.name, column=None, text=text)]
     try:
         found = {column.name: column for column in engine.describe(table.name)}
     except ConfigInvalid as error:

@@ -207,7 +207,9 @@ _OPERATIONS: Mapping[Op, Callable[[Dialect, Sequence[str]], str]] = {
     Op.LOWER: _function("LOWER"),
     Op.UPPER: _function("UPPER"),
     Op.LENGTH: lambda dialect, args: f"CAST(LENGTH({args[0]}) AS {dialect.bigint})",
-    Op.SUBSTRING: lambda dialect, args: f"SUBSTRING({args[0]} FROM {args[1]} FOR {args[2]})",
+    Op.SUBSTRING: lambda dialect, args: (
+        f"SUBSTRING({args[0]} FROM CAST({args[1]} AS INTEGER) FOR CAST({args[2]} AS INTEGER))"
+    ),
     Op.CONCAT: _infix("||"),
 }
 

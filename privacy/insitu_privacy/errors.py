@@ -266,6 +266,12 @@ def _entries() -> dict[str, Entry]:
             "{released} of {asked} nodes answered, {needed} are needed",
             "See the nodes' own codes; ask again later, or accept fewer with --min-nodes {released}.",
         ),
+        (
+            "INSITU-NODE-TABLE",
+            "unavailable",
+            "this node does not serve table {name}",
+            "Ask the other nodes with --nodes, or leave the table out.",
+        ),
         ("INSITU-NODE-BUSY", "unavailable", "the node has too many requests waiting", "Ask again later."),
         (
             "INSITU-NODE-DATABASE",

@@ -19,8 +19,8 @@ from insitu_privacy.relations import Scan
 _STATEMENT = re.compile(r"(SELECT|WITH|VALUES|FROM)\b", re.IGNORECASE)
 _PARTS = frozenset({Op.YEAR, Op.QUARTER, Op.MONTH, Op.DAY})
 _COMPARISONS = frozenset({Op.EQ, Op.LT, Op.LE, Op.GT, Op.GE, Op.IN})
-_HARMLESS = _PARTS | _COMPARISONS | {Op.NE, Op.IS_NULL, Op.LIKE, Op.ILIKE, Op.AND, Op.OR, Op.NOT}
-"""Operations that are total on any value of a column's type, in bounds or not."""
+_HARMLESS = _COMPARISONS | {Op.NE, Op.IS_NULL, Op.LIKE, Op.ILIKE, Op.AND, Op.OR, Op.NOT}
+"""Operations that are total on any value of a column's type, in bounds or not: infinite dates have no year."""
 
 
 class Scans:
@@ -32,8 +32,9 @@ class Scans:
         relation = release.relation
         left = {join.scan.alias for join in relation.joins if join.kind == "left"}
         joined = [term for join in relation.joins for term in join.on]
-        every = [*relation.where, *joined, *(key.expression for key in release.keys), *release.values]
-        self._worked = {column for expression in every for column in _worked(expression)}
+        output = [*(key.expression for key in release.keys), *release.values]  # computed on rows that passed
+        self._worked = {column for term in [*relation.where, *joined] for column in _worked(term, _HARMLESS)}
+        self._worked |= {column for expression in output for column in _worked(expression, _HARMLESS | _PARTS)}
         self._filtered = {
             column for term in relation.where for column in _null_rejected(term) if column.scan not in left
         } - self._worked
@@ -49,7 +50,7 @@ class Scans:
                 text = place  # only compared and grouped by: any value will do
             elif reference in self._filtered:
                 conditions += self._dialect.conditions(column, place)
-                text = self._dialect.read(column, place)
+                text = place if column.type == "integer" else self._dialect.read(column, place)
             else:
                 text = self._dialect.guard(column, place)
             if column.name in scan.unit:
@@ -86,24 +87,21 @@ class Scans:
         return f"({text})" if _STATEMENT.match(text) else text
 
 
-def _worked(expression: Expression) -> frozenset[ColumnRef]:
+def _worked(expression: Expression, harmless: frozenset[Op]) -> frozenset[ColumnRef]:
     """Columns that some operation reads which is total only within their bounds."""
     return frozenset(
         column
         for node in walk(expression)
-        if isinstance(node, Call) and node.op not in _HARMLESS
+        if isinstance(node, Call) and node.op not in harmless
         for column in columns_of(node)
     )
 
 
 def _null_rejected(term: Expression) -> list[ColumnRef]:
-    """The column that a condition compares with literals, itself or a part of its date: NULL never passes."""
+    """The column that a condition compares with literals: NULL never passes."""
     if not isinstance(term, Call) or term.op not in _COMPARISONS:
         return []
     columns = [argument for argument in term.args if not isinstance(argument, Literal)]
     if len(columns) != 1:
         return []
-    target: Expression = columns[0]
-    if isinstance(target, Call) and target.op in _PARTS:
-        target = target.args[0]
-    return [target] if isinstance(target, ColumnRef) else []
+    return [columns[0]] if isinstance(columns[0], ColumnRef) else []

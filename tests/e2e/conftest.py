@@ -22,5 +22,5 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             yield started
         finally:
             done = started.run("insitu-compose", "down", "--dir", started.dir)
-            started.exact.close()
+            started.close()
             assert done.code == 0, done.err

@@ -17,6 +17,12 @@ QUERIES = {
     "two public keys": "SELECT kind, stage, COUNT(*), COUNT(DISTINCT person_id) FROM visit GROUP BY kind, stage",
     "computed public key": "SELECT YEAR(start) AS y, cost > 500 AS dear, COUNT(*) FROM visit GROUP BY 1, 2",
     "key limited by WHERE": "SELECT kind, SUM(stage) FROM visit WHERE kind IN ('in', 'er', 'zz') GROUP BY kind",
+    "conditions in place of guards": """SELECT kind, COUNT(*), SUM(cost), AVG(stage) FROM visit
+        WHERE cost > 100 AND stage < 4 AND ward IN (1, 2, 3) AND weight > -1000 GROUP BY kind""",
+    "conditions on parts of dates": """SELECT YEAR(start) AS y, SUM(cost) FROM visit
+        WHERE YEAR(start) BETWEEN 2015 AND 2021 AND MONTH(noted) < 6 AND finish >= DATE '2015-01-01' GROUP BY 1""",
+    "conditions on both sides of a join": """SELECT YEAR(v.start) AS y, SUM(a.amount) FROM act a JOIN visit v
+        ON a.visit_id = v.visit_id WHERE YEAR(a.at) = 2020 AND YEAR(v.start) >= 2015 AND a.amount > 0 GROUP BY 1""",
     "private text key": "SELECT diagnosis, COUNT(*), SUM(stage), AVG(cost) FROM visit GROUP BY diagnosis",
     "private integer and date keys": "SELECT ward, noted, COUNT(*) FROM visit GROUP BY ward, noted",
     "private decimal key": "SELECT weight, COUNT(*), SUM(cost) FROM visit GROUP BY weight",

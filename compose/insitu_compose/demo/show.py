@@ -6,7 +6,7 @@ Only shapes text: what is computed, asked and known is decided elsewhere.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from types import TracebackType
 
 from insitu.budget import Budget
@@ -192,11 +192,7 @@ def show_result(screen: Screen, result: Result, exact: Mapping[Key, Row]) -> tup
             cells += [_number(cell, interval), _range(interval), _number(true, interval) + mark]
         rows.append(cells)
     screen.table(header, rows, right)
-    missing = len(exact.keys() - {key_of(row, keys) for row in result.rows})
-    if missing:
-        screen.say(
-            f"{missing} group(s) of the exact answer are not in the private one: its conditions saw noisy counts."
-        )
+    _say_where_rows_differ(screen, exact.keys(), {key_of(row, keys) for row in result.rows})
     for node in result.nodes:
         if node.status != "released":
             screen.say(f"Not in these sums: {node.id}, {node.status}, {node.code}.", style="bold")
@@ -210,6 +206,14 @@ def show_result(screen: Screen, result: Result, exact: Mapping[Key, Row]) -> tup
         f"{sum(node.status == 'released' for node in result.nodes)} nodes; {checked}."
     )
     return held, total
+
+
+def _say_where_rows_differ(screen: Screen, exact: Set[Key], private: Set[Key]) -> None:
+    if exact != private:
+        screen.say(
+            f"{_count(len(private - exact), 'row')} of this answer and {_count(len(exact - private), 'row')} of the exact "
+            "one are missing in the other: HAVING and LIMIT saw noisy counts."
+        )
 
 
 def _header(result: Result) -> tuple[list[str], frozenset[int]]:

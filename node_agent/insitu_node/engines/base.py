@@ -28,7 +28,7 @@ from typing import Literal, Protocol
 from uuid import UUID
 
 import structlog
-from insitu_privacy.dataset import ColumnType
+from insitu_privacy.dataset import ColumnType, Dataset, Table
 from insitu_privacy.errors import ExecutionFailed
 from insitu_privacy.plan import KeyValue
 
@@ -75,7 +75,7 @@ class Engine(Protocol):
 
     @property
     def tables(self) -> Mapping[str, str]:
-        """For each table of the dataset, what ``render`` is to write for it: a name or a SELECT."""
+        """For each table that the site serves, what ``render`` is to write for it: a name or a SELECT."""
 
     def session(self) -> AbstractContextManager[Session]:
         """Raises Unavailable where the database is away. Nothing of the data has been read by then."""
@@ -88,6 +88,11 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Interrupts what runs and gives everything back."""
+
+
+def served(dataset: Dataset, mapping: Mapping[str, str]) -> Mapping[str, Table]:
+    """The tables a site serves: those it maps, and public ones that come with the dataset. No other exists there."""
+    return {name: table for name, table in dataset.tables.items() if name in mapping or table.source is not None}
 
 
 def cores() -> int:

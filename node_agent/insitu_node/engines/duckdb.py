@@ -38,6 +38,7 @@ from insitu_node.engines.base import (
     from_float,
     mapped,
     select,
+    served,
 )
 from insitu_node.engines.public_source import arrow, read_source
 
@@ -77,7 +78,7 @@ class DuckDBEngine:
             files: set[str] = set()
             folders: set[str] = set()
             self.tables = {}
-            for name in dataset.tables:
+            for name in served(dataset, mapping):
                 source = mapped(mapping[name]) if name in mapping else self._load(name, bundle)
                 self.tables[name], own_files, own_folders = _with_files(source, base.absolute())
                 files |= own_files
@@ -115,9 +116,7 @@ class DuckDBEngine:
     def _load(self, name: str, bundle: DatasetBundle) -> str:
         """Makes a table of a public source."""
         table = self._dataset.tables[name]
-        if table.source is None:
-            reason = f"table {name} is not mapped"
-            raise ConfigInvalid("INSITU-CONFIG-DATABASE", name=self._dataset.name, reason=reason)
+        assert table.source is not None  # ``served`` names no other
         target = f"memory.insitu.{_name(name)}"
         self._root.register("insitu_source", arrow(table, read_source(table, bundle.files[table.source])))
         self._root.execute(f"CREATE TABLE {target} AS SELECT * FROM insitu_source")

@@ -37,6 +37,7 @@ from insitu_node.engines.base import (
     from_float,
     mapped,
     select,
+    served,
 )
 from insitu_node.engines.public_source import Value, read_source
 
@@ -68,7 +69,7 @@ class PostgresEngine:
         self._idle: list[psycopg.Connection[Any]] = []
         self._busy: set[psycopg.Connection[Any]] = set()
         self._closed = False
-        self.tables = {name: _source(dataset, table, mapping, bundle) for name, table in dataset.tables.items()}
+        self.tables = {name: _source(table, mapping, bundle) for name, table in served(dataset, mapping).items()}
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -203,11 +204,10 @@ def _setup(schema: str, limits: EngineLimits) -> bytes:
     return sqltext.SQL("; ").join(settings).as_bytes()
 
 
-def _source(dataset: Dataset, table: Table, mapping: Mapping[str, str], bundle: DatasetBundle) -> str:
+def _source(table: Table, mapping: Mapping[str, str], bundle: DatasetBundle) -> str:
     if table.name in mapping:
         return mapped(mapping[table.name])
-    if table.source is None:
-        raise ConfigInvalid("INSITU-CONFIG-DATABASE", name=dataset.name, reason=f"table {table.name} is not mapped")
+    assert table.source is not None  # ``served`` names no other
     return _constant_table(table, read_source(table, bundle.files[table.source]))
 
 

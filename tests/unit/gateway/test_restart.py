@@ -1,14 +1,12 @@
 """The gateway is stopped, or killed at any instant, in the middle of requests: nothing is lost."""
 
+# ruff: noqa: SIM117 - contexts are nested where one begins after something has happened in the other
+
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from insitu_gateway.server import Gateway
 from insitu_privacy.errors import ConfigInvalid, InsituError
 from insitu_proto import messages as m
 
-from tests.unit.gateway.world import NODES, RELEASED, Node, Researcher, World, now, run, silent, statuses
+from tests.unit.gateway.world import NODES, RELEASED, Node, Researcher, World, now, process, run, silent, statuses
 
 
 @pytest.fixture
@@ -126,28 +124,6 @@ def test_an_address_in_use_is_an_error_of_one_line(world: World) -> None:
                     pass
 
     run(work)
-
-
-@asynccontextmanager
-async def process(config: Path, address: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The gateway as a process of its own, ready; killed at the end if it still lives."""
-    config.write_text(config.read_text().replace("127.0.0.1:0", address))
-    written = config.parent / "state/address"
-    written.unlink(missing_ok=True)
-    command = (sys.executable, "-m", "insitu_gateway.commands.main", "run", "--config", str(config))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    started = await asyncio.create_subprocess_exec(
-        *command, env=environment, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        while not written.exists():
-            assert started.returncode is None, (await started.communicate())[1].decode()
-            await asyncio.sleep(0.02)
-        yield started
-    finally:
-        if started.returncode is None:
-            started.kill()
-        await started.communicate()
 
 
 async def keep_attached(world: World, address: str, name: str) -> None:

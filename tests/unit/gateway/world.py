@@ -7,6 +7,8 @@ knobs make it slow, wrong or silent.
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -35,7 +37,6 @@ from insitu_privacy.planner import plan_query
 from insitu_proto import messages as m
 from insitu_proto import wire
 from insitu_proto.status import from_rpc
-from insitu_proto.v1 import insitu_pb2 as pb
 from insitu_proto.v1 import insitu_pb2_grpc as stubs
 
 NODES = ("chu-brest", "chu-lille", "chu-rennes")
@@ -60,7 +61,10 @@ code = { type = "text" }
 """
 BUNDLE = DatasetBundle(toml=CARE, files={"chapter.csv": b"code\n" + b"".join(b"%05d\n" % i for i in range(9000))})
 ONE_YEAR = timedelta(days=365)
-CHANNEL = (("grpc.max_receive_message_length", m.MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", m.MAX_MESSAGE_BYTES))
+CHANNEL = (
+    ("grpc.max_receive_message_length", m.MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", m.MAX_MESSAGE_BYTES),
+)
 Behave = Callable[["Node", m.Task], Awaitable[None]]
 
 
@@ -91,7 +95,9 @@ class World:
         self.grant = self.make_grant()
         self.grant_jwt = seal_grant(self.grant, self.authority)
 
-    def identity(self, role: Role, name: str, ca: CertificateAuthority | None = None, at: str | None = None) -> Identity:
+    def identity(
+        self, role: Role, name: str, ca: CertificateAuthority | None = None, at: str | None = None
+    ) -> Identity:
         folder = self.folder / (at or name)
         create_keys(folder)
         certificate = issue_certificate(
@@ -395,6 +401,34 @@ async def silent(node: Node, task: m.Task) -> None:
     """A node that never answers."""
 
 
+def forget_address(config: Path, address: str) -> Path:
+    """Configure ``address``; returns the file in which the gateway will say where it listens."""
+    config.write_text(config.read_text().replace("127.0.0.1:0", address))
+    written = config.parent / "state/address"
+    written.unlink(missing_ok=True)
+    return written
+
+
+@asynccontextmanager
+async def process(config: Path, address: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The gateway as a process of its own, ready; killed at the end if it still lives."""
+    written = forget_address(config, address)
+    command = (sys.executable, "-m", "insitu_gateway.commands.main", "run", "--config", str(config))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    started = await asyncio.create_subprocess_exec(
+        *command, env=environment, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        while not written.exists():
+            assert started.returncode is None, (await started.communicate())[1].decode()
+            await asyncio.sleep(0.02)
+        yield started
+    finally:
+        if started.returncode is None:
+            started.kill()
+        await started.communicate()
+
+
 def run(work: Callable[[], Awaitable[None]]) -> None:
     """Run an async test body; a test that hangs fails."""
 
@@ -410,4 +444,3 @@ def statuses(finished: m.Finished) -> dict[str, tuple[str, str | None]]:
 
 
 RELEASED = dict.fromkeys(NODES, ("released", None))
-MESSAGE = pb.NodeMessage
