@@ -211,8 +211,8 @@ def show_result(screen: Screen, result: Result, exact: Mapping[Key, Row]) -> tup
 def _say_where_rows_differ(screen: Screen, exact: Set[Key], private: Set[Key]) -> None:
     if exact != private:
         screen.say(
-            f"{_count(len(private - exact), 'row')} of this answer and {_count(len(exact - private), 'row')} of the exact "
-            "one are missing in the other: HAVING and LIMIT saw noisy counts."
+            f"{_count(len(private - exact), 'row')} of this answer and {_count(len(exact - private), 'row')} of the "
+            "exact one are missing in the other: HAVING and LIMIT saw noisy counts."
         )
 
 
