@@ -389,7 +389,8 @@ class Fanout:
             return
         running.answers[node] = answer
         self._no_longer_wait_for(running, node)
-        log.info("answered", request_id=running.id, node=node, status=answer.outcome.status, code=answer.outcome.code)
+        if answer.outcome.code is not None:
+            log.info("not released", request_id=running.id, node=node, code=answer.outcome.code)
         self._step(running, node, cast("Step", answer.outcome.status))  # an answer is never "absent"
         if not running.execution.finished and running.linger is None:
             running.linger = asyncio.get_running_loop().call_later(LINGER_S, self._keep, running)

@@ -157,7 +157,8 @@ def _to_integer(dialect: Dialect, args: Sequence[str]) -> str:
 
 def _divide(dialect: Dialect, args: Sequence[str]) -> str:
     a, b = (f"CAST({arg} AS {dialect.double})" for arg in args)
-    return f"CASE WHEN ABS({b}) < {_TINY} THEN NULL WHEN ABS({a}) < {_TINY} THEN 0.0 ELSE {a} / {b} END"
+    quotient = f"CASE WHEN ABS({a}) >= {_TINY} THEN {a} / {b} WHEN {a} IS NOT NULL THEN 0.0 END"
+    return f"CASE WHEN ABS({b}) >= {_TINY} THEN {quotient} END"
 
 
 def _part(name: str) -> Callable[[Dialect, Sequence[str]], str]:
@@ -254,7 +255,8 @@ class PostgreSQL(Dialect):
     def special(self, op: Op, args: Sequence[str]) -> str:
         if op is Op.MUL:
             a, b = args
-            return f"CASE WHEN ABS({a}) < {_TINY} OR ABS({b}) < {_TINY} THEN 0 ELSE {a} * {b} END"
+            apart = f"ABS({a}) >= {_TINY} AND ABS({b}) >= {_TINY}"
+            return f"CASE WHEN {apart} THEN {a} * {b} WHEN {a} IS NOT NULL AND {b} IS NOT NULL THEN 0 END"
         if op is Op.INTDIV:
             return f"({args[0]} / NULLIF({args[1]}, 0))"
         if op is Op.MOD:

@@ -20,6 +20,8 @@ from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op
 
 DOMAIN_LIMIT = 10_000
 """Finite domains larger than this are not enumerated."""
+_EVALUATIONS = 100_000
+"""Values enumerated for one query: beyond, expressions have no finite domain. Planning stays fast whatever is asked."""
 INTEGER_LIMIT = Fraction(2**53)
 """Integers are read within these limits, exact in both engines' doubles, but they are no public bounds."""
 MISSING = Fraction(10**60)
@@ -86,10 +88,18 @@ class Inference:
     def __init__(self, columns: Mapping[ColumnRef, Facts], known: Mapping[Expression, Facts] | None = None) -> None:
         self._columns = columns
         self._known = dict(known or {})
+        self._seen: dict[int, tuple[Expression, Facts]] = {}
+        self._left = _EVALUATIONS
 
     def facts(self, expression: Expression) -> Facts:
         """What is known of an expression. Types are right: the ``allow`` pass has checked them."""
-        known = self._known.get(expression)
+        seen = self._seen.get(id(expression))
+        if seen is None:  # kept with the expression, so that its id stays its own
+            seen = self._seen[id(expression)] = (expression, self._facts(expression))
+        return seen[1]
+
+    def _facts(self, expression: Expression) -> Facts:
+        known = self._known.get(expression) if self._known else None
         if known is not None:
             return known
         if isinstance(expression, ColumnRef):
@@ -108,25 +118,28 @@ class Inference:
 
     def _learn(self, condition: Call) -> None:
         if all(isinstance(argument, Literal) for argument in condition.args):
-            return None
+            return
         if condition.op in (Op.EQ, Op.LT, Op.LE, Op.GT, Op.GE, Op.IN):
             target, *literals = condition.args
             if isinstance(target, Literal) and len(literals) == 1:
-                flipped = Call(_FLIPPED[condition.op], (literals[0], target))
-                return self._learn(flipped)
-            if not isinstance(target, Literal) and all(isinstance(item, Literal) for item in literals):
-                self._known[target] = _restricted(self.facts(target), condition)
+                self._learn(Call(_FLIPPED[condition.op], (literals[0], target)))
+            elif all(isinstance(item, Literal) for item in literals):
+                self._know(target, _restricted(self.facts(target), condition))
         elif condition.op is Op.NOT and isinstance(condition.args[0], Call):
             inner = condition.args[0]
             if inner.op is Op.IS_NULL:
-                self._known[inner.args[0]] = replace(self.facts(inner.args[0]), nullable=False)
-        return None
+                self._know(inner.args[0], replace(self.facts(inner.args[0]), nullable=False))
+
+    def _know(self, expression: Expression, facts: Facts) -> None:
+        self._known[expression] = facts
+        self._seen.clear()
 
     def _call_facts(self, expression: Call) -> Facts:
         args = [self.facts(argument) for argument in expression.args]
         kind = result_type(expression.op, [fact.type for fact in args])
         interval = _call_interval(expression.op, args)
-        values = _call_values(expression.op, args)
+        values = _call_values(expression.op, args) if self._left > 0 else None
+        self._left -= len(values or ())
         if values is None and kind == "integer" and expression.op in _CALENDAR_PARTS:
             values = _integers(interval)
         return Facts(

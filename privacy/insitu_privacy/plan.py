@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from fractions import Fraction
 from functools import cached_property
@@ -103,8 +103,8 @@ class KeyColumn:
     """Whether each unit has one value of it: then only one is ever read, its least."""
     domain: tuple[KeyValue, ...] | None
     """Sorted, NULL first where it is a value; None where the domain is private."""
-    reason: str
-    """Why the domain is public or private, for people."""
+    reason: str = field(metadata={"digest": False})
+    """Why the domain is public or private, for people: no part of what nodes do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +182,11 @@ class PrivacyPlan:
 def canonical(value: object) -> object:
     """A JSON value that is equal for equal plans, with exact numbers as text."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {"": type(value).__name__} | {item.name: canonical(getattr(value, item.name)) for item in fields(value)}
+        return {"": type(value).__name__} | {
+            item.name: canonical(getattr(value, item.name))
+            for item in fields(value)
+            if item.metadata.get("digest", True)
+        }
     if isinstance(value, Mapping):
         return {str(key): canonical(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

@@ -96,7 +96,7 @@ class Allow:
 
     def _check_overflow(self, lowered: Call, node: exp.Expr) -> None:
         """Integers are read within 2^53, so that dividing them is total; all else must stay within public bounds."""
-        if lowered.op not in (Op.ADD, Op.SUB, Op.MUL, Op.DIV):
+        if lowered.op not in (Op.ADD, Op.SUB, Op.MUL, Op.DIV) or any(_is_null(item) for item in lowered.args):
             return
         facts = self._inference.facts(lowered)
         if lowered.op is Op.DIV:

@@ -205,6 +205,7 @@ def _concat(allow: Allow, node: exp.Expr) -> Expression:
 
 _T = exp.DataType.Type
 _INTEGER_TYPES = {_T.INT, _T.BIGINT, _T.SMALLINT, _T.TINYINT}
+_TIMESTAMP_TYPES = {_T.TIMESTAMP, _T.TIMESTAMPNTZ, _T.DATETIME}
 _DECIMAL_TYPES = {_T.DOUBLE, _T.FLOAT, _T.DECIMAL}
 _TEXT_TYPES = {_T.TEXT, _T.VARCHAR, _T.CHAR, _T.NVARCHAR}
 
@@ -215,7 +216,7 @@ def _cast(allow: Allow, node: exp.Expr) -> Expression:
     if node.args["to"].expressions and not isinstance(value, Literal):
         hint = "Leave the length or precision out; ROUND and SUBSTRING say what it would do."
         raise refusal("INSITU-SQL-NOT-TOTAL", node, name=f"CAST to {node.args['to'].sql()}", hint=hint)
-    if isinstance(value, Literal) and kind == "text" and target in (_T.DATE, _T.TIMESTAMP):
+    if isinstance(value, Literal) and kind == "text" and target in {_T.DATE} | _TIMESTAMP_TYPES:
         return date_literal(str(value.value), node)
     if target in _DECIMAL_TYPES and kind in ("integer", "decimal"):
         return call(Op.TO_DECIMAL, value) if kind == "integer" else value
@@ -223,7 +224,7 @@ def _cast(allow: Allow, node: exp.Expr) -> Expression:
         return call(Op.TO_INTEGER, value)
     if target is _T.DATE and kind == "timestamp":
         return call(Op.TO_DATE, value)
-    same = {"integer": _INTEGER_TYPES, "text": _TEXT_TYPES, "date": {_T.DATE}, "timestamp": {_T.TIMESTAMP}}
+    same = {"integer": _INTEGER_TYPES, "text": _TEXT_TYPES, "date": {_T.DATE}, "timestamp": _TIMESTAMP_TYPES}
     if target in same.get(kind, set()):
         return value
     hint = "Use FLOOR or ROUND for whole numbers; compare columns in the types the dataset gives them."

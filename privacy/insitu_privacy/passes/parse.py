@@ -25,6 +25,8 @@ logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # its warnings quote th
 
 _OPENING = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE, TokenType.CASE}
 _CLOSING = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType.END}
+_TREE_DEPTH = 3 * SQL_DEPTH + 50
+"""What nesting within ``SQL_DEPTH`` makes at most: CASE, WHEN and parenthesis are a level each."""
 _LISTED = {TokenType.NUMBER, TokenType.STRING, TokenType.COMMA}
 _PREFIX = {TokenType.NOT, TokenType.DASH, TokenType.PLUS, TokenType.TILDE}
 
@@ -92,6 +94,19 @@ def _syntax_error(error: Exception, sql: str) -> SqlRefused:
     return SqlRefused("INSITU-SQL-SYNTAX", span=Span(start=start, end=max(end, start + 1)), reason=reason)
 
 
+def _check_tree(tree: exp.Expr) -> None:
+    """The tree's depth, without recursion. Long lists of AND and OR are not deep."""
+    stack = [(tree, 0)]
+    while stack:
+        node, depth = stack.pop()
+        if depth > _TREE_DEPTH:
+            raise refusal("INSITU-SQL-TOO-DEEP", node, limit=SQL_DEPTH)
+        connected = isinstance(node, exp.Connector)
+        stack.extend(
+            (child, depth + (not (connected and isinstance(child, exp.Connector)))) for child in node.iter_expressions()
+        )
+
+
 def _only_select(statements: list[exp.Expr]) -> exp.Select:
     if len(statements) != 1:
         raise SqlRefused("INSITU-SQL-NOT-ONE", count=len(statements))
@@ -99,6 +114,7 @@ def _only_select(statements: list[exp.Expr]) -> exp.Select:
     while isinstance(tree, exp.Subquery) and not tree.alias:
         tree = tree.this
     if isinstance(tree, exp.Select):
+        _check_tree(tree)
         return tree
     kind = tree.key.upper().replace("_", " ")
     if isinstance(tree, exp.SetOperation):

@@ -43,11 +43,10 @@ def qualify(tree: exp.Select, *, dialect: str, dataset: Dataset, scope: Scope) -
     _check_named(tree, names)
     _bind_using(tree, names)
     _expand_group_by_all(tree)
-    schema = MappingSchema(_schema(dataset), dialect=dialect, normalize=False)
+    # names are in lower case by now; the input's dialect would fold them again, Oracle's to upper case
+    schema = MappingSchema(_schema(dataset), normalize=False)
     try:
-        bound = sqlglot_qualify(
-            tree, schema=schema, dialect=dialect, quote_identifiers=False, validate_qualify_columns=False
-        )
+        bound = sqlglot_qualify(tree, schema=schema, quote_identifiers=False, validate_qualify_columns=False)
     except (OptimizeError, SchemaError) as error:
         raise SqlRefused("INSITU-SQL-SYNTAX", reason=_first_line(error)) from None
     assert isinstance(bound, exp.Select)

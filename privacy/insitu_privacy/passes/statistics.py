@@ -159,6 +159,10 @@ def _count_distinct(node: exp.Expr, tracked: Tracked) -> _Function:
     operands = node.this.expressions
     if len(operands) == 1 and isinstance(operands[0], exp.Tuple):
         operands = operands[0].expressions
+    if len(operands) == 1 and isinstance(operands[0], (exp.DPipe, exp.Concat)):
+        parts = _joined_parts(operands[0])
+        if all(isinstance(part, exp.Column) for part in parts):
+            operands = parts if tracked.is_unit(tuple(map(tracked.allow.expression, parts))) else operands
     lowered = tuple(tracked.allow.expression(operand) for operand in operands)
     if tracked.is_unit(lowered):
         return _Function("units", None, node)
@@ -166,10 +170,19 @@ def _count_distinct(node: exp.Expr, tracked: Tracked) -> _Function:
         guarded = _guarded_unit(lowered[0], tracked)
         if guarded is not None:
             return _Function("units", guarded, node, nullable=True)
-        if lowered[0].op is Op.CONCAT and tracked.is_unit(lowered[0].args):
-            return _Function("units", None, node)
     hint = f"Count persons with COUNT(DISTINCT {', '.join(column.column for column in tracked.relation.unit)})."
     raise refusal("INSITU-SQL-AGGREGATE", node, name="COUNT(DISTINCT) of anything but the privacy unit", hint=hint)
+
+
+def _joined_parts(node: exp.Expr) -> list[exp.Expr]:
+    """What ``a || b`` and CONCAT put together, without the casts to text that some dialects need."""
+    if isinstance(node, (exp.Paren, exp.Cast, exp.TryCast)):
+        return _joined_parts(node.this)
+    if isinstance(node, exp.DPipe):
+        return _joined_parts(node.this) + _joined_parts(node.expression)
+    if isinstance(node, exp.Concat):
+        return [part for item in node.expressions for part in _joined_parts(item)]
+    return [] if isinstance(node, exp.Literal) else [node]
 
 
 def _guarded_unit(expression: Call, tracked: Tracked) -> Expression | None:

@@ -106,12 +106,11 @@ def test_the_log_is_json_and_holds_neither_sql_nor_values(tmp_path: Path) -> Non
             async with world.nodes(address), world.researcher(address) as ada:
                 await ada.finished(world.ask())
             gateway.terminate()
-            output, log = await gateway.communicate()
-        assert gateway.returncode == 0
-        assert output == b""
-        events = [json.loads(line)["event"] for line in log.splitlines()]
-        assert {"listening", "accepted", "answered", "finished"} <= set(events)
-        assert b"SELECT" not in log
-        assert b"300" not in b"".join(log.split(b'"timestamp"')[:1])
+            assert await gateway.wait() == 0
 
     run(work)
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line.pop("event") for line in lines] == ["listening", "accepted", "finished"]
+    text = json.dumps([{name: value for name, value in line.items() if name != "timestamp"} for line in lines])
+    assert "SELECT" not in text
+    assert "300" not in text

@@ -411,22 +411,22 @@ def forget_address(config: Path, address: str) -> Path:
 
 @asynccontextmanager
 async def process(config: Path, address: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The gateway as a process of its own, ready; killed at the end if it still lives."""
+    """The gateway as a process of its own, ready; killed at the end if it still lives. Its log is in ``log``."""
     written = forget_address(config, address)
+    log = config.parent / "log"
     command = (sys.executable, "-m", "insitu_gateway.commands.main", "run", "--config", str(config))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    started = await asyncio.create_subprocess_exec(
-        *command, env=environment, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
+    with log.open("wb") as file:  # a pipe that nobody reads would stop the gateway when it is full
+        started = await asyncio.create_subprocess_exec(*command, env=environment, stderr=file, stdout=file)
     try:
         while not written.exists():
-            assert started.returncode is None, (await started.communicate())[1].decode()
+            assert started.returncode is None, log.read_text()
             await asyncio.sleep(0.02)
         yield started
     finally:
         if started.returncode is None:
             started.kill()
-        await started.communicate()
+        await started.wait()
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:

@@ -69,7 +69,7 @@ _SQL: list[tuple[str, str, str | None]] = [
     ("INSITU-SQL-JOIN", "SELECT COUNT(*) FROM person p, visit v", "visit v"),
     ("INSITU-SQL-JOIN", "SELECT COUNT(*) FROM person p JOIN visit v ON p.person_id = v.person_id OR active", "visit v ON p.person_id = v.person_id OR active"),
     ("INSITU-SQL-JOIN", "SELECT COUNT(*) FROM person p JOIN visit v ON NOT p.person_id <> v.person_id", "visit v ON NOT p.person_id <> v.person_id"),
-    ("INSITU-SQL-JOIN", "SELECT COUNT(*) FROM person p JOIN visit v ON p.person_id = v.person_id + 0", "visit v ON p.person_id = v.person_id + 0"),
+    ("INSITU-SQL-JOIN", "SELECT COUNT(*) FROM person p JOIN visit v ON p.person_id = v.person_id % 7", "visit v ON p.person_id = v.person_id % 7"),
     ("INSITU-SQL-JOIN", "SELECT COUNT(*) FROM visit v JOIN act a ON v.visit_id = a.act_id", "act a ON v.visit_id = a.act_id"),
     ("INSITU-SQL-JOIN", "SELECT COUNT(*) FROM visit a JOIN visit b ON a.ward = b.ward AND a.person_id <> b.person_id", "visit b ON a.ward = b.ward AND a.person_id <> b.person_id"),
     ("INSITU-SQL-JOIN-PUBLIC", "SELECT COUNT(*) FROM visit v JOIN icd i ON v.diagnosis = i.chapter", "icd i ON v.diagnosis = i.chapter"),
