@@ -121,7 +121,9 @@ def test_custodian_and_operator_see_their_side(world: World) -> None:
     ledger = world.run("insitu-node", "ledger", "--config", config, "--format", "json")
     assert ledger.code == 0, ledger.err
     assert ledger.json
-    status = world.run("insitu-gateway", "status", "--config", world.dir / "gateway" / "gateway.toml", "--format", "json")
+    status = world.run(
+        "insitu-gateway", "status", "--config", world.dir / "gateway" / "gateway.toml", "--format", "json"
+    )
     assert {node["id"] for node in status.json["nodes"] if node["connected"]} == set(SITES)
     up = world.run("insitu-compose", "status", "--dir", world.dir)
     assert up.code == 0, up.err

@@ -110,7 +110,15 @@ def test_a_request_signed_by_another_key_is_refused(world: World, tmp_path: Path
     """The stranger holds a certificate of the federation and a copy of the grant, but not its key."""
     stranger = tmp_path / "stranger"
     made = world.run(
-        "insitu-authority", "cert", world.dir / "authority", "--role", "researcher", "--id", "stranger", "--out", stranger
+        "insitu-authority",
+        "cert",
+        world.dir / "authority",
+        "--role",
+        "researcher",
+        "--id",
+        "stranger",
+        "--out",
+        stranger,
     )
     assert made.code == 0, made.err
     profile = tmp_path / "profile"

@@ -14,7 +14,15 @@ from tests.e2e.world import BIN, World
 
 pytestmark = pytest.mark.e2e
 
-PLACES = ("before-reserve", "after-reserve", "after-execute", "after-noise", "before-commit", "after-commit", "after-seal")
+PLACES = (
+    "before-reserve",
+    "after-reserve",
+    "after-execute",
+    "after-noise",
+    "before-commit",
+    "after-commit",
+    "after-seal",
+)
 
 
 class Alpha:

@@ -111,7 +111,9 @@ class World:
 
     def query(self, sql: str, *arguments: object, profile: Path | None = None, epsilon: object = 1) -> Done:
         where = profile or self.profile
-        return self.run("insitu", "query", sql, "--profile", where, "--epsilon", epsilon, "--format", "json", *arguments)
+        return self.run(
+            "insitu", "query", sql, "--profile", where, "--epsilon", epsilon, "--format", "json", *arguments
+        )
 
     def budget(self, profile: Path | None = None) -> Any:
         """As the nodes' ledgers state it, through the SDK: the command takes a second each time."""
@@ -188,7 +190,9 @@ class World:
     def wait_connected(self, *nodes: str, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            done = self.run("insitu-gateway", "status", "--config", self.dir / "gateway" / "gateway.toml", "--format", "json")
+            done = self.run(
+                "insitu-gateway", "status", "--config", self.dir / "gateway" / "gateway.toml", "--format", "json"
+            )
             if done.code == 0 and {n["id"] for n in done.json["nodes"] if n["connected"]} >= set(nodes):
                 return
             time.sleep(0.2)

@@ -36,7 +36,11 @@ from tests.testkit.care import (
 )
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
-PHASES = (Phase.explicit, Phase.reuse, Phase.generate)  # worlds are small: shrinking them takes minutes and tells no more
+PHASES = (
+    Phase.explicit,
+    Phase.reuse,
+    Phase.generate,
+)  # worlds are small: shrinking them takes minutes and tells no more
 DUCKDB = settings(deadline=None, max_examples=6, suppress_health_check=CHECKS, phases=PHASES)
 POSTGRES = settings(DUCKDB, max_examples=25)
 Cells = dict[Row, tuple[int, ...]]
@@ -107,7 +111,9 @@ def crowd() -> World:
     twice = [(1, 1, "M", 1950, "east", True, 10.0), (1, 1, "F", 2030, "north", False, 0.0)]
     nobody = [(None, 0, "F", 1980, "east", True, 5.0), (2**60, 0, "F", 1980, None, None, NAN)]
     like = base.visit[0]
-    many = [(1000 + i, 2, 0, ("in", "er")[i % 7 == 0], *like[4:6], 1000.0, -1e306, 1, "x", *like[10:]) for i in range(1000)]
+    many = [
+        (1000 + i, 2, 0, ("in", "er")[i % 7 == 0], *like[4:6], 1000.0, -1e306, 1, "x", *like[10:]) for i in range(1000)
+    ]
     odd = [(i, 2**60 + i, 0, "in", *like[4:6], 1000.0 * (i % 2), 1.0, 2, "y", *like[10:]) for i in range(5)]
     shared = [(1000, 3, 1, "out", *like[4:]), (1001, None, 0, "out", *like[4:]), (None, 4, 0, "er", *like[4:])]
     acts = [(5000 + i, 1000 + i % 3, "I10", 500 - i % 2, -1.0, None) for i in range(60)]
@@ -123,7 +129,9 @@ def comparable(plan: PrivacyPlan) -> bool:
     return all(key.type != "decimal" for key in plan.releases[0].keys)
 
 
-CROWDED = [name for name in planned(3, 1) if name != "self join"]  # a thousand rows joined with a thousand take too long
+CROWDED = [
+    name for name in planned(3, 1) if name != "self join"
+]  # a thousand rows joined with a thousand take too long
 
 
 @pytest.mark.parametrize("unit", [(1,), (2,), (3,), (2**60 + 1,), (1, 1), (2, 0)])
@@ -169,7 +177,10 @@ def test_a_group_that_appears_with_one_person_is_announced_by_its_units_alone(pg
 def test_a_person_keeps_as_many_groups_as_the_bound_says_and_always_the_same(pg: psycopg.Connection[Any]) -> None:
     (release,) = planned(3, 2)["public key"].releases
     visits = tuple(
-        (i, p, 0, kind, *clean_world(2).visit[0][4:]) for i in range(3) for p in range(200) for kind in ("er", "in", "out")
+        (i, p, 0, kind, *clean_world(2).visit[0][4:])
+        for i in range(3)
+        for p in range(200)
+        for kind in ("er", "in", "out")
     )
     fill_postgres(pg, World(person=(), visit=visits, act=()))
     answers = [

@@ -178,7 +178,13 @@ def _extend_texts(a: st.SearchStrategy[str], c: st.SearchStrategy[str]) -> st.Se
 
 
 def _extend_dates(a: st.SearchStrategy[str], c: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    single = ["DATE_TRUNC('month', {})", "DATE_TRUNC('year', {})", "({} + INTERVAL 40 DAY)", "({} - 366)", "CAST({} AS DATE)"]
+    single = [
+        "DATE_TRUNC('month', {})",
+        "DATE_TRUNC('year', {})",
+        "({} + INTERVAL 40 DAY)",
+        "({} - 366)",
+        "CAST({} AS DATE)",
+    ]
     return st.one_of(
         *(_of(template, a) for template in single),
         _of("LEAST({}, {})", a, a),

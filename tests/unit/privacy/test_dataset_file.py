@@ -45,7 +45,9 @@ def test_a_domain_may_come_from_a_public_code_list() -> None:
 def test_contribution_bounds_are_one_in_one_row_tables_and_none_where_undeclared() -> None:
     assert care().tables["person"].bounds == ContributionBounds(max_rows_per_group=1, max_groups=1)
     assert care().tables["visit"].bounds == ContributionBounds(max_rows_per_group=3, max_groups=2)
-    half = parse_dataset(changed(("max_rows_per_group = 3\nmax_groups = 2\n[tables.visit.columns]", "[tables.visit.columns]")))
+    half = parse_dataset(
+        changed(("max_rows_per_group = 3\nmax_groups = 2\n[tables.visit.columns]", "[tables.visit.columns]"))
+    )
     assert half.tables["visit"].bounds is None
 
 
@@ -148,14 +150,22 @@ def test_a_bad_code_list_is_refused(files: dict[str, bytes]) -> None:
 
 @pytest.mark.parametrize("cell", [b"x", b"", b"1.5"])
 def test_a_code_list_of_integers_holds_integers(cell: bytes) -> None:
-    toml = changed(('code     = { type = "text" }', 'code     = { type = "integer" }'), ('code     = { type = "text", values', 'code     = { type = "integer", values')).toml
+    toml = changed(
+        ('code     = { type = "text" }', 'code     = { type = "integer" }'),
+        ('code     = { type = "text", values', 'code     = { type = "integer", values'),
+    ).toml
     header = b"code,chapter,severity\n"
     good = DatasetBundle(toml=toml, files={"icd.csv": header + b"12,a,1\n3,b,1\n"})
     assert parse_dataset(good).tables["act"].columns["code"].values == (3, 12)
     for line in (cell + b",a,1\n", b"12,a,1\n\n" + cell):
         with pytest.raises(ConfigInvalid):
             parse_dataset(DatasetBundle(toml=toml, files={"icd.csv": header + line + b",\n"}))
-    short = DatasetBundle(toml=toml.replace(b'"icd.chapter"', b'"icd.severity"').replace(b'chapter  = { type = "text"', b'chapter = { type = "integer"'), files={"icd.csv": header + b"12\n"})
+    short = DatasetBundle(
+        toml=toml.replace(b'"icd.chapter"', b'"icd.severity"').replace(
+            b'chapter  = { type = "text"', b'chapter = { type = "integer"'
+        ),
+        files={"icd.csv": header + b"12\n"},
+    )
     with pytest.raises(ConfigInvalid):
         parse_dataset(short)
 

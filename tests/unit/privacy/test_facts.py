@@ -16,7 +16,9 @@ from insitu_privacy.expressions import Op, walk
 from tests.testkit.care import plan
 from tests.testkit.expressions import Row, conditions, facts, lowered, refined, rows, scalars
 
-MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+MANY = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+)
 _SLACK = Fraction(1, 10**9)
 _PYTHON = {"integer": int, "decimal": (int, float), "text": str, "boolean": bool}
 
@@ -109,7 +111,9 @@ def test_intervals_are_no_wider_than_arithmetic_asks(sql: str, low: int, high: i
     assert known.interval[1] <= high
 
 
-@pytest.mark.parametrize("sql", ["u", "ABS(u)", "LEAST(u, 5)", "GREATEST(u, 5)", "COALESCE(u, 0)", "i / u", "x", "1 / u"])
+@pytest.mark.parametrize(
+    "sql", ["u", "ABS(u)", "LEAST(u, 5)", "GREATEST(u, 5)", "COALESCE(u, 0)", "i / u", "x", "1 / u"]
+)
 def test_what_has_no_public_bounds_has_no_bounded_interval(sql: str) -> None:
     assert not is_bounded(facts(lowered(sql)).interval)
 
@@ -150,7 +154,7 @@ def test_a_constant_of_a_unit_stays_one_through_operations_and_not_through_a_pub
     assert keys[0].constant
     public = plan("SELECT i.chapter, COUNT(*) FROM act a JOIN icd i ON i.code = a.code GROUP BY 1").releases[0].keys
     assert not public[0].constant
-    mixed = plan("SELECT p.sex || v.kind AS k, COUNT(*) FROM person p JOIN visit v ON v.person_id = p.person_id GROUP BY 1")
+    mixed = plan(
+        "SELECT p.sex || v.kind AS k, COUNT(*) FROM person p JOIN visit v ON v.person_id = p.person_id GROUP BY 1"
+    )
     assert not mixed.releases[0].keys[0].constant
-
-

@@ -35,7 +35,10 @@ KEYS = 60_000
 
 
 def laplace_threshold(scale: float, threshold: int) -> Any:
-    space = dp.map_domain(dp.atom_domain(T="i64"), dp.atom_domain(T="i64")), dp.l01inf_distance(dp.absolute_distance(T="i64"))
+    space = (
+        dp.map_domain(dp.atom_domain(T="i64"), dp.atom_domain(T="i64")),
+        dp.l01inf_distance(dp.absolute_distance(T="i64")),
+    )
     return dp.m.make_laplace_threshold(*space, scale, threshold)
 
 
@@ -108,7 +111,9 @@ def test_noise_has_the_claimed_law_and_not_one_that_is_thirty_percent_off(mechan
 
 
 def test_noise_on_selected_groups_has_the_claimed_law_too() -> None:
-    chosen = release("SELECT diagnosis, COUNT(*) FROM visit GROUP BY diagnosis", mechanism="laplace", epsilon="0.05", delta="1e-6")
+    chosen = release(
+        "SELECT diagnosis, COUNT(*) FROM visit GROUP BY diagnosis", mechanism="laplace", epsilon="0.05", delta="1e-6"
+    )
     assert chosen.threshold is not None
     rows = tuple((f"{place:04}", 10**6, 10**5) for place in range(3000))
     released = privatize(chosen, ExactCells(rows=rows))
@@ -121,7 +126,9 @@ def test_noise_on_selected_groups_has_the_claimed_law_too() -> None:
 
 
 def test_cells_and_statistics_have_noise_of_their_own() -> None:
-    chosen = release("SELECT birth_year, COUNT(*), SUM(score) FROM person GROUP BY 1", mechanism="gaussian", epsilon="0.1")
+    chosen = release(
+        "SELECT birth_year, COUNT(*), SUM(score) FROM person GROUP BY 1", mechanism="gaussian", epsilon="0.1"
+    )
     first, second = (np.array(row, dtype=float) for row in privatize(chosen, NO_ROWS).statistics)
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.5
     assert abs(np.corrcoef(first[1:], first[:-1])[0, 1]) < 0.5
@@ -167,7 +174,13 @@ def test_public_cells_stand_in_the_order_of_their_domains_and_absent_groups_coun
 
 def test_selected_keys_come_sorted_as_json_scalars_whatever_order_rows_came_in() -> None:
     chosen = release("SELECT noted, ward, COUNT(DISTINCT person_id) FROM visit GROUP BY 1, 2", epsilon=HUGE)
-    rows = [(date(2021, 1, 1), 2, 900), (None, 1, 800), (date(2020, 1, 1), None, 700), (date(2020, 1, 1), -5, 600), (date(2020, 6, 1), 1, 1)]
+    rows = [
+        (date(2021, 1, 1), 2, 900),
+        (None, 1, 800),
+        (date(2020, 1, 1), None, 700),
+        (date(2020, 1, 1), -5, 600),
+        (date(2020, 6, 1), 1, 1),
+    ]
     expected = ((None, 1), ("2020-01-01", None), ("2020-01-01", -5), ("2021-01-01", 2))
     for order in (rows, rows[::-1]):
         released = privatize(chosen, ExactCells(rows=tuple(order)))

@@ -33,10 +33,13 @@ def demands(draw: st.DrawFn) -> Demand:
     linfs = draw(st.lists(st.sampled_from([1, 3, 20, 10**6, 2**40]), min_size=1, max_size=5))
     selects = draw(st.booleans())
     measured = [
-        Bounded(wanted=Wanted("sum", None, _NODE), granularity=Fraction(1), center=Fraction(0), linf=linf) for linf in linfs
+        Bounded(wanted=Wanted("sum", None, _NODE), granularity=Fraction(1), center=Fraction(0), linf=linf)
+        for linf in linfs
     ]
     if selects:
-        measured.append(Bounded(wanted=Wanted("units", None, _NODE), granularity=Fraction(1), center=Fraction(0), linf=1))
+        measured.append(
+            Bounded(wanted=Wanted("units", None, _NODE), granularity=Fraction(1), center=Fraction(0), linf=1)
+        )
     return Demand(
         measured=tuple(measured),
         values=(None,) * len(measured),
@@ -79,7 +82,9 @@ def test_gaussian_scales_pay_for_their_rho_and_the_sum_converts_to_epsilon_and_d
     noise = option(demand, "gaussian")
     for one, bounded in zip(noise.statistics, demand.measured, strict=True):
         assert one.scale**2 * 2 * one.rho >= demand.bounds.max_groups * bounded.linf**2
-        assert float(one.scale) <= bounded.linf * math.sqrt(demand.bounds.max_groups / (2 * float(one.rho))) * 1.001 + 1e-9
+        assert (
+            float(one.scale) <= bounded.linf * math.sqrt(demand.bounds.max_groups / (2 * float(one.rho))) * 1.001 + 1e-9
+        )
     rho = sum(one.rho for one in noise.statistics)
     assert noise.loss.rho >= rho
     left = float(demand.parameters.delta - noise.loss.threshold_delta)
@@ -109,7 +114,11 @@ def test_auto_is_never_worse_than_either_fixed_choice(demand: Demand) -> None:
 
 def exact_tail(mechanism: str, scale: float, tau: int) -> float:
     """P(noise >= tau), summed."""
-    weight = (lambda k: math.exp(-abs(k) / scale)) if mechanism == "laplace" else (lambda k: math.exp(-(k / scale) ** 2 / 2))
+    weight = (
+        (lambda k: math.exp(-abs(k) / scale))
+        if mechanism == "laplace"
+        else (lambda k: math.exp(-((k / scale) ** 2) / 2))
+    )
     reach = int(60 * scale) + tau + 60
     total = sum(weight(k) for k in range(-reach, reach + 1))
     return sum(weight(k) for k in range(reach, tau - 1, -1)) / total
@@ -120,7 +129,13 @@ def exact_tail(mechanism: str, scale: float, tau: int) -> float:
 def test_a_group_of_one_person_is_shown_with_probability_delta_at_most_and_tau_is_the_least(
     mechanism: Any, epsilon: str, delta: str, groups: int
 ) -> None:
-    made = plan("SELECT diagnosis, COUNT(*) FROM visit GROUP BY 1", mechanism=mechanism, epsilon=epsilon, delta=delta, max_groups=groups)
+    made = plan(
+        "SELECT diagnosis, COUNT(*) FROM visit GROUP BY 1",
+        mechanism=mechanism,
+        epsilon=epsilon,
+        delta=delta,
+        max_groups=groups,
+    )
     (release,) = made.releases
     assert release.threshold is not None
     scale = float(release.statistics[release.threshold.statistic].scale)
@@ -131,7 +146,9 @@ def test_a_group_of_one_person_is_shown_with_probability_delta_at_most_and_tau_i
 
 def release_of(demand: Demand, noise: Noise) -> Release:
     (base,) = plan("SELECT diagnosis, COUNT(*) FROM visit GROUP BY 1").releases
-    return replace(base, bounds=demand.bounds, statistics=noise.statistics, mechanism=noise.mechanism, threshold=noise.threshold)
+    return replace(
+        base, bounds=demand.bounds, statistics=noise.statistics, mechanism=noise.mechanism, threshold=noise.threshold
+    )
 
 
 @SOME

@@ -71,14 +71,19 @@ def test_no_text_of_a_stranger_takes_long_or_breaks_the_planner(name: str) -> No
     assert time.process_time() - start < 5.0
 
 
-@pytest.mark.parametrize(("sql", "count"), [("", 0), (";", 0), ("-- nothing", 0), ("SELECT 1; SELECT 2", 2), ("SELECT 1; DROP TABLE person", 2)])
+@pytest.mark.parametrize(
+    ("sql", "count"),
+    [("", 0), (";", 0), ("-- nothing", 0), ("SELECT 1; SELECT 2", 2), ("SELECT 1; DROP TABLE person", 2)],
+)
 def test_exactly_one_statement_is_taken(sql: str, count: int) -> None:
     error = refused(sql)
     assert error.code == "INSITU-SQL-NOT-ONE"
     assert str(count) in error.text
 
 
-@pytest.mark.parametrize("sql", ["SELECT COUNT(*) FROM person;", "(SELECT COUNT(*) FROM person)", "/* x */ SELECT COUNT(*) FROM person -- y"])
+@pytest.mark.parametrize(
+    "sql", ["SELECT COUNT(*) FROM person;", "(SELECT COUNT(*) FROM person)", "/* x */ SELECT COUNT(*) FROM person -- y"]
+)
 def test_what_surrounds_one_statement_does_not_matter(sql: str) -> None:
     assert plan(sql).digest == plan("SELECT COUNT(*) FROM person").digest
 
@@ -114,10 +119,26 @@ def test_a_syntax_error_is_underlined_where_it_lies(sql: str, mark: str) -> None
     assert line[carets.index("^") :].startswith(mark)
 
 
-@pytest.mark.parametrize("sql", ["SELECT COUNT(*) FROM person WHERE", "SELECT", "SELECT 'abc FROM person", "SELECT COUNT(*) FROM person WHERE sex = \ud800", "\0", "SELECT `", 'SELECT "a'])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT COUNT(*) FROM person WHERE",
+        "SELECT",
+        "SELECT 'abc FROM person",
+        "SELECT COUNT(*) FROM person WHERE sex = \ud800",
+        "\0",
+        "SELECT `",
+        'SELECT "a',
+    ],
+)
 def test_broken_text_is_a_syntax_error_that_says_nothing_of_the_parser(sql: str) -> None:
     error = refused(sql)
-    assert error.code in ("INSITU-SQL-SYNTAX", "INSITU-SQL-NOT-SELECT", "INSITU-SQL-NO-PROTECTED", "INSITU-SQL-FORBIDDEN-CONSTRUCT")
+    assert error.code in (
+        "INSITU-SQL-SYNTAX",
+        "INSITU-SQL-NOT-SELECT",
+        "INSITU-SQL-NO-PROTECTED",
+        "INSITU-SQL-FORBIDDEN-CONSTRUCT",
+    )
     assert "sqlglot" not in error.line()
     assert "class" not in error.line()
     if error.span is not None:
@@ -149,7 +170,11 @@ def test_the_same_question_in_another_dialect_has_the_same_plan(dialect: str) ->
 
 def test_the_parser_never_writes_the_sql_into_a_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        for sql in ("SELECT COUNT(*) FROM person WHERE secret(1) = 'x'", "CREATE FOO BAR secret", "SELECT COUNT(*) FROM person LIMIT secret"):
+        for sql in (
+            "SELECT COUNT(*) FROM person WHERE secret(1) = 'x'",
+            "CREATE FOO BAR secret",
+            "SELECT COUNT(*) FROM person LIMIT secret",
+        ):
             with pytest.raises(SqlRefused):
                 plan(sql)
     assert "secret" not in caplog.text

@@ -74,7 +74,10 @@ def test_each_difference_in_what_is_asked_of_private_data_is_part_of_it(sql: str
 def test_a_delta_that_is_not_needed_is_not_part_of_it() -> None:
     assert plan(BASE, mechanism="laplace", delta="1e-6").digest == plan(BASE, mechanism="laplace", delta="0").digest
     private = "SELECT diagnosis, COUNT(*) FROM visit GROUP BY 1"
-    assert plan(private, mechanism="laplace", delta="1e-6").digest != plan(private, mechanism="laplace", delta="1e-7").digest
+    assert (
+        plan(private, mechanism="laplace", delta="1e-6").digest
+        != plan(private, mechanism="laplace", delta="1e-7").digest
+    )
 
 
 def test_every_field_of_a_release_and_of_the_loss_changes_it() -> None:
@@ -97,7 +100,9 @@ def test_every_field_of_a_release_and_of_the_loss_changes_it() -> None:
         replace(only, keys=(replace(only.keys[0], domain=("a",)),)),
     ]
     digests = {with_release(base, other).digest for other in others}
-    losses = [replace(base.loss, **{name: Fraction(7)}) for name in ("epsilon", "delta", "rho", "threshold_delta", "pure")]
+    losses = [
+        replace(base.loss, **{name: Fraction(7)}) for name in ("epsilon", "delta", "rho", "threshold_delta", "pure")
+    ]
     digests |= {replace(base, loss=loss).digest for loss in losses}
     assert len(digests | {base.digest}) == len(others) + len(losses) + 1
 
@@ -122,7 +127,11 @@ def test_it_is_the_same_in_another_process() -> None:
 def _environment() -> dict[str, str]:
     import os
 
-    return {**os.environ, "PYTHONHASHSEED": "123", "PYTHONPATH": os.pathsep.join(path for path in ("", *sys.path) if path)}
+    return {
+        **os.environ,
+        "PYTHONHASHSEED": "123",
+        "PYTHONPATH": os.pathsep.join(path for path in ("", *sys.path) if path),
+    }
 
 
 def test_pure_accounting_never_plans_gaussian_noise() -> None:

@@ -125,7 +125,9 @@ def test_every_sql_refusal_is_tested_here() -> None:
     assert {code for code, entry in CATALOGUE.items() if entry.category == "sql"} == tested
 
 
-_NO_BOUNDS = parse_dataset(changed(("max_rows_per_group = 3\nmax_groups = 2\n[tables.visit.columns]", "[tables.visit.columns]")))
+_NO_BOUNDS = parse_dataset(
+    changed(("max_rows_per_group = 3\nmax_groups = 2\n[tables.visit.columns]", "[tables.visit.columns]"))
+)
 _COUNT, _PRIVATE = "SELECT COUNT(*) FROM visit", "SELECT diagnosis, COUNT(*) FROM visit GROUP BY diagnosis"
 _PURE = {"scope": Scope(accounting="pure")}
 _PARAMETERS: list[tuple[str, str, dict[str, Any]]] = [
@@ -174,7 +176,11 @@ def test_every_epsilon_of_the_range_has_a_plan(epsilon: str, sql: str) -> None:
 def test_tables_and_columns_outside_the_grant_are_refused_and_not_listed() -> None:
     scope = Scope(accounting="zcdp", tables={"visit": frozenset({"kind", "cost"}), "icd": None})
     assert plan("SELECT kind, SUM(cost) FROM visit GROUP BY kind", scope=scope)
-    for sql in ("SELECT COUNT(*) FROM person", "SELECT COUNT(start) FROM visit", "SELECT COUNT(*) FROM visit WHERE ward = 3"):
+    for sql in (
+        "SELECT COUNT(*) FROM person",
+        "SELECT COUNT(start) FROM visit",
+        "SELECT COUNT(*) FROM visit WHERE ward = 3",
+    ):
         with pytest.raises(AccessRefused) as refused:
             plan(sql, scope=scope)
         assert refused.value.code == "INSITU-ACCESS-NOT-GRANTED"
@@ -198,14 +204,23 @@ def test_a_join_on_half_of_a_composite_unit_is_refused(sql: str) -> None:
     assert refused.value.code == "INSITU-SQL-JOIN"
 
 
-@pytest.mark.parametrize("sql", ["SELECT COUNT(DISTINCT person_id) FROM visit", "SELECT rang, COUNT(*) FROM visit GROUP BY rang"])
+@pytest.mark.parametrize(
+    "sql", ["SELECT COUNT(DISTINCT person_id) FROM visit", "SELECT rang, COUNT(*) FROM visit GROUP BY rang"]
+)
 def test_half_of_a_composite_unit_neither_counts_persons_nor_groups(sql: str) -> None:
     with pytest.raises(SqlRefused) as refused:
         plan(sql, dataset=care_pairs())
     assert refused.value.code in ("INSITU-SQL-AGGREGATE", "INSITU-SQL-GROUP-BY-UNIT")
 
 
-@pytest.mark.parametrize("sql", ["SELECT COUNT(DISTINCT (person_id, rang)) FROM visit", "SELECT COUNT(DISTINCT person_id || rang) FROM visit", "SELECT COUNT(DISTINCT rang || person_id) FROM visit"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT COUNT(DISTINCT (person_id, rang)) FROM visit",
+        "SELECT COUNT(DISTINCT person_id || rang) FROM visit",
+        "SELECT COUNT(DISTINCT rang || person_id) FROM visit",
+    ],
+)
 def test_a_whole_composite_unit_counts_persons(sql: str) -> None:
     try:
         (statistic,) = plan(sql, dataset=care_pairs()).releases[0].statistics

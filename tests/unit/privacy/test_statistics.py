@@ -94,7 +94,11 @@ def bounds(sql: str, **asked: Any) -> tuple[int, int]:
         ("SELECT blood, kind, COUNT(*) FROM visit GROUP BY 1, 2", {"max_groups": 12}, (3, 3)),
         ("SELECT sex, region, COUNT(*) FROM person GROUP BY 1, 2", {}, (1, 1)),
         ("SELECT p.sex, COUNT(*) FROM person p JOIN visit v ON p.person_id = v.person_id GROUP BY 1", {}, (3, 1)),
-        ("SELECT p.sex, v.kind, COUNT(*) FROM person p JOIN visit v ON p.person_id = v.person_id GROUP BY 1, 2", {}, (3, 2)),
+        (
+            "SELECT p.sex, v.kind, COUNT(*) FROM person p JOIN visit v ON p.person_id = v.person_id GROUP BY 1, 2",
+            {},
+            (3, 2),
+        ),
         ("SELECT kind, COUNT(*) FROM visit WHERE kind IN ('in') GROUP BY kind", {}, (3, 1)),
         ("SELECT i.chapter, COUNT(*) FROM act a JOIN icd i ON i.code = a.code GROUP BY 1", {}, (3, 2)),
     ],
@@ -117,17 +121,27 @@ def test_contribution_bounds_are_those_that_bind(sql: str, asked: dict[str, int]
         (0, 0, "decimal", Fraction(1, 10**8)),
     ],
 )
-def test_granularity_divides_the_range_finely_and_keeps_values_small(low: int, high: int, kind: Any, step: Fraction) -> None:
+def test_granularity_divides_the_range_finely_and_keeps_values_small(
+    low: int, high: int, kind: Any, step: Fraction
+) -> None:
     found = granularity(Facts(type=kind, nullable=False, interval=(Fraction(low), Fraction(high))))
     assert found == step
     assert max(abs(low), abs(high)) / found < 2**40
 
 
-@pytest.mark.parametrize("expression", ["cost", "-cost", "cost - 500", "cost / 3", "stage * cost", "LEAST(GREATEST(weight, -3.7), 5.1)"])
+@pytest.mark.parametrize(
+    "expression", ["cost", "-cost", "cost - 500", "cost / 3", "stage * cost", "LEAST(GREATEST(weight, -3.7), 5.1)"]
+)
 @pytest.mark.parametrize("aggregate", ["SUM", "AVG"])
 def test_linf_covers_every_value_of_the_interval(aggregate: str, expression: str) -> None:
     found = release(f"SELECT {aggregate}({expression}) FROM visit").statistics[0]
-    ranges = {"cost": (0, 1000), "-cost": (-1000, 0), "cost - 500": (-500, 500), "cost / 3": (0, Fraction(1000, 3)), "stage * cost": (0, 4000)}
+    ranges = {
+        "cost": (0, 1000),
+        "-cost": (-1000, 0),
+        "cost - 500": (-500, 500),
+        "cost / 3": (0, Fraction(1000, 3)),
+        "stage * cost": (0, 4000),
+    }
     low, high = ranges.get(expression, (Fraction("-3.7"), Fraction("5.1")))
     largest = max(abs(low - found.center), abs(high - found.center)) / found.granularity
     assert found.linf >= 3 * round(largest)
@@ -221,4 +235,7 @@ def test_a_cross_product_too_large_is_thresholded() -> None:
 
 def test_units_of_two_columns_are_counted_together() -> None:
     assert kinds("SELECT COUNT(DISTINCT (person_id, rang)) FROM visit", dataset=care_pairs()) == [("units", False, 1)]
-    assert [ref.column for ref in release("SELECT COUNT(*) FROM visit", dataset=care_pairs()).relation.unit] == ["person_id", "rang"]
+    assert [ref.column for ref in release("SELECT COUNT(*) FROM visit", dataset=care_pairs()).relation.unit] == [
+        "person_id",
+        "rang",
+    ]
