@@ -166,8 +166,8 @@ def _federation(root: Path) -> Iterator[tuple[Path, Path]]:
     probe.mkdir(parents=True)
     description = root / "federation.toml"
     description.write_text(_description(files), encoding="utf-8")
+    said = _compose("up", str(description), "--dir", str(state), "--detach", probe=probe)  # leaves nothing if it fails
     try:
-        said = _compose("up", str(description), "--dir", str(state), "--detach", probe=probe)
         yield Path(said.splitlines()[-1]), probe
     finally:
         _compose("down", "--dir", str(state), probe=probe)

@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from types import TracebackType
 from typing import NoReturn, TypeVar
@@ -22,6 +22,7 @@ from typing import NoReturn, TypeVar
 JsonScalar = int | float | str | bool | None
 T = TypeVar("T")
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_SECOND = 253_402_300_799
 """9999-12-31T23:59:59Z, the last second a datetime can hold."""
 
@@ -63,12 +64,12 @@ def read_number(text: str) -> Fraction | None:
 
 def seconds_down(moment: datetime) -> int:
     """Whole Unix seconds at or before ``moment``: how starts and issue times are written."""
-    return math.floor(moment.timestamp())
+    return (moment - _EPOCH) // timedelta(seconds=1)
 
 
 def seconds_up(moment: datetime) -> int:
     """Whole Unix seconds at or after ``moment``: how deadlines are written."""
-    return math.ceil(moment.timestamp())
+    return -((_EPOCH - moment) // timedelta(seconds=1))
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -22,6 +22,7 @@ from insitu_privacy.errors import AccessRefused, ParameterRefused
 from insitu_proto.messages import Ask
 
 MAX_AHEAD = timedelta(days=1)
+_GRANTS_KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +34,32 @@ class Admitted:
     grant: Grant
 
 
-def admit(ask: Ask, manifest: Manifest, now: datetime) -> Admitted:
+class Grants:
+    """Grants that were verified under the manifest of now, so that a project's every request does not cost that again.
+
+    What changes by itself, the time, is looked at each time; a new manifest, with its revocations, empties it.
+    """
+
+    def __init__(self) -> None:
+        self._manifest: Manifest | None = None
+        self._kept: dict[str, Grant] = {}
+
+    def open(self, token: str, manifest: Manifest, now: datetime) -> Grant:
+        """As ``open_grant``. Raises AccessRefused."""
+        if manifest is not self._manifest or len(self._kept) >= _GRANTS_KEPT:
+            self._manifest, self._kept = manifest, {}
+        kept = self._kept.get(token)
+        if kept is not None and kept.not_before <= now < kept.expires_at:
+            return kept
+        self._kept[token] = grant = open_grant(token, manifest, now=now)
+        return grant
+
+
+def admit(ask: Ask, manifest: Manifest, grants: Grants, now: datetime) -> Admitted:
     """W1 to W4. Raises AccessRefused."""
     if now >= manifest.expires_at:  # W1
         raise AccessRefused("INSITU-ACCESS-MANIFEST", reason="it has expired")
-    grant = open_grant(ask.grant_jwt, manifest, now=now)  # W2
+    grant = grants.open(ask.grant_jwt, manifest, now)  # W2
     request = open_request(ask.request_jws, grant)  # W3
     if request.grant_sha256 != grant_sha256(ask.grant_jwt):
         raise AccessRefused("INSITU-ACCESS-MALFORMED", what="request", reason="it binds another text of the grant")

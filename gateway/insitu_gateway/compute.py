@@ -8,6 +8,7 @@ wrong here costs the result and never the request: researchers compute the resul
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,9 +60,13 @@ class Compute:
     async def warm(self) -> None:
         """Do now what is slow the first time."""
         await self.run(lambda: _rehearse(self._postprocessor()))
+        # the garbage collector need not walk all that was imported again and again: each time nobody is served
+        gc.collect()
+        gc.freeze()
 
     def close(self) -> None:
         """End the threads; does not wait for what is still being computed."""
+        gc.unfreeze()  # else what is never walked is never freed either, and native modules complain
         self._threads.shutdown(wait=False, cancel_futures=True)
         for postprocessor in self._made:
             postprocessor.close()

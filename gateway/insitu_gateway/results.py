@@ -1,14 +1,16 @@
 """What nodes signed becomes outcomes and, merged and post-processed, the gateway's own result.
 
 The result is a convenience: researchers verify every release and compute the result again from the outcomes. Its JSON
-is that of the ``query`` command without ``verified``. Pure apart from the post-processor's in-memory database.
+is that of the ``query`` command without ``verified``, and without intervals: those cost more than all else that the
+gateway does, every researcher is waiting for it meanwhile, and anyone can compute them from the stored outcomes.
+Pure apart from the post-processor's in-memory database.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -99,7 +101,7 @@ def build_result(
 
     releases = [answer.signed for answer in answers if isinstance(answer.signed, NodeRelease)]
     merged = merge(plan, [release.values for release in releases])
-    table = postprocessor.run(plan, merged, level=LEVEL)
+    table = postprocessor.run(_without_intervals(plan), merged, level=LEVEL)
     document = _table_as_json(table) | {
         "query_id": request.request_id,
         "dataset": request.dataset,
@@ -113,6 +115,10 @@ def build_result(
         "replayed": bool(releases) and all(release.replayed for release in releases),
     }
     return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _without_intervals(plan: PrivacyPlan) -> PrivacyPlan:
+    return replace(plan, output=tuple(replace(column, noisy=False) for column in plan.output))
 
 
 def _node_as_json(outcome: NodeOutcome) -> dict[str, object]:

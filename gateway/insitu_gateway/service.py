@@ -28,7 +28,6 @@ from insitu_gateway.peers import require_role
 from insitu_gateway.stream import NodeStream
 
 Context = grpc.aio.ServicerContext[Any, Any]
-_SILENT_BEATS = 3
 
 
 class FederationService(stubs.FederationServicer):
@@ -49,7 +48,7 @@ class FederationService(stubs.FederationServicer):
     async def _attach(self, context: Context) -> None:
         node = require_role(context, "node")
         stream = NodeStream(context, beat_s=self._limits.heartbeat_s, limit=self._limits.node_queue)
-        hello = await stream.read(timeout_s=_SILENT_BEATS * self._limits.heartbeat_s)
+        hello = await stream.read()
         manifest = self._manifest()
         if not isinstance(hello, Hello) or hello.node_id != node or manifest.manifest.node(node) is None:
             raise AccessRefused("INSITU-ACCESS-PEER")
@@ -59,9 +58,10 @@ class FederationService(stubs.FederationServicer):
             await stream.run(self._listen(node, stream))
         finally:
             self._fanout.detached(node, stream)
+            await stream.settle()
 
     async def _listen(self, node: str, stream: NodeStream) -> None:
-        while (message := await stream.read(timeout_s=_SILENT_BEATS * self._limits.heartbeat_s)) is not None:
+        while (message := await stream.read()) is not None:
             await self._fanout.heard(node, stream, message)
 
 

@@ -12,8 +12,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 import grpc.aio
+from google.protobuf.message import DecodeError
 from insitu_proto import wire
 from insitu_proto.messages import GatewayMessage, Heartbeat, NodeMessage
+
+_SILENT_BEATS = 3
+"""A node is taken for gone when this many heartbeats of its have not come."""
 
 
 class NodeStream:
@@ -26,6 +30,8 @@ class NodeStream:
         self._queue: deque[GatewayMessage] = deque()
         self._filled = asyncio.Event()
         self._closed = asyncio.Event()
+        self._writer: asyncio.Future[Any] | None = None
+        self._in_write = False
 
     def send(self, message: GatewayMessage) -> None:
         """Queue a message."""
@@ -39,34 +45,47 @@ class NodeStream:
         """End the stream."""
         self._closed.set()
 
-    async def read(self, *, timeout_s: float) -> NodeMessage | None:
+    async def read(self) -> NodeMessage | None:
         """The node's next message; None where it ended the stream, or said nothing for too long."""
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(_SILENT_BEATS * self._beat_s):
                 message = await self._context.read()
         except TimeoutError:
             return None
+        except DecodeError:
+            raise wire.malformed("it does not parse") from None
         return None if message is grpc.aio.EOF else wire.from_node_message(message)
 
     async def run(self, listening: Coroutine[Any, Any, None]) -> None:
         """Write what is queued until ``listening`` ends or the stream is closed. Raises what ended it."""
-        tasks = [
-            asyncio.ensure_future(listening),
-            asyncio.ensure_future(self._write()),
-            asyncio.ensure_future(self._closed.wait()),
-        ]
+        tasks = [asyncio.ensure_future(each) for each in (listening, self._write(), self._closed.wait())]
+        self._writer = tasks[1]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._closed.set()
             for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+                if task is not self._writer or not self._in_write:
+                    task.cancel()
         for task in done:
             task.result()
 
+    async def settle(self) -> None:
+        """Wait for a write that is under way: gRPC cannot end a call in the middle of one."""
+        if self._writer is not None:
+            done, _ = await asyncio.wait((self._writer,), timeout=_SILENT_BEATS * self._beat_s)
+            for writer in done:
+                if not writer.cancelled():
+                    writer.exception()  # the stream has ended: how its last write did is of no more interest
+
     async def _write(self) -> None:
-        while True:
-            await self._context.write(wire.to_gateway_message(await self._next()))
+        while not self._closed.is_set():
+            message = wire.to_gateway_message(await self._next())
+            self._in_write = True
+            try:
+                await self._context.write(message)
+            finally:
+                self._in_write = False
 
     async def _next(self) -> GatewayMessage:
         if not self._queue:

@@ -256,7 +256,8 @@ def _deviations(
     """How far below and above a cell its copies lie at the given level; NaN where a copy has no value."""
     values = answer.cast(pa.float64()).combine_chunks().to_numpy(zero_copy_only=False)
     table = values.reshape(copies, cells)
-    spread = np.sort(table[1:] - table[:1], axis=0)  # NaN sorts last
+    with np.errstate(invalid="ignore"):  # infinity less infinity: no interval
+        spread = np.sort(table[1:] - table[:1], axis=0)  # NaN sorts last
     least = math.floor((1 - level) / 2 * (copies - 1))
     low, high = spread[least], spread[copies - 2 - least]
     return np.where(np.isnan(spread[-1]), np.nan, low), high

@@ -332,7 +332,6 @@ class TestDuckDB(EngineContract):
     @pytest.mark.parametrize(
         ("mapping", "code"),
         [
-            ({"person": "person"}, "INSITU-CONFIG-DATABASE"),
             ({**MAPPING, "person": "no_such_table"}, "INSITU-CONFIG-DATABASE"),
             ({**MAPPING, "person": "SELECT FROM WHERE 'x"}, "INSITU-CONFIG-DATABASE"),
         ],
@@ -343,6 +342,12 @@ class TestDuckDB(EngineContract):
         with pytest.raises(ConfigInvalid) as caught:
             duckdb_engine(database, LIMITS, mapping, tmp_path)
         assert caught.value.code == code
+
+    def test_a_table_that_is_not_mapped_does_not_exist_here(self, database: Path, tmp_path: Path) -> None:
+        engine = duckdb_engine(database, LIMITS, {"person": "person"}, tmp_path)
+        assert "person" in engine.tables
+        assert "visit" not in engine.tables
+        engine.close()
 
     def test_a_database_file_that_is_missing_or_none(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigInvalid) as caught:
@@ -441,7 +446,8 @@ class TestPostgres(EngineContract):
         assert [column.name for column in engine.describe("chapter")] == ["code", "label"]
         engine.close()
 
-    def test_a_table_that_is_not_mapped(self, database: str) -> None:
-        with pytest.raises(ConfigInvalid) as caught:
-            postgres_engine(database, LIMITS, {"person": "person"})
-        assert caught.value.code == "INSITU-CONFIG-DATABASE"
+    def test_a_table_that_is_not_mapped_does_not_exist_here(self, database: str) -> None:
+        engine = postgres_engine(database, LIMITS, {"person": "person"})
+        assert "person" in engine.tables
+        assert "visit" not in engine.tables
+        engine.close()

@@ -9,7 +9,7 @@ from insitu_gateway.commands.arguments import DEFAULT_CONFIG, ConfigOption
 if TYPE_CHECKING:
     from insitu_gateway.config import Config
 
-_SWITCH_S = 0.005
+_SWITCH_S = 0.0005
 """How long planning in a thread may keep the event loop from its next step; Python's own default is ten times that."""
 
 

@@ -29,7 +29,7 @@ from insitu_privacy.plan import Accounting, Loss, Mechanism, QueryParameters, St
 _RESOLUTION = 10**12
 """Losses and scales are whole multiples of its inverse, so that exact sums stay short."""
 _LEAST_TAIL = 1.2e-16
-"""OpenDP's maps never claim less per group; nor do they take a threshold of 1, hence tau is at least 2."""
+"""OpenDP's maps step by 2^-53 per group and never claim less; nor do they take a threshold of 1, so tau is at least 2."""
 _Tail = Callable[[float, int], float]
 _SLACK = 1 + 1e-9
 """Covers the rounding of float functions, whose results are then rounded to the safe side."""
@@ -184,7 +184,7 @@ def _select(
     """
     index = next(i for i, one in enumerate(statistics) if one.kind == "units" and one.value is None)
     scale = float(statistics[index].scale)
-    allowed = float(delta) / bounds.max_groups / _SLACK
+    allowed = float(delta) / bounds.max_groups / _SLACK - 2 * _LEAST_TAIL
     if allowed < _LEAST_TAIL:
         reason = (
             f"key selection over {bounds.max_groups} groups cannot show less than {_LEAST_TAIL * bounds.max_groups}"

@@ -38,7 +38,7 @@ def stream(line: Line, *, beat_s: float = 60, limit: int = 8) -> NodeStream:
 
 
 async def listen(one: NodeStream) -> None:
-    while await one.read(timeout_s=60) is not None:
+    while await one.read() is not None:
         pass
 
 
@@ -73,6 +73,12 @@ def test_a_reader_that_is_too_slow_loses_its_stream_even_in_the_middle_of_a_writ
         one.send(m.Heartbeat())
         await running
         assert line.written == []
+        settling = asyncio.ensure_future(one.settle())
+        await asyncio.sleep(0.01)
+        assert not settling.done()  # gRPC cannot end the call before the write has ended
+        line.open.set()
+        await settling
+        assert line.written == [m.Heartbeat()]  # and nothing more is written
 
     run(work)
 
@@ -94,9 +100,9 @@ def test_an_idle_stream_beats() -> None:
 def test_silence_and_the_end_are_the_end() -> None:
     async def work() -> None:
         line = Line()
-        assert await stream(line).read(timeout_s=0.01) is None
+        assert await stream(line, beat_s=0.01).read() is None
         line.arriving.put_nowait(grpc.aio.EOF)
-        assert await stream(line).read(timeout_s=1) is None
+        assert await stream(line).read() is None
 
     run(work)
 
