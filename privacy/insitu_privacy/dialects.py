@@ -10,9 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
+from decimal import Decimal
 from fractions import Fraction
 
-from insitu_privacy.dataset import Column, ColumnType, Scalar
+from insitu_privacy.dataset import Bound, Column, ColumnType, Scalar
 from insitu_privacy.domains import INTEGER_LIMIT
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op
 
@@ -26,6 +27,8 @@ class Dialect(ABC):
     name: str
     bigint: str
     double: str
+    fence: str = ""
+    """Ends a derived table whose expressions are to be computed once a row, however often they are used."""
 
     def write(self, expression: Expression) -> str:
         """The text of an expression; columns are written as ``"scan"."column"``."""
@@ -90,11 +93,9 @@ class Dialect(ABC):
 
     def _limits(self, column: Column) -> tuple[str | None, str | None]:
         if column.type == "decimal":
-            infinite = f"CAST('{{}}' AS {self.double})"
-            low = self.literal("decimal", column.minimum) if column.minimum is not None else infinite.format("-1e300")
-            return low, self.literal("decimal", column.maximum) if column.maximum is not None else infinite.format(
-                "1e300"
-            )
+            widest = f"CAST('{{}}1e300' AS {self.double})"
+            low = widest.format("-") if column.minimum is None else self._plain(column.minimum)
+            return low, widest.format("") if column.maximum is None else self._plain(column.maximum)
         low_bound, high_bound = column.minimum, column.maximum
         if column.type == "integer":
             low_bound = -INTEGER_LIMIT if low_bound is None else low_bound
@@ -104,6 +105,12 @@ class Dialect(ABC):
             high_bound = date(9999, 12, 31) if high_bound is None else high_bound
         ends = [None if end is None else self.literal(column.type, end) for end in (low_bound, high_bound)]
         return ends[0], ends[1]
+
+    def _plain(self, bound: Bound) -> str:
+        """A bound as a plain decimal: the database compares it in the column's own type, without converting rows."""
+        assert isinstance(bound, Fraction)
+        text = str(Decimal(bound.numerator) / Decimal(bound.denominator))
+        return text if Fraction(text) == bound and "E" not in text else self.literal("decimal", bound)
 
     def read(self, column: Column, raw: str) -> str:
         """A value of a column in the type that expressions are written for."""
@@ -251,6 +258,7 @@ class PostgreSQL(Dialect):
     name = "postgres"
     bigint = "BIGINT"
     double = "DOUBLE PRECISION"
+    fence = "\nOFFSET 0"
 
     def special(self, op: Op, args: Sequence[str]) -> str:
         if op is Op.MUL:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import duckdb
@@ -28,13 +29,14 @@ import pyarrow as pa
 from insitu_privacy.dataset import ColumnType
 from insitu_privacy.errors import SqlRefused
 from insitu_privacy.merge import MergedRelease
-from insitu_privacy.plan import PrivacyPlan, Release
+from insitu_privacy.plan import Mechanism, PrivacyPlan, Release
 
 JsonScalar = int | float | str | bool | None
 Interval = tuple[float, float] | None
 _COPIES = 999
-_CELL_BUDGET = 400_000
+_CELL_BUDGET = 100_000
 """Copies times cells: larger relations get fewer copies, at least 199."""
+_POOL = 2**19
 
 _ARROW: dict[ColumnType, pa.DataType] = {
     "integer": pa.int64(),
@@ -210,13 +212,14 @@ def _copies_table(plan: PrivacyPlan, one: MergedRelease, visible: list[bool], co
         "__cell": np.tile(np.arange(cells, dtype=np.int64), copies),
         **_key_columns(one, copies, plan.cell_sql),
     }
-    hidden = np.tile(~np.array(visible, dtype=bool), copies)
+    hidden = None if all(visible) else np.tile(~np.array(visible, dtype=bool), copies)
     for index, values in enumerate(one.statistics):
-        # the first copy carries no noise: it is what the others are measured against
+        if f"{one.release.name}.s{index}" not in plan.cell_sql:
+            continue
         noise = _noise(generator, one.release, index, one.nodes, copies)
-        noise[:cells] = 0
-        perturbed = np.tile(np.array(values, dtype=np.int64), copies) + noise
-        columns[f"s{index}"] = pa.array(perturbed, mask=hidden)
+        noise[:cells] = 0  # the first copy carries none: it is what the others are measured against
+        noise += np.tile(np.array(values, dtype=np.int64), copies)
+        columns[f"s{index}"] = pa.array(noise, mask=hidden)
     return pa.table(columns)
 
 
@@ -225,21 +228,34 @@ def _seed(plan: PrivacyPlan, one: MergedRelease) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
+@lru_cache(maxsize=64)
+def _pool(mechanism: Mechanism, nodes: int) -> np.ndarray[Any, Any]:
+    """Draws of the sum of ``nodes`` nodes' noise at scale 1, made once: a stretch of it at a random place serves."""
+    generator = np.random.Generator(np.random.PCG64(nodes))
+    if mechanism == "gaussian":
+        return generator.normal(0.0, math.sqrt(nodes), _POOL)
+    total = np.zeros(_POOL)
+    for _ in range(nodes):
+        total += generator.laplace(0.0, 1.0, _POOL)
+    return total
+
+
 def _noise(
     generator: np.random.Generator, release: Release, index: int, nodes: Sequence[int], copies: int
 ) -> np.ndarray[Any, Any]:
     """Noise of ``nodes[i]`` nodes' mechanisms in cell i, for each copy, rounded to integers."""
     scale = float(release.statistics[index].scale)
-    shape = (copies, len(nodes))
-    most = max(nodes, default=0)
-    count = np.array(nodes)
-    if release.mechanism == "gaussian":
-        total = generator.normal(0.0, scale, shape) * np.sqrt(count)
-    else:
-        total = np.zeros(shape)
-        for node in range(most):
-            total += generator.laplace(0.0, scale, shape) * (count > node)
-    rounded: np.ndarray[Any, Any] = np.rint(total).clip(-(2.0**61), 2.0**61).astype(np.int64).reshape(-1)
+    total = np.zeros((copies, len(nodes)))
+    for count in sorted(set(nodes) - {0}):
+        places = np.flatnonzero(np.array(nodes) == count)
+        wanted = copies * len(places)
+        pool = _pool(release.mechanism, count)
+        start = int(generator.integers(0, _POOL))
+        drawn = (
+            pool.take(range(start, start + wanted), mode="wrap") if start + wanted > _POOL else pool[start:][:wanted]
+        )
+        total[:, places] = drawn.reshape(copies, len(places))
+    rounded: np.ndarray[Any, Any] = np.rint(total * scale).clip(-(2.0**61), 2.0**61).astype(np.int64).reshape(-1)
     return rounded
 
 
@@ -256,9 +272,9 @@ def _deviations(
     """How far below and above a cell its copies lie at the given level; NaN where a copy has no value."""
     values = answer.cast(pa.float64()).combine_chunks().to_numpy(zero_copy_only=False)
     table = values.reshape(copies, cells)
-    with np.errstate(invalid="ignore"):  # infinity less infinity: no interval
-        spread = np.sort(table[1:] - table[:1], axis=0)  # NaN sorts last
     least = math.floor((1 - level) / 2 * (copies - 1))
+    with np.errstate(invalid="ignore"):  # infinity less infinity: no interval
+        spread = np.partition(table[1:] - table[:1], (least, copies - 2 - least, copies - 2), axis=0)  # NaN is last
     low, high = spread[least], spread[copies - 2 - least]
     return np.where(np.isnan(spread[-1]), np.nan, low), high
 

@@ -109,7 +109,8 @@ class _Writer:
                 source += f"\nLEFT JOIN {self._scans.text(join.scan)} ON {self._all(join.on)}"
             else:
                 source += f"\nCROSS JOIN {self._scans.text(join.scan)}"
-        return f"SELECT {', '.join(columns)}\n{source}{self._where(layout.where)}"
+        fence = self._dialect.fence if any(one.kind == "sum" for one in self._release.statistics) else ""
+        return f"SELECT {', '.join(columns)}\n{source}{self._where(layout.where)}{fence}"
 
     def _where(self, terms: tuple[Expression, ...]) -> str:
         return f"\nWHERE {self._all(terms)}" if terms else ""

@@ -7,6 +7,7 @@ Nothing about the data is assumed: ``worlds`` makes it as dirty as it can be. Fo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -41,8 +42,8 @@ PHASES = (
     Phase.reuse,
     Phase.generate,
 )  # worlds are small: shrinking them takes minutes and tells no more
-DUCKDB = settings(deadline=None, max_examples=6, suppress_health_check=CHECKS, phases=PHASES)
-POSTGRES = settings(DUCKDB, max_examples=25)
+DUCKDB = settings(deadline=None, max_examples=5, suppress_health_check=CHECKS, phases=PHASES)
+POSTGRES = settings(DUCKDB, max_examples=20)
 Cells = dict[Row, tuple[int, ...]]
 Run = Callable[[str], list[Row]]
 
@@ -129,12 +130,38 @@ def comparable(plan: PrivacyPlan) -> bool:
     return all(key.type != "decimal" for key in plan.releases[0].keys)
 
 
+def narrowed(plan: PrivacyPlan) -> PrivacyPlan:
+    """The plan with sums that may move by a few granules only, less than the values need."""
+    (release,) = plan.releases
+    few = 5 * release.bounds.max_rows_per_group
+    statistics = tuple(replace(one, linf=few) if one.kind == "sum" else one for one in release.statistics)
+    return replace(plan, releases=(replace(release, statistics=statistics),))
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_sums_are_clipped_to_the_sensitivity_whatever_was_inferred_of_their_values(
+    duck: duckdb.DuckDBPyConnection, pg: psycopg.Connection[Any], width: int
+) -> None:
+    world = crowd()
+    unit = world.units(width)[1]
+    fill_duckdb(duck, world, unit)
+    fill_postgres(pg, world, unit)
+    summed = 0
+    for name, plan in planned(2, 1, width).items():
+        tight = narrowed(plan)
+        if tight != plan and name != "self join":
+            assert_within_sensitivity(name, tight, "postgres", lambda text: run_postgres(pg, text))
+            assert_within_sensitivity(name, tight, "duckdb", lambda text: run_duckdb(duck, text))
+            summed += 1
+    assert summed >= 4
+
+
 CROWDED = [
     name for name in planned(3, 1) if name != "self join"
 ]  # a thousand rows joined with a thousand take too long
 
 
-@pytest.mark.parametrize("unit", [(1,), (2,), (3,), (2**60 + 1,), (1, 1), (2, 0)])
+@pytest.mark.parametrize("unit", [(1,), (2,), (2**60 + 1,), (2, 0)])
 def test_each_person_of_a_crowd_stays_within_the_sensitivity_and_both_engines_agree(
     duck: duckdb.DuckDBPyConnection, pg: psycopg.Connection[Any], unit: Unit
 ) -> None:

@@ -29,7 +29,7 @@ from insitu_privacy.plan import Accounting, Loss, Mechanism, QueryParameters, St
 _RESOLUTION = 10**12
 """Losses and scales are whole multiples of its inverse, so that exact sums stay short."""
 _LEAST_TAIL = 1.2e-16
-"""OpenDP's maps step by 2^-53 per group and never claim less; nor do they take a threshold of 1, so tau is at least 2."""
+"""OpenDP's maps step by 2^-53 per group and claim no less; nor do they take a threshold of 1: tau is at least 2."""
 _Tail = Callable[[float, int], float]
 _SLACK = 1 + 1e-9
 """Covers the rounding of float functions, whose results are then rounded to the safe side."""
