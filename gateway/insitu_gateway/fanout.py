@@ -195,7 +195,7 @@ class Fanout:
             stored=set(answered),
         )
         log.info("resumed", request_id=running.id, unanswered=len(running.execution.unanswered))
-        return self._launch(running)
+        return self._launch(running, patient=True)
 
     def _reread(self, outcome: Any, admitted: Admitted) -> Answer:
         if outcome.outcome_jws is None:
@@ -211,18 +211,21 @@ class Fanout:
         await self._stored(Finish(request_id=name, outcomes=outcomes, result_json=None, finished_at=self._clock()))
         return await self._journal.find(name) or stored
 
-    def _launch(self, running: Running) -> Running:
-        """Send out the tasks of a request that is durable."""
+    def _launch(self, running: Running, *, patient: bool = False) -> Running:
+        """Send out the tasks of a request that is durable.
+
+        ``patient`` after a restart: that nodes are away is then the gateway's doing, so they have until the deadline.
+        """
         self._open[running.id] = running
         loop = asyncio.get_running_loop()
         left = (running.admitted.request.deadline - self._clock()).total_seconds()
         running.deadline = loop.call_later(max(0.0, left), self._expire, running)
         for node in running.execution.unanswered:
             connection = self._registry.connection(node)
-            if connection is None:
-                self._wait_for(running, node)
-            else:
+            if connection is not None:
                 self._send(running, node, connection)
+            elif not patient:
+                self._wait_for(running, node)
         if isinstance(running.admitted.request, QueryRequest):
             running.plan = self._spawn(self._plan(running.admitted, running.admitted.request))
         if running.execution.finished:  # it was killed between the last outcome and the end

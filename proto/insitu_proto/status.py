@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
-from insitu_privacy.errors import CATALOGUE, Category, InsituError, RemoteError, Span, Unavailable
+from insitu_privacy.catalogue import CATALOGUE, Category
+from insitu_privacy.errors import InsituError, RemoteError, Span, Unavailable
 
 from insitu_proto.v1 import insitu_pb2 as pb
 

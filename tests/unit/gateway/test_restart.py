@@ -42,6 +42,27 @@ def test_an_open_request_goes_on_after_a_restart(world: World) -> None:
     run(work)
 
 
+def test_nodes_have_until_the_deadline_to_find_the_restarted_gateway(tmp_path: Path) -> None:
+    world = World(tmp_path, grace_s=0.1, lost_grace_s=0.1)
+
+    async def work() -> None:
+        request = world.query()
+        async with world.gateway() as gateway, world.researcher(gateway) as ada:
+            async with world.nodes(gateway, silent) as nodes:
+                asking = asyncio.ensure_future(ada.finished(world.ask(request)))
+                await nodes[2].until(lambda: len(nodes[2].tasks) == 1)
+                await gateway.__aexit__()
+                with pytest.raises(InsituError):
+                    await asking
+        async with world.gateway() as gateway, world.researcher(gateway) as ada:
+            following = asyncio.ensure_future(ada.finished(m.Follow(request_id=request.request_id)))
+            await asyncio.sleep(0.6)
+            async with world.nodes(gateway):
+                assert statuses(await following) == RELEASED
+
+    run(work)
+
+
 def test_a_request_whose_deadline_passed_meanwhile_ends_at_once(world: World) -> None:
     async def work() -> None:
         request = world.query(timeout=2, min_nodes=1)
