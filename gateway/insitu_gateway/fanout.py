@@ -1,29 +1,27 @@
 """Turns the world into steps of executions, and acts on them: tasks out, outcomes in, timers, the store.
 
-A request is durable before any node or its researcher hears of it. An outcome is durable before its node is told that
-it was taken; it is stored with the end of its request, or after ``LINGER_S`` where the request goes on: until then the
-node keeps it. So the gateway may be killed at any instant: what it had not stored, researchers and nodes send again.
+An outcome is durable before its node is told that it was taken; it is stored with the end of its request, or after
+``LINGER_S`` where the request goes on: until then the node keeps it. So the gateway may be killed at any instant: what
+it had not stored, nodes send again.
 
-Runs in one event loop; blocks it for nothing but small signatures. One node's or researcher's failure stays its own.
-Not here: what travels (``service``), what a stage leads to (``execution``), what is merged (``results``).
+Runs in one event loop; blocks it for nothing but small signatures. One node's failure stays its own.
+Not here: how requests come in (``intake``), what travels (``service``), what a step leads to (``execution``), what is
+merged (``results``).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any, cast
+from typing import cast
 
 import structlog
 from insitu_access.manifest import Manifest
 from insitu_access.request import QueryRequest
-from insitu_privacy.errors import AccessRefused, InsituError, Unavailable
+from insitu_privacy.errors import InsituError, Unavailable
 from insitu_privacy.plan import PrivacyPlan
 from insitu_proto.messages import (
-    Accepted,
-    Ask,
-    Event,
     Finished,
     Hello,
     ManifestUpdate,
@@ -33,16 +31,17 @@ from insitu_proto.messages import (
     Taken,
 )
 
-from insitu_gateway.admission import Admitted, Grants, admit, check_time
+from insitu_gateway.admission import Admitted
 from insitu_gateway.compute import Compute
 from insitu_gateway.config import Limits
 from insitu_gateway.documents import Datasets
-from insitu_gateway.execution import IN_HAND, Execution, ImpossibleStep, Step, advance, begin, expire, resume
+from insitu_gateway.execution import IN_HAND, Execution, ImpossibleStep, Step, advance, expire
 from insitu_gateway.journal import Journal
 from insitu_gateway.registry import Connection, Registry
-from insitu_gateway.results import Answer, absent, read_answer
+from insitu_gateway.results import Answer, read_answer
 from insitu_gateway.running import Running
-from insitu_gateway.store import AddOutcome, AddRequest, Finish, Stored
+from insitu_gateway.store import AddOutcome, Finish
+from insitu_gateway.tasks import Tasks
 
 LINGER_S = 0.05
 _AFTER_S = 0.002
@@ -66,6 +65,7 @@ class Fanout:
         datasets: Datasets,
         limits: Limits,
         clock: Callable[[], datetime],
+        tasks: Tasks,
     ) -> None:
         self._journal = journal
         self._registry = registry
@@ -74,149 +74,19 @@ class Fanout:
         self._datasets = datasets
         self._limits = limits
         self._clock = clock
-        self._grants = Grants()
-        self._open: dict[str, Running] = {}
-        self._starting: dict[str, asyncio.Task[Running | Stored]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._stopping = False
-
-    # ------------------------------------------------------------------------------------------------ researchers
-
-    async def ask(self, ask: Ask, owner: str) -> AsyncGenerator[Event]:
-        """The events of a request: a new one, or the one it is already. Raises InsituError."""
-        admitted = admit(ask, self._manifest(), self._grants, self._clock())
-        found = await self._find_or_start(ask, admitted, owner)
-        request_sha256 = found.admitted.sha256 if isinstance(found, Running) else found.request.request_sha256
-        if request_sha256 != admitted.sha256 or _owner(found) != owner:
-            raise AccessRefused("INSITU-ACCESS-REPLAY")
-        return _events(found)
-
-    async def follow(self, request_id: str, owner: str) -> AsyncGenerator[Event]:
-        """The events of a request that ``owner`` asked. Raises InsituError."""
-        found = await self._find(request_id)
-        if found is None or _owner(found) != owner:
-            raise Unavailable("INSITU-REQUEST-UNKNOWN")
-        return _events(found)
-
-    async def _find_or_start(self, ask: Ask, admitted: Admitted, owner: str) -> Running | Stored:
-        request = admitted.request
-        if request.request_id in self._open or request.request_id in self._starting:
-            found = await self._find(request.request_id)
-            if found is not None:
-                return found
-        try:
-            check_time(admitted, self._clock())
-        except InsituError:
-            # a researcher that was cut off may ask again after the deadline, for what came of it
-            found = await self._find(request.request_id)
-            if found is None:
-                raise
-            return found
-        self._check_room(owner)
-        running = Running(admitted=admitted, ask=ask, owner=owner, execution=begin(request.nodes))
-        return await self._once(request.request_id, self._start(running))
-
-    async def _find(self, request_id: str) -> Running | Stored | None:
-        if request_id in self._starting:
-            return await asyncio.shield(self._starting[request_id])
-        if request_id in self._open:
-            return self._open[request_id]
-        stored = await self._journal.find(request_id)
-        if stored is None or stored.finished_at is not None:
-            return stored
-        # finished between the two looks, or left behind when the store failed
-        if request_id in self._open or request_id in self._starting:
-            return await self._find(request_id)
-        return await self._once(request_id, self._resume(stored))
-
-    async def _once(self, request_id: str, start: Coroutine[Any, Any, Running | Stored]) -> Running | Stored:
-        """Start a request on a task of its own: whoever asked may be cut off while it is being stored."""
-        task = self._spawn(start)
-        self._starting[request_id] = task
-        task.add_done_callback(lambda _: self._starting.pop(request_id, None))
-        return await asyncio.shield(task)
-
-    def _check_room(self, owner: str) -> None:
-        if self._stopping:
-            raise Unavailable("INSITU-GATEWAY-FAILED", reason="it is stopping")
-        pending = len(self._open) + len(self._starting)
-        own = sum(running.owner == owner for running in self._open.values())
-        if pending >= self._limits.open_requests or own >= self._limits.open_requests_per_researcher:
-            raise Unavailable("INSITU-GATEWAY-FAILED", reason="too many requests are open")
-
-    async def _start(self, running: Running) -> Running | Stored:
-        request = running.admitted.request
-        add = AddRequest(
-            request_id=running.id,
-            request_sha256=running.admitted.sha256,
-            owner=running.owner,
-            request_jws=running.ask.request_jws,
-            grant_jwt=running.ask.grant_jwt,
-            nodes=request.nodes,
-            deadline=request.deadline,
-            accepted_at=self._clock(),
-        )
-        known = await self._stored(add)
-        if running.id not in known:
-            return self._launch(running)
-        stored = await self._journal.find(running.id)
-        if stored is None:
-            raise Unavailable("INSITU-GATEWAY-FAILED", reason="its store failed")
-        return stored if stored.finished_at is not None else await self._resume(stored)
-
-    async def _stored(self, *writes: AddRequest | AddOutcome | Finish) -> frozenset[str]:
-        try:
-            return await self._journal.write(*writes)
-        except Exception as error:
-            log.exception("store failed")
-            raise Unavailable("INSITU-GATEWAY-FAILED", reason="its store failed") from error
+        self._tasks = tasks
+        self.open: dict[str, Running] = {}
+        """By request id: durable, launched, and not yet finished."""
+        self.stopping = False
 
     # -------------------------------------------------------------------------------------------------- executions
 
-    async def recover(self) -> None:
-        """Take up the requests that were open when the gateway stopped or was killed."""
-        for stored in await self._journal.open_requests():
-            await self._resume(stored)
-
-    async def _resume(self, stored: Stored) -> Running | Stored:
-        ask = Ask(request_jws=stored.request.request_jws, grant_jwt=stored.request.grant_jwt)
-        try:
-            admitted = admit(ask, self._manifest(), self._grants, self._clock())
-        except InsituError as error:
-            log.warning("not resumed", request_id=stored.request.request_id, code=error.code)
-            return await self._give_up(stored)
-        answered = {outcome.node_id: outcome.status for outcome in stored.outcomes}
-        running = Running(
-            admitted=admitted,
-            ask=ask,
-            owner=stored.request.owner,
-            execution=resume(stored.request.nodes, answered),
-            answers={outcome.node_id: self._reread(outcome, admitted) for outcome in stored.outcomes},
-            stored=set(answered),
-        )
-        log.info("resumed", request_id=running.id, unanswered=len(running.execution.unanswered))
-        return self._launch(running, patient=True)
-
-    def _reread(self, outcome: Any, admitted: Admitted) -> Answer:
-        if outcome.outcome_jws is None:
-            return Answer(outcome=outcome, signed=None)
-        again = read_answer(outcome.outcome_jws, outcome.node_id, admitted, self._manifest())
-        return Answer(outcome=outcome, signed=again.signed)
-
-    async def _give_up(self, stored: Stored) -> Stored:
-        """End a request that may not go on, for its grant ran out or was revoked meanwhile."""
-        found = {outcome.node_id: outcome for outcome in stored.outcomes}
-        outcomes = tuple(found.get(node) or absent(node) for node in stored.request.nodes)
-        name = stored.request.request_id
-        await self._stored(Finish(request_id=name, outcomes=outcomes, result_json=None, finished_at=self._clock()))
-        return await self._journal.find(name) or stored
-
-    def _launch(self, running: Running, *, patient: bool = False) -> Running:
+    def launch(self, running: Running, *, patient: bool = False) -> Running:
         """Send out the tasks of a request that is durable.
 
         ``patient`` after a restart: that nodes are away is then the gateway's doing, so they have until the deadline.
         """
-        self._open[running.id] = running
+        self.open[running.id] = running
         loop = asyncio.get_running_loop()
         left = (running.admitted.request.deadline - self._clock()).total_seconds()
         running.deadline = loop.call_later(max(0.0, left), self._expire, running)
@@ -227,9 +97,9 @@ class Fanout:
             elif not patient:
                 self._wait_for(running, node)
         if isinstance(running.admitted.request, QueryRequest):
-            running.plan = self._spawn(self._plan(running.admitted, running.admitted.request))
+            running.plan = self._tasks.spawn(self._plan(running.admitted, running.admitted.request))
         if running.execution.finished:  # it was killed between the last outcome and the end
-            self._spawn(self._finish(running))
+            self._tasks.spawn(self._finish(running))
         return running
 
     def _send(self, running: Running, node: str, connection: Connection) -> None:
@@ -262,7 +132,7 @@ class Fanout:
     def _move(self, running: Running, execution: Execution) -> None:
         running.execution = execution
         if execution.finished:
-            self._spawn(self._finish(running))
+            self._tasks.spawn(self._finish(running))
         else:
             running.changed()
 
@@ -274,13 +144,13 @@ class Fanout:
         result = await self._result(running, answers)
         finish = Finish(request_id=running.id, outcomes=outcomes, result_json=result, finished_at=self._clock())
         try:
-            await self._stored(finish)
+            await self._journal.write(finish)
         except Unavailable as error:
             # it stays open in the store, and is taken up when it is asked again or the gateway restarts
-            self._open.pop(running.id, None)
+            self.open.pop(running.id, None)
             running.conclude(error)
             return
-        self._open.pop(running.id, None)
+        self.open.pop(running.id, None)
         running.conclude(Finished(outcomes=outcomes, result_json=result))
         fresh = [node for node in running.answers if node not in running.stored]
         asyncio.get_running_loop().call_later(_AFTER_S, self._take, running, fresh)
@@ -363,7 +233,7 @@ class Fanout:
     def _at_work_for(self, node: str) -> list[Running]:
         return [
             running
-            for running in self._open.values()
+            for running in self.open.values()
             if not running.execution.finished and node in running.execution.unanswered
         ]
 
@@ -376,7 +246,7 @@ class Fanout:
             await self._outcome(node, connection, message)
 
     def _progress(self, node: str, message: Progress) -> None:
-        running = self._open.get(message.request_id)
+        running = self.open.get(message.request_id)
         if running is None or message.stage not in ("admitted", "reserved", "executed"):
             return
         try:
@@ -385,10 +255,9 @@ class Fanout:
             log.debug("progress ignored", node=node, request_id=running.id, reason=str(error))
 
     async def _outcome(self, node: str, connection: Connection, message: Outcome) -> None:
-        running = self._open.get(message.request_id)
+        running = self.open.get(message.request_id)
         if running is None:
-            if message.request_id not in self._starting:
-                connection.send(Taken(request_id=message.request_id))  # it came too late to matter
+            connection.send(Taken(request_id=message.request_id))  # it came too late to matter
             return
         answer = await self._read(message.outcome_jws, node, running) if self._awaits(running, node) else None
         if answer is None or not self._awaits(running, node):  # the deadline may have passed meanwhile
@@ -415,49 +284,23 @@ class Fanout:
     def _keep(self, running: Running) -> None:
         running.linger = None
         if not running.execution.finished:  # else they are stored with the end
-            self._spawn(self._keep_answers(running))
+            self._tasks.spawn(self._keep_answers(running))
 
     async def _keep_answers(self, running: Running) -> None:
         fresh = [node for node in running.answers if node not in running.stored]
         writes = [AddOutcome(request_id=running.id, outcome=running.answers[node].outcome) for node in fresh]
-        await self._stored(*writes)
+        await self._journal.write(*writes)
         self._take(running, [node for node in fresh if node not in running.stored])
 
     # ------------------------------------------------------------------------------------------------------- the end
 
     async def close(self) -> None:
         """Stop acting, end all streams, and wait for what is being stored."""
-        self._stopping = True
-        for running in self._open.values():
+        self.stopping = True
+        for running in self.open.values():
             running.stop_timers()
         for _, connection in self._registry.connected():
             connection.close()
-        pending = [task for task in self._tasks if not task.done()]
-        if pending:
-            await asyncio.wait(pending, timeout=self._limits.result_timeout_s + 1)
-        for running in list(self._open.values()):
+        await self._tasks.settle(self._limits.result_timeout_s + 1)
+        for running in list(self.open.values()):
             running.conclude(Unavailable("INSITU-GATEWAY-FAILED", reason="it is stopping"))
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, InsituError):
-            log.error("task failed", exc_info=error)
-
-
-def _owner(found: Running | Stored) -> str:
-    return found.owner if isinstance(found, Running) else found.request.owner
-
-
-def _events(found: Running | Stored) -> AsyncGenerator[Event]:
-    return found.events() if isinstance(found, Running) else _told(found)
-
-
-async def _told(stored: Stored) -> AsyncGenerator[Event]:
-    yield Accepted(request_id=stored.request.request_id)
-    yield Finished(outcomes=stored.outcomes, result_json=stored.result_json)

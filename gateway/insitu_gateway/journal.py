@@ -2,7 +2,7 @@
 
 While one batch is being written the next one collects, so that a hundred requests at once cost few fsyncs and one
 request alone waits for none but its own. ``write`` returns when its writes are durable. If the store fails, every
-waiting write fails with it and nothing of the batch is there.
+write of its batch fails with it and nothing of the batch is there.
 """
 
 from __future__ import annotations
@@ -10,11 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
+
+import structlog
+from insitu_privacy.errors import Unavailable
 
 from insitu_gateway.store import Store, Stored, Write
 
 T = TypeVar("T")
+log = structlog.get_logger("insitu.gateway")
 
 
 class Journal:
@@ -27,7 +32,7 @@ class Journal:
         self._writing: asyncio.Task[None] | None = None
 
     async def write(self, *writes: Write) -> frozenset[str]:
-        """Store all of ``writes`` or none; returns the ids among them that were there before."""
+        """Store all of ``writes`` or none; returns the ids among them that were there before. Raises Unavailable."""
         done: asyncio.Future[frozenset[str]] = asyncio.get_running_loop().create_future()
         self._waiting.append((writes, done))
         if self._writing is None or self._writing.done():
@@ -37,12 +42,14 @@ class Journal:
     async def _drain(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
+            writes = [write for each, _ in batch for write in each]
             try:
-                known = await self._call(lambda: self._store.write([write for writes, _ in batch for write in writes]))  # noqa: B023
-            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must learn of it
+                known = await self._call(partial(self._store.write, writes))
+            except Exception:  # whatever it is, those who wait must learn of it
+                log.exception("store failed")
                 for _, done in batch:
                     if not done.done():
-                        done.set_exception(error)
+                        done.set_exception(Unavailable("INSITU-GATEWAY-FAILED", reason="its store failed"))
                 continue
             for _, done in batch:
                 if not done.done():

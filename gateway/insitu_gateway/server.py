@@ -29,10 +29,12 @@ from insitu_gateway.compute import Compute
 from insitu_gateway.config import Config
 from insitu_gateway.documents import Datasets, ManifestFile, SignedManifest
 from insitu_gateway.fanout import Fanout
+from insitu_gateway.intake import Intake
 from insitu_gateway.journal import Journal
 from insitu_gateway.registry import Registry
 from insitu_gateway.service import FederationService, OperationsService, ResearchService
 from insitu_gateway.store_sqlite import SqliteStore
+from insitu_gateway.tasks import Tasks
 
 log = structlog.get_logger("insitu.gateway")
 
@@ -90,8 +92,8 @@ class Gateway:
         datasets = Datasets(config.datasets)
         make_directory(config.state)
         self._stack.callback(_lock(config.state))
-        fanout = await self._start_fanout(datasets)
-        await self._listen(identity, fanout, datasets)
+        fanout, intake = await self._start_fanout(datasets)
+        await self._listen(identity, fanout, intake, datasets)
         await self._listen_for_operator()
         # after the servers in the order of ending: first the streams are told, then the servers stop
         self._stack.push_async_callback(fanout.close)
@@ -99,13 +101,14 @@ class Gateway:
         self._stack.callback(watch.cancel)
         log.info("listening", address=self.address, manifest_version=self._manifest.current.manifest.version)
 
-    async def _start_fanout(self, datasets: Datasets) -> Fanout:
+    async def _start_fanout(self, datasets: Datasets) -> tuple[Fanout, Intake]:
         limits = self._config.limits
         compute = Compute(limits.workers, limits.result_memory_mb, limits.result_timeout_s)
         self._stack.callback(compute.close)
         self._journal = Journal(SqliteStore(self._config.state / "gateway.sqlite"))
         self._stack.push_async_callback(self._journal.close)
         self._registry = Registry()
+        tasks = Tasks()
         fanout = Fanout(
             journal=self._journal,
             registry=self._registry,
@@ -114,17 +117,26 @@ class Gateway:
             datasets=datasets,
             limits=limits,
             clock=self._clock,
+            tasks=tasks,
         )
-        await fanout.recover()
+        intake = Intake(
+            fanout=fanout,
+            journal=self._journal,
+            manifest=lambda: self._manifest.current.manifest,
+            limits=limits,
+            clock=self._clock,
+            tasks=tasks,
+        )
+        await intake.recover()
         warming = asyncio.ensure_future(compute.warm())
         self._stack.callback(warming.cancel)
-        return fanout
+        return fanout, intake
 
-    async def _listen(self, identity: Identity, fanout: Fanout, datasets: Datasets) -> None:
+    async def _listen(self, identity: Identity, fanout: Fanout, intake: Intake, datasets: Datasets) -> None:
         server = grpc.aio.server(options=_OPTIONS)
         limits = self._config.limits
         stubs.add_FederationServicer_to_server(FederationService(fanout, self._current, limits), server)
-        stubs.add_ResearchServicer_to_server(ResearchService(fanout, self._current, datasets, limits), server)
+        stubs.add_ResearchServicer_to_server(ResearchService(intake, self._current, datasets, limits), server)
         credentials = grpc.ssl_server_credentials(
             [(identity.tls_key_pem, identity.tls_cert_pem)],
             root_certificates=identity.ca_pem,

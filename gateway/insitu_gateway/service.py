@@ -1,4 +1,4 @@
-"""The gRPC servicers: who calls, from wire to domain, and on to ``fanout``. They decide nothing else.
+"""The gRPC servicers: who calls, from wire to domain, on to ``intake`` and ``fanout``. They decide nothing else.
 
 A peer's certificate says what it may call: nodes attach, each only as itself and while the manifest lists it;
 researchers do everything else; the operator's service is on a socket of its own (``server``).
@@ -24,6 +24,7 @@ from insitu_proto.v1 import insitu_pb2_grpc as stubs
 from insitu_gateway.config import Limits
 from insitu_gateway.documents import Datasets, SignedManifest
 from insitu_gateway.fanout import Fanout
+from insitu_gateway.intake import Intake
 from insitu_gateway.peers import require_role
 from insitu_gateway.stream import NodeStream
 
@@ -69,9 +70,9 @@ class ResearchService(stubs.ResearchServicer):
     """For researchers."""
 
     def __init__(
-        self, fanout: Fanout, manifest: Callable[[], SignedManifest], datasets: Datasets, limits: Limits
+        self, intake: Intake, manifest: Callable[[], SignedManifest], datasets: Datasets, limits: Limits
     ) -> None:
-        self._fanout = fanout
+        self._intake = intake
         self._manifest = manifest
         self._datasets = datasets
         self._limits = limits
@@ -98,14 +99,14 @@ class ResearchService(stubs.ResearchServicer):
 
     async def Ask(self, request: pb.AskRequest, context: Context) -> AsyncIterator[pb.Event]:
         """A request's events from its start."""
-        async for event in self._told(context, lambda owner: self._fanout.ask(wire.from_ask(request), owner)):
+        async for event in self._told(context, lambda owner: self._intake.ask(wire.from_ask(request), owner)):
             yield event
 
     async def Follow(self, request: pb.FollowRequest, context: Context) -> AsyncIterator[pb.Event]:
         """The rest of a request's events."""
 
         async def follow(owner: str) -> AsyncGenerator[Event]:
-            return await self._fanout.follow(wire.from_follow(request).request_id, owner)
+            return await self._intake.follow(wire.from_follow(request).request_id, owner)
 
         async for event in self._told(context, follow):
             yield event

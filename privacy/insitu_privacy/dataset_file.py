@@ -7,8 +7,6 @@ is refused; unknown keys are refused. Bytes come in, frozen values go out: readi
 
 from __future__ import annotations
 
-import csv
-import io
 import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
@@ -29,6 +27,7 @@ from insitu_privacy.dataset import (
     UnitPath,
 )
 from insitu_privacy.errors import ConfigInvalid
+from insitu_privacy.public_files import Cells, read_public, written_type
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
 _Count = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
@@ -68,7 +67,7 @@ class _TableFile(_Strict):
     key: list[_Name] = []
     source: StrictStr | None = None
     description: StrictStr | None = None
-    columns: dict[_Name, _ColumnFile]
+    columns: dict[_Name, _ColumnFile] = {}
 
 
 class _HeadFile(_Strict):
@@ -95,7 +94,7 @@ def parse_dataset(bundle: DatasetBundle) -> Dataset:
 
     Raises ConfigInvalid (INSITU-CONFIG-INVALID) where the file is malformed or contradicts itself.
     """
-    file = _read(bundle.toml)
+    file = _completed(_read(bundle.toml), bundle.files)
     tables = {name: _table(file, name, bundle.files) for name in file.tables}
     return Dataset(
         name=file.dataset.name,
@@ -122,15 +121,42 @@ def _read(toml: bytes) -> _DatasetFile:
         _refuse(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
 
 
+def _completed(file: _DatasetFile, files: Mapping[str, bytes]) -> _DatasetFile:
+    """The file with the columns it leaves unsaid: a public source's, and entity keys, which are only ever compared."""
+    types = {name: column.type for table in file.tables.values() for name, column in table.columns.items()}
+    tables = {}
+    for name, table in file.tables.items():
+        columns = dict(table.columns)
+        if table.public and table.source is not None and not columns:
+            read = _public_columns(table.source, files)
+            columns = {key: _ColumnFile(type=written_type(cells), nullable="" in cells) for key, cells in read.items()}
+        elif not table.public:
+            columns |= {
+                key: _ColumnFile(type=types.get(key, "integer")) for key in _entities_of(table) if key not in columns
+            }
+        if not columns:
+            _refuse(f"tables.{name}: it has no columns")
+        tables[name] = table.model_copy(update={"columns": columns})
+    return file.model_copy(update={"tables": tables})
+
+
+def _entities_of(table: _TableFile) -> list[str]:
+    on = table.unit_path.on if table.unit_path else []
+    return [*on, *(column for key in table.entity_keys for column in key)]
+
+
+def _keys_of(table: _TableFile) -> list[str]:
+    unit = [table.unit] if isinstance(table.unit, str) else list(table.unit or ())
+    return [*unit, *table.key, *_entities_of(table)]
+
+
 def _table(file: _DatasetFile, name: str, files: Mapping[str, bytes]) -> Table:
     text = file.tables[name]
     unit = (text.unit,) if isinstance(text.unit, str) else tuple(text.unit or ())
     _check_protection(file, name, text, unit)
     if any(column.startswith("_unit_") for column in text.columns):
         _refuse(f"tables.{name}: names that start with _unit_ are reserved")
-    named = [*unit, *text.key, *(column for key in text.entity_keys for column in key)]
-    named += text.unit_path.on if text.unit_path else []
-    for column in named:
+    for column in _keys_of(text):
         if column not in text.columns:
             _refuse(f"tables.{name}: {column} is not one of its columns")
     constant = text.one_row_per_unit
@@ -241,18 +267,23 @@ def _code_list(file: _DatasetFile, where: str, target: str, files: Mapping[str, 
     text = file.tables.get(table)
     if text is None or not text.public or text.source is None or column not in text.columns:
         _refuse(f"{where}: values_from must name a column of a public table that has a source")
-    if not text.source.endswith(".csv"):
-        _refuse(f"{where}: values_from reads CSV sources only")
-    try:
-        rows = csv.DictReader(io.StringIO(files[text.source].decode()))
-        cells = [row[column] for row in rows]
-    except (KeyError, UnicodeDecodeError, csv.Error):
-        _refuse(f"{where}: cannot read column {column} of {text.source}")
+    cells = _public_columns(text.source, files).get(column)
+    if cells is None:
+        _refuse(f"{where}: {text.source} has no column {column}")
     integer = text.columns[column].type == "integer"
     try:
-        return [int(cell) if integer else cell for cell in cells]
-    except (TypeError, ValueError):
+        return [int(str(cell)) if integer else cell for cell in cells if cell is not None and cell != ""]
+    except ValueError:
         _refuse(f"{where}: {text.source} holds a {column} that is not an integer")
+
+
+def _public_columns(source: str, files: Mapping[str, bytes]) -> Mapping[str, Cells]:
+    if source not in files:
+        _refuse(f"{source} is missing")
+    try:
+        return read_public(source, files[source])
+    except ValueError as error:
+        _refuse(f"{source}: {error}")
 
 
 def _reference(file: _DatasetFile, where: str, target: str | None) -> tuple[str, str] | None:

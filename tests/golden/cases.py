@@ -86,6 +86,13 @@ CASES: Mapping[str, Case] = {
         "JOIN person p ON p.person_id = v.person_id AND p.rang = v.rang GROUP BY p.sex",
         pairs=True,
     ),
+    "unit_path_of_two_steps": Case(
+        sql="SELECT v.kind, COUNT(*) AS n, SUM(l.price) AS s FROM line l JOIN act a ON a.act_id = l.act_id "
+        "JOIN visit v ON v.visit_id = a.visit_id GROUP BY v.kind"
+    ),
+    "entity_key_under_another_name": Case(
+        sql="SELECT b.kind, COUNT(*) AS n FROM visit a JOIN visit b ON a.previous = b.visit_id GROUP BY b.kind"
+    ),
     "public_table": Case(
         sql="SELECT i.chapter, COUNT(*) AS n, SUM(i.severity) AS s FROM act a JOIN icd i ON i.code = a.code "
         "WHERE i.severity > 1 GROUP BY i.chapter"
@@ -224,11 +231,15 @@ def _ends(values: tuple[Any, ...]) -> str:
 
 def _mechanisms(name: str) -> str:
     made, found = planned(name), release(name)
-    lines = [f"{found.mechanism} loss epsilon {made.loss.epsilon} delta {made.loss.delta} rho {float(made.loss.rho):.9g}"]
+    lines = [
+        f"{found.mechanism} loss epsilon {made.loss.epsilon} delta {made.loss.delta} rho {float(made.loss.rho):.9g}"
+    ]
     for place, one in enumerate(found.statistics):
         lines.append(f"s{place} scale {float(one.scale):.12g} epsilon {one.epsilon} rho {float(one.rho):.9g}")
     if found.threshold is not None:
-        lines.append(f"threshold s{found.threshold.statistic} above {found.threshold.tau} delta {found.threshold.delta}")
+        lines.append(
+            f"threshold s{found.threshold.statistic} above {found.threshold.tau} delta {found.threshold.delta}"
+        )
     return "\n".join(lines)
 
 

@@ -14,7 +14,9 @@ from tests.testkit.databases import new_database
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--golden-write", action="store_true", help="write the golden files instead of comparing with them")
+    parser.addoption(
+        "--golden-write", action="store_true", help="write the golden files instead of comparing with them"
+    )
 
 
 @pytest.fixture

@@ -54,6 +54,11 @@ QUERIES = {
         FROM person p JOIN visit v ON v.person_id = p.person_id JOIN act a ON a.visit_id = v.visit_id
         GROUP BY p.sex""",
     "two unit paths": "SELECT COUNT(*), SUM(a.amount) FROM act a JOIN act b ON a.visit_id = b.visit_id",
+    "unit path of two steps": "SELECT item, COUNT(*), SUM(price) FROM line GROUP BY item",
+    "unit path of two steps joined": """SELECT a.code, v.kind, COUNT(*), SUM(l.price) FROM line l
+        JOIN act a ON a.act_id = l.act_id JOIN visit v ON v.visit_id = a.visit_id GROUP BY a.code, v.kind""",
+    "entity key under another name": """SELECT a.kind, COUNT(*), AVG(b.cost) FROM visit a
+        JOIN visit b ON a.previous = b.visit_id GROUP BY a.kind""",
     "public table": """SELECT i.chapter, COUNT(*), SUM(i.severity) FROM act a JOIN icd i ON i.code = a.code
         GROUP BY i.chapter""",
     "public table left": """SELECT i.severity, COUNT(*) FROM act a LEFT JOIN icd i ON i.code = a.code AND a.amount > 0
@@ -82,6 +87,7 @@ PAIRS = {
     "unit path": "SELECT code, COUNT(*), SUM(amount) FROM act GROUP BY code",
     "unit path joined": """SELECT v.kind, SUM(a.amount) FROM act a JOIN visit v ON a.visit_id = v.visit_id
         GROUP BY v.kind""",
+    "unit path of two steps": "SELECT item, COUNT(*), SUM(price) FROM line GROUP BY item",
 }
 
 

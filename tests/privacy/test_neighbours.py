@@ -218,3 +218,23 @@ def test_a_person_keeps_as_many_groups_as_the_bound_says_and_always_the_same(pg:
     assert answers[0] != answers[2]
     for answer in answers:
         assert sum(counts[0] for counts in answer.values()) == 200 * 2 * 3
+
+
+def test_a_duplicated_owner_row_does_not_multiply_lines(
+    duck: duckdb.DuckDBPyConnection, pg: psycopg.Connection[Any]
+) -> None:
+    base = clean_world(2, visits=3).visit[0]
+    world = World(
+        person=(),
+        visit=(*tuple((1, 1, 0, kind, *base[4:]) for kind in ("in", "in", "er", "er")), (1, 2, 0, "in", *base[4:])),
+        act=((1, 1, "A00", 7, 0.5, None), (2, 1, "A00", 8, 0.5, None)),
+    )
+    fill_duckdb(duck, world)
+    fill_postgres(pg, world)
+    (release,) = planned(9, 9)["unit path"].releases
+    for dialect, run in (
+        ("duckdb", lambda text: run_duckdb(duck, text)),
+        ("postgres", lambda text: run_postgres(pg, text)),
+    ):
+        found = cells(run(render(release, dialect=dialect, tables=whole(), cap_key="k")), 1)
+        assert found[("A00",)][:2] == (2 * 2, 2 * 15), "two owners reach two lines each, once"

@@ -46,14 +46,18 @@ _visit: st.SearchStrategy[Row] = st.tuples(
     _pick(DAYS),
     _pick((0, 1, 2, 3, 4, 7, None)),
     _pick(("A", "B", "O", "C", None)),
+    _pick((1, 2, 3, 99, None)),
 )
 _act: st.SearchStrategy[Row] = st.tuples(
-    _pick(range(100)),
+    _pick((1, 2, 3, 4, 5, 6, None)),
     _pick((1, 2, 3, 4, 5, 6, 7, 8, 99, None)),
     _pick(("A00", "B99", "I10", "ZZZ", None)),
     _pick((-50, 0, 1, 500, 501, 2**62, None)),
     _pick((-1.0, 1.0, 0.333, 7.0, NAN, -INF, None)),
     _pick(MOMENTS),
+)
+_line: st.SearchStrategy[Row] = st.tuples(
+    _pick((1, 2, 3, 4, 5, 6, 99, None)), _pick(("bed", "drug", None)), _pick((0.0, 99.9, 100.1, NAN, None))
 )
 
 
@@ -67,4 +71,5 @@ def worlds(draw: st.DrawFn) -> World:
         person=tuple(draw(st.lists(_person, max_size=8))),
         visit=tuple(visit),
         act=tuple(draw(st.lists(_act, max_size=14))),
+        line=tuple(draw(st.lists(_line, max_size=8))),
     )

@@ -9,7 +9,7 @@ says which of them go when one person is taken away.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from fractions import Fraction
@@ -59,6 +59,7 @@ diagnosis = { type = "text", nullable = true }
 noted     = { type = "date", nullable = true }
 stage     = { type = "integer", min = 0, max = 4, nullable = true }
 blood     = { type = "text", values = ["A", "B", "O"], nullable = true, constant_per_unit = true }
+previous  = { type = "integer", nullable = true, references = "visit.visit_id" }
 
 [tables.act]
 unit_path = { through = "visit", on = ["visit_id"] }
@@ -72,6 +73,15 @@ code     = { type = "text", values_from = "icd.code", nullable = true }
 amount   = { type = "integer", min = -50, max = 500, nullable = true }
 points   = { type = "decimal", min = -1, max = 1, nullable = true }
 at       = { type = "timestamp", min = 2015-01-01, max = 2025-01-01, nullable = true }
+
+[tables.line]
+unit_path = { through = "act", on = ["act_id"] }
+max_rows_per_group = 3
+max_groups = 2
+[tables.line.columns]
+act_id = { type = "integer" }
+item   = { type = "text", nullable = true }
+price  = { type = "decimal", min = 0, max = 100, nullable = true }
 
 [tables.icd]
 public = true
@@ -113,6 +123,7 @@ _TYPES: Mapping[str, Mapping[str, str]] = {
         "noted": "DATE",
         "stage": "INTEGER",
         "blood": "VARCHAR",
+        "previous": "BIGINT",
     },
     "act": {
         "act_id": "BIGINT",
@@ -122,6 +133,7 @@ _TYPES: Mapping[str, Mapping[str, str]] = {
         "points": "DOUBLE PRECISION",
         "at": "TIMESTAMP",
     },
+    "line": {"act_id": "BIGINT", "item": "VARCHAR", "price": "DOUBLE PRECISION"},
     "icd": {"code": "VARCHAR", "chapter": "VARCHAR", "severity": "INTEGER"},
 }
 
@@ -211,10 +223,7 @@ class World:
     person: tuple[Row, ...]
     visit: tuple[Row, ...]
     act: tuple[Row, ...]
-
-    def rows(self, table: str) -> Sequence[Row]:
-        """The rows of a table; those of the public one are everybody's."""
-        return ICD if table == "icd" else getattr(self, table)
+    line: tuple[Row, ...] = ()
 
     def units(self, width: int = 1) -> list[Unit]:
         """Everyone who has a row of their own, by ``width`` unit columns."""
@@ -226,6 +235,11 @@ class World:
         found = {row[1 : 1 + width] for row in self.visit if row[0] == visit_id and visit_id is not None}
         return {unit for unit in found if None not in unit}
 
+    def owners_of_act(self, act_id: Any, width: int) -> set[Unit]:
+        """Who an act belongs to, through its visits."""
+        visits = {row[1] for row in self.act if row[0] == act_id and act_id is not None}
+        return {unit for visit_id in visits for unit in self.owners(visit_id, width)}
+
     def marked(self, table: str, unit: Unit) -> list[Row]:
         """The rows of a table, and of each whether it is there because of this person alone."""
         width = len(unit)
@@ -236,6 +250,9 @@ class World:
         if table == "act":
             gone = {row[1] for row in self.act if self.owners(row[1], width) == {unit}}
             return [(*row, row[1] in gone) for row in self.act]
+        if table == "line":
+            gone = {row[0] for row in self.line if self.owners_of_act(row[0], width) == {unit}}
+            return [(*row, row[0] in gone) for row in self.line]
         return [(*row, False) for row in ICD]
 
 
@@ -320,16 +337,20 @@ def clean_world(persons: int = 40, *, seed: int = 7, visits: int = 3, acts: int 
         )
         for p in range(1, persons + 1)
     )
-    visit, act = list[Row](), list[Row]()
+    visit, act, line = list[Row](), list[Row](), list[Row]()
     for p in range(1, persons + 1):
         blood = draw.choice([None, "A", "B", "O"])
+        first = len(visit) + 1
         for _ in range(draw.randint(0, visits)):
-            visit.append(_visit(draw, len(visit) + 1, p, blood))
+            earlier = list(range(first, len(visit) + 1))
+            visit.append(_visit(draw, len(visit) + 1, p, blood, earlier))
             act += [_act(draw, len(act) + i + 1, len(visit)) for i in range(draw.randint(0, acts))]
-    return World(person=person, visit=tuple(visit), act=tuple(act))
+    for row in act:
+        line += [(row[0], draw.choice(["bed", "drug", None]), draw.choice([None, 12.5])) for _ in range(draw.randint(0, 2))]
+    return World(person=person, visit=tuple(visit), act=tuple(act), line=tuple(line))
 
 
-def _visit(draw: random.Random, visit_id: int, p: int, blood: str | None) -> Row:
+def _visit(draw: random.Random, visit_id: int, p: int, blood: str | None, earlier: list[int]) -> Row:
     start = date(2015, 1, 1) + timedelta(days=draw.randint(0, 3600))
     finish = min(start + timedelta(days=draw.randint(0, 40)), date(2024, 12, 31))
     return (
@@ -346,6 +367,7 @@ def _visit(draw: random.Random, visit_id: int, p: int, blood: str | None) -> Row
         draw.choice([None, start]),
         draw.choice([None, 0, 1, 2, 3, 4]),
         blood,
+        draw.choice([None, *earlier]),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 from insitu_gateway.journal import Journal
 from insitu_gateway.store import Write
+from insitu_privacy.errors import Unavailable
 
 from tests.contract.test_gateway_store import added
 from tests.contract.test_gateway_store_memory import MemoryStore
@@ -64,7 +65,7 @@ def test_a_failure_reaches_all_of_its_batch_and_no_other() -> None:
         await asyncio.sleep(0.05)
         second = asyncio.ensure_future(journal.write(added("r2")))
         store.go.set()
-        with pytest.raises(OSError, match="full"):
+        with pytest.raises(Unavailable, match="its store failed"):
             await first
         assert await second == frozenset()
         assert await journal.find("r1") is None

@@ -7,11 +7,15 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import sqlite3
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from insitu_gateway.server import Gateway
+from insitu_gateway.store import AddRequest, Finish, Write
+from insitu_gateway.store_sqlite import SqliteStore
 from insitu_privacy.errors import ConfigInvalid, InsituError
 from insitu_proto import messages as m
 
@@ -120,6 +124,31 @@ def test_a_node_answers_the_restarted_gateway_before_it_is_asked_again(world: Wo
             async with world.researcher(gateway) as ada:
                 finished = await ada.finished(m.Follow(request_id=request.request_id))
                 assert statuses(finished) == {NODES[0]: ("released", None)}
+
+    run(work)
+
+
+@pytest.mark.parametrize("failing", [AddRequest, Finish])
+def test_when_the_store_fails_the_same_request_can_be_asked_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, failing: type[Write]
+) -> None:
+    original, failures = SqliteStore.write, [1]
+
+    def write(self: SqliteStore, batch: Sequence[Write]) -> frozenset[str]:
+        if any(isinstance(each, failing) for each in batch) and failures and failures.pop():
+            raise sqlite3.OperationalError("disk I/O error")
+        return original(self, batch)
+
+    monkeypatch.setattr(SqliteStore, "write", write)
+
+    async def work() -> None:
+        async with world.gateway() as gateway, world.nodes(gateway), world.researcher(gateway) as ada:
+            ask = world.ask()
+            with pytest.raises(InsituError, match="INSITU-GATEWAY-FAILED"):
+                await ada.finished(ask)
+            finished = await ada.finished(ask)
+            assert statuses(finished) == RELEASED
+            assert await ada.finished(ask) == finished
 
     run(work)
 

@@ -84,7 +84,6 @@ _BAD = {
     "unit and public": ([(_PERSON, _PERSON + "public = true\n")], "exactly one of unit, unit_path and public"),
     "empty unit": ([(_PERSON, "[tables.person]\nunit = []\n")], "exactly one of unit"),
     "unit not a column": ([(_PERSON, '[tables.person]\nunit = "nir"\n')], "nir is not one of its columns"),
-    "entity key not a column": ([('entity_keys = [["visit_id"]]', 'entity_keys = [["stay"]]')], "stay is not one of its columns"),
     "empty entity key": ([('entity_keys = [["visit_id"]]', "entity_keys = [[]]")], "entity_keys"),
     "key not a column": ([('key = ["code"]', 'key = ["kode"]')], "kode is not one of its columns"),
     "source of a protected table": ([(_PERSON, _PERSON + 'source = "icd.csv"\n')], "source and key are for public tables"),
@@ -173,3 +172,30 @@ def test_a_code_list_of_integers_holds_integers(cell: bytes) -> None:
 def test_text_that_is_not_utf8_is_refused() -> None:
     with pytest.raises(ConfigInvalid):
         source_names(b"\xff\xff")
+
+
+def test_entity_keys_and_a_public_sources_columns_need_no_declaration() -> None:
+    toml = b"""
+    [dataset]
+    name = "care"
+    version = 1
+    [tables.visit]
+    unit = "person_id"
+    entity_keys = [["visit_id"]]
+    [tables.visit.columns]
+    person_id = { type = "integer" }
+    [tables.act]
+    unit_path = { through = "visit", on = ["visit_id"] }
+    [tables.act.columns]
+    code = { type = "text", values_from = "chapter.code" }
+    [tables.chapter]
+    public = true
+    source = "chapter.csv"
+    key = ["code"]
+    """
+    csv = b"code,label,pages,since\nB,Blood,12,2001-01-01\nA,Infections,7,1999-12-31\n"
+    dataset = parse_dataset(DatasetBundle(toml=toml, files={"chapter.csv": csv}))
+    assert dataset.tables["visit"].columns["visit_id"].type == "integer"
+    assert dataset.tables["act"].columns["code"].values == ("A", "B")
+    kinds = {name: column.type for name, column in dataset.tables["chapter"].columns.items()}
+    assert kinds == {"code": "text", "label": "text", "pages": "integer", "since": "date"}

@@ -32,7 +32,9 @@ def added(made: Any, *nodes: ReleasedValues) -> MergedRelease:
 
 def grids(cells: int, width: int) -> st.SearchStrategy[ReleasedValues]:
     row = st.lists(_NUMBERS, min_size=cells, max_size=cells).map(tuple)
-    return st.lists(row, min_size=width, max_size=width).map(lambda rows: ReleasedValues(keys=None, statistics=tuple(rows)))
+    return st.lists(row, min_size=width, max_size=width).map(
+        lambda rows: ReleasedValues(keys=None, statistics=tuple(rows))
+    )
 
 
 @st.composite
@@ -81,7 +83,9 @@ def test_the_order_of_nodes_does_not_matter(nodes: list[ReleasedValues]) -> None
 
 
 def test_a_query_without_keys_has_one_cell() -> None:
-    found = added(WHOLE, *(ReleasedValues(keys=None, statistics=((n,),) * len(WHOLE.releases[0].statistics)) for n in (1, 2)))
+    found = added(
+        WHOLE, *(ReleasedValues(keys=None, statistics=((n,),) * len(WHOLE.releases[0].statistics)) for n in (1, 2))
+    )
     assert found.keys == ((),)
     assert found.statistics[0] == (3,)
 
@@ -121,7 +125,9 @@ _WRONG_PRIVATE = [
 ]
 
 
-@pytest.mark.parametrize(("made", "wrong"), [(PUBLIC, one) for one in _WRONG_PUBLIC] + [(PRIVATE, one) for one in _WRONG_PRIVATE])
+@pytest.mark.parametrize(
+    ("made", "wrong"), [(PUBLIC, one) for one in _WRONG_PUBLIC] + [(PRIVATE, one) for one in _WRONG_PRIVATE]
+)
 def test_values_of_another_shape_are_refused(made: Any, wrong: ReleasedValues) -> None:
     with pytest.raises(IntegrityFailed) as failed:
         added(made, wrong)
@@ -136,7 +142,9 @@ def test_another_number_of_releases_is_refused() -> None:
 
 
 def test_keys_of_each_type_travel_as_json_and_come_back() -> None:
-    made = plan("SELECT ward, weight, active, at, COUNT(*) FROM visit v JOIN person p ON p.person_id = v.person_id JOIN act a ON a.visit_id = v.visit_id GROUP BY 1, 2, 3, 4")
+    made = plan(
+        "SELECT ward, weight, active, at, COUNT(*) FROM visit v JOIN person p ON p.person_id = v.person_id JOIN act a ON a.visit_id = v.visit_id GROUP BY 1, 2, 3, 4"
+    )
     key = (7, 1.5, True, "2020-01-01T10:00:00")
     rows = tuple((1,) for _ in made.releases[0].statistics)
     (found,) = added(made, ReleasedValues(keys=(key,), statistics=rows)).keys

@@ -35,6 +35,15 @@ def test_nesting_at_the_limit_is_read_and_one_level_more_is_not() -> None:
     assert error.span is not None
 
 
+def outcome(sql: str) -> SqlRefused | None:
+    """The refusal, or None where there is a plan. Any other error is a crash."""
+    try:
+        plan(sql)
+    except SqlRefused as error:
+        return error
+    return None
+
+
 _DEEP = {
     "signs": "birth_year = " + "- " * 5000 + "1",
     "negations": "NOT " * 5000 + "active",
@@ -63,12 +72,9 @@ def test_no_text_of_a_stranger_takes_long_or_breaks_the_planner(name: str) -> No
     if len(sql) > SQL_BYTES:
         sql = sql[: SQL_BYTES - 1]
     start = time.process_time()
-    try:
-        plan(sql)
-    except SqlRefused as error:
-        assert error.code.startswith("INSITU-SQL-")
-        assert len(error.line()) < 1000
+    found = outcome(sql)
     assert time.process_time() - start < 5.0
+    assert found is None or (found.code.startswith("INSITU-SQL-") and len(found.line()) < 1000)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,10 @@ def answer(post: Postprocessor, made: PrivacyPlan, *nodes: Any, level: float = 0
 def test_rows_come_sorted_by_their_keys_with_every_public_cell(post: Postprocessor) -> None:
     made = plan("SELECT stage, COUNT(*) AS n FROM visit GROUP BY stage", epsilon="1e9")
     found = answer(post, made, [[5, 0, 3, 0, 0, 1]], [[1, 1, 1, 1, 1, 1]])
-    assert [(column.name, column.type, column.noisy) for column in found.columns] == [("stage", "integer", False), ("n", "integer", True)]
+    assert [(column.name, column.type, column.noisy) for column in found.columns] == [
+        ("stage", "integer", False),
+        ("n", "integer", True),
+    ]
     assert found.rows == ((None, 6), (0, 1), (1, 4), (2, 1), (3, 1), (4, 2))
 
 
@@ -79,7 +82,9 @@ def test_the_outer_sql_is_total(post: Postprocessor, sql: str, expected: Any) ->
 
 def test_keys_of_every_type_come_as_json_scalars(post: Postprocessor) -> None:
     made = plan("SELECT noted, ward, weight, COUNT(*) AS n FROM visit GROUP BY 1, 2, 3", epsilon="1e9")
-    values = ReleasedValues(keys=(("2020-01-01", 3, 0.5), (None, None, None)), statistics=tuple((9, 8) for _ in made.releases[0].statistics))
+    values = ReleasedValues(
+        keys=(("2020-01-01", 3, 0.5), (None, None, None)), statistics=tuple((9, 8) for _ in made.releases[0].statistics)
+    )
     found = post.run(made, merge(made, [(values,)]))
     assert found.rows == ((None, None, None, 8), ("2020-01-01", 3, 0.5, 9))
 
@@ -92,7 +97,11 @@ def test_the_same_values_have_the_same_intervals_everywhere(post: Postprocessor)
 
 
 def test_suppressed_cells_show_neither_value_nor_interval(post: Postprocessor) -> None:
-    made = plan("SELECT kind, COUNT(*) AS n, SUM(stage) AS s FROM visit GROUP BY kind", dataset=care(min_units=11), epsilon="1e9")
+    made = plan(
+        "SELECT kind, COUNT(*) AS n, SUM(stage) AS s FROM visit GROUP BY kind",
+        dataset=care(min_units=11),
+        epsilon="1e9",
+    )
     found = answer(post, made, [[10, 11, 500], [1, 2, 3]])
     assert found.rows == (("er", None, None), ("in", 11, 2), ("out", 500, 3))
     assert found.intervals[0] == (None, None, None)
@@ -104,13 +113,17 @@ def test_suppressed_cells_show_neither_value_nor_interval(post: Postprocessor) -
 
 
 def test_suppression_goes_by_persons_where_they_are_counted(post: Postprocessor) -> None:
-    made = plan("SELECT kind, COUNT(*) AS n, COUNT(DISTINCT person_id) AS p FROM visit GROUP BY kind", dataset=care(min_units=11), epsilon="1e9")
+    made = plan(
+        "SELECT kind, COUNT(*) AS n, COUNT(DISTINCT person_id) AS p FROM visit GROUP BY kind",
+        dataset=care(min_units=11),
+        epsilon="1e9",
+    )
     assert answer(post, made, [[500, 500, 500], [10, 11, 12]]).rows[0] == ("er", None, None)
 
 
 # -- lockdown ----------------------------------------------------------------------------------------------------------
 
-SECRET = "the content of a file"  # noqa: S105
+SECRET = "the content of a file"
 COUNT = plan("SELECT COUNT(*) AS n FROM visit", epsilon="1e9")
 _HOSTILE = [
     "SELECT 0, content FROM read_text('{file}')", "SELECT 0, * FROM read_csv('{file}')", "SELECT 0, * FROM '{file}'",
@@ -124,7 +137,9 @@ _HOSTILE = [
 
 
 @pytest.mark.parametrize("hostile", _HOSTILE)
-def test_no_file_no_network_no_extension_and_no_setting_is_reached(post: Postprocessor, tmp_path: Path, hostile: str) -> None:
+def test_no_file_no_network_no_extension_and_no_setting_is_reached(
+    post: Postprocessor, tmp_path: Path, hostile: str
+) -> None:
     file = tmp_path / "secret.csv"
     file.write_text(SECRET)
     text = hostile.format(file=file, folder=tmp_path)
@@ -158,7 +173,14 @@ def test_a_query_that_takes_too_long_is_stopped(part: str) -> None:
 def test_a_query_that_takes_too_much_memory_is_stopped() -> None:
     with Postprocessor(memory_limit_mb=64, timeout_s=60) as small:
         with pytest.raises(SqlRefused):
-            answer(small, replace(COUNT, postprocessing="SELECT 0, length(list(a.range::VARCHAR || 'xxxxxxxxxxxxxxxx')) FROM range(30000000) a"), [[9]])
+            answer(
+                small,
+                replace(
+                    COUNT,
+                    postprocessing="SELECT 0, length(list(a.range::VARCHAR || 'xxxxxxxxxxxxxxxx')) FROM range(30000000) a",
+                ),
+                [[9]],
+            )
         assert answer(small, COUNT, [[9]]).rows == ((9,),)
 
 
@@ -207,7 +229,9 @@ def draw(generator: np.random.Generator, release: Release, spread: float) -> lis
     ]
 
 
-def coverage(post: Postprocessor, made: PrivacyPlan, truth: list[float], nodes: int, runs: int, spread: float = 1.0) -> list[float]:
+def coverage(
+    post: Postprocessor, made: PrivacyPlan, truth: list[float], nodes: int, runs: int, spread: float = 1.0
+) -> list[float]:
     """How often each noisy column's interval holds the exact value."""
     (release,) = made.releases
     generator = np.random.default_rng(20260301)
@@ -227,7 +251,9 @@ GROUPED = f"SELECT kind, stage, {MEASURES} FROM visit WHERE weight IS NOT NULL G
 
 
 @pytest.mark.parametrize(("mechanism", "nodes"), [("laplace", 3), ("gaussian", 2)])
-def test_intervals_hold_the_exact_value_in_about_95_of_100_runs(post: Postprocessor, mechanism: Any, nodes: int) -> None:
+def test_intervals_hold_the_exact_value_in_about_95_of_100_runs(
+    post: Postprocessor, mechanism: Any, nodes: int
+) -> None:
     """1,080 intervals a column: 95% gives 92.9% to 97%; intervals 30% too narrow give under 90, too wide over 97.5."""
     made = plan(GROUPED, mechanism=mechanism, epsilon="1")
     truth = [EXACT_ROWS * nodes, EXACT_ROWS * EXACT_MEAN * nodes, EXACT_MEAN, 100 / EXACT_MEAN]

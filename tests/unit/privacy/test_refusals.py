@@ -60,6 +60,8 @@ _SQL: list[tuple[str, str, str | None]] = [
     ("INSITU-SQL-GROUP-BY-UNIT", "SELECT COUNT(*) FROM visit GROUP BY kind, person_id > 5", "person_id > 5"),
     ("INSITU-SQL-GROUP-BY-UNIT", "SELECT COUNT(*) FROM visit GROUP BY visit_id", "visit_id"),
     ("INSITU-SQL-GROUP-BY-UNIT", "SELECT COUNT(*) FROM act GROUP BY visit_id", "visit_id"),
+    ("INSITU-SQL-GROUP-BY-UNIT", "SELECT COUNT(*) FROM visit GROUP BY previous", "previous"),
+    ("INSITU-SQL-GROUP-BY-UNIT", "SELECT COUNT(*) FROM line GROUP BY item, act_id", "act_id"),
     ("INSITU-SQL-UNGROUPED", "SELECT sex, COUNT(*) FROM person", "sex"),
     ("INSITU-SQL-UNGROUPED", "SELECT person_id FROM person", "person_id"),
     ("INSITU-SQL-UNGROUPED", "SELECT kind, start, COUNT(*) FROM visit GROUP BY kind", "start"),

@@ -229,7 +229,7 @@ def test_a_cross_product_too_large_is_thresholded() -> None:
     sql = "SELECT birth_year, sex, region, active, FLOOR(score) AS s, COUNT(*) FROM person GROUP BY 1, 2, 3, 4, 5"
     assert release(sql).cells is None
     many = "SELECT birth_year, YEAR(v.start) AS y, MONTH(v.start) AS m, kind, COUNT(*) FROM person p JOIN visit v ON v.person_id = p.person_id GROUP BY 1, 2, 3, 4"
-    assert 131 * 10 * 12 * 3 == release(many).cells
+    assert release(many).cells == 131 * 10 * 12 * 3
     assert release(many.replace("kind, COUNT", "kind, stage, COUNT").replace("3, 4", "3, 4, 5")).cells is None
 
 
