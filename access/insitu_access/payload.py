@@ -11,7 +11,6 @@ Not here: what values mean (``invariants`` and the domain modules), signatures (
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta

@@ -120,8 +120,10 @@ class Inference:
         args = [self.facts(argument) for argument in expression.args]
         kind = result_type(expression.op, [fact.type for fact in args])
         interval = interval_of(expression.op, args)
-        values = _call_values(expression.op, args) if self._left > 0 else None
-        self._left -= len(values or ())
+        values = None
+        if (cost := _combinations(args)) <= min(DOMAIN_LIMIT, self._left):
+            self._left -= cost
+            values = _call_values(expression.op, args)
         if values is None and kind == "integer" and expression.op in _CALENDAR_PARTS:
             values = _integers(interval)
         return Facts(
@@ -222,6 +224,16 @@ def _may_be_zero(fact: Facts) -> bool:
 # -- finite domains --------------------------------------------------------------------------------------------------
 
 
+def _combinations(args: list[Facts]) -> int:
+    """How many combinations of finite domains an operation would be evaluated on, at most."""
+    count = 1
+    for fact in args:
+        count *= 1 + len(fact.values or ())
+        if count > DOMAIN_LIMIT:
+            break
+    return count
+
+
 def _call_values(op: Op, args: list[Facts]) -> tuple[Value, ...] | None:
     if op is Op.IS_NULL or (op in _BOOLEAN) or op is Op.NOT:
         return (False, True)
@@ -231,11 +243,6 @@ def _call_values(op: Op, args: list[Facts]) -> tuple[Value, ...] | None:
         return _union(args)
     choices = [(*fact.values, None) if fact.nullable else fact.values for fact in args if fact.values is not None]
     if len(choices) < len(args):
-        return None
-    count = 1
-    for choice in choices:
-        count *= len(choice)
-    if count > DOMAIN_LIMIT:
         return None
     results = {apply(op, list(combination)) for combination in itertools.product(*choices)}
     return tuple(sorted(value for value in results if value is not None))

@@ -68,7 +68,7 @@ QUERIES = {
         AVG(stage) FILTER (WHERE kind <> 'in') FROM visit""",
     "unit in a condition": """SELECT kind, COUNT(*), SUM(cost) FROM visit
         WHERE person_id % 2 = 0 OR stage >= 0 GROUP BY kind""",
-    "unit compared": "SELECT kind, SUM(cost), COUNT(*) FROM visit WHERE person_id > 1 OR kind = 'er' GROUP BY kind",
+    "unit compared": "SELECT kind, SUM(cost), AVG(cost), COUNT(*) FROM visit WHERE person_id > 1 OR kind = 'er' GROUP BY kind",
     "unit in an aggregate": "SELECT SUM(cost) FILTER (WHERE person_id < 3), COUNT_IF(ABS(person_id) > 2) FROM visit",
     "unit of a part in a condition": """SELECT p.sex, COUNT(*) FROM visit v JOIN person p ON p.person_id = v.person_id
         WHERE ABS(p.person_id) > 1 OR p.active GROUP BY p.sex""",

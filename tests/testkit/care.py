@@ -346,7 +346,9 @@ def clean_world(persons: int = 40, *, seed: int = 7, visits: int = 3, acts: int 
             visit.append(_visit(draw, len(visit) + 1, p, blood, earlier))
             act += [_act(draw, len(act) + i + 1, len(visit)) for i in range(draw.randint(0, acts))]
     for row in act:
-        line += [(row[0], draw.choice(["bed", "drug", None]), draw.choice([None, 12.5])) for _ in range(draw.randint(0, 2))]
+        line += [
+            (row[0], draw.choice(["bed", "drug", None]), draw.choice([None, 12.5])) for _ in range(draw.randint(0, 2))
+        ]
     return World(person=person, visit=tuple(visit), act=tuple(act), line=tuple(line))
 
 

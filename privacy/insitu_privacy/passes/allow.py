@@ -23,6 +23,9 @@ from insitu_privacy.passes.spans import forbidden, refusal
 _NUMBERS: tuple[ColumnType, ...] = ("integer", "decimal")
 _NUMBER = re.compile(r"(?=.*[0-9])[0-9]{0,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _INTEGER_RESULT = Fraction(2**62)
+_WEIGHT_LIMIT = 50_000
+_WRITTEN: Mapping[Op, int] = {Op.MUL: 3, Op.DIV: 3, Op.ROUND: 2, Op.TO_INTEGER: 2}
+"""How often ``dialects`` writes the arguments of an operation."""
 _DECIMAL_RESULT = Fraction(10**30)
 
 
@@ -37,6 +40,8 @@ class Allow:
 
         self._inference = inference
         self._scans = scans
+        self._lowered: dict[int, tuple[exp.Expr, Expression]] = {}
+        self._weights: dict[int, tuple[Expression, int]] = {}
         self._functions = allow_functions.RULES
 
     def column(self, table: str, name: str) -> ColumnRef:
@@ -56,7 +61,13 @@ class Allow:
         return self.require(self.expression(node), ("boolean",), node)
 
     def expression(self, node: exp.Expr) -> Expression:
-        """Any scalar expression."""
+        """Any scalar expression. A node is translated once, however many operations share it."""
+        kept = self._lowered.get(id(node))
+        if kept is None:
+            kept = self._lowered[id(node)] = (node, self._translated(node))
+        return kept[1]
+
+    def _translated(self, node: exp.Expr) -> Expression:
         rule = RULES.get(type(node)) or self._functions.get(type(node))
         if rule is None:
             raise not_listed(node)
@@ -64,7 +75,23 @@ class Allow:
         lowered = rule(self, node)
         if isinstance(lowered, Call):
             self._check_overflow(lowered, node)
+            if self._weight(lowered) > _WEIGHT_LIMIT:
+                raise refusal("INSITU-SQL-TOO-LONG", node, limit=f"{_WEIGHT_LIMIT} operations, written out")
         return lowered
+
+    def _weight(self, expression: Expression) -> int:
+        """How long an expression is once a dialect writes it out: some operations write their arguments more than once.
+
+        Kept by identity, with the expression: arguments are shared, and a tree may stand for exponentially many.
+        """
+        if not isinstance(expression, Call):
+            return 1
+        kept = self._weights.get(id(expression))
+        if kept is None:
+            times = _WRITTEN.get(expression.op, 1)
+            weight = 1 + times * sum(self._weight(argument) for argument in expression.args)
+            kept = self._weights[id(expression)] = (expression, weight)
+        return kept[1]
 
     def require(self, lowered: Expression, kinds: tuple[ColumnType, ...], node: exp.Expr) -> Expression:
         """The expression, refused where it is of another type; an untyped NULL takes the first."""
