@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
 from itertools import product
 from typing import Any
 
@@ -117,8 +116,22 @@ def crowd() -> World:
         (1000 + i, 2, 0, ("in", "er")[i % 7 == 0], *like[4:6], 1000.0, -1e306, 1, "x", *like[10:]) for i in range(1000)
     ]
     odd = [
-        (i, 2**60 + i % 5, 0, ("in", "er", "out")[i % 3], *like[4:6], 1000.0 * (i % 2), 1.0, 2, "y", date(2020, 1, 1), 3, "A", 1)
-        for i in range(30)
+        (
+            i,
+            2**60 + i % 3 + 1,
+            0,
+            ("in", "er", "out")[i % 3],
+            *like[4:6],
+            1000.0 * (i % 3),
+            1.0,
+            2,
+            "y",
+            like[10],
+            3,
+            "A",
+            1,
+        )
+        for i in range(18)
     ]
     shared = [(1000, 3, 1, "out", *like[4:]), (1001, None, 0, "out", *like[4:]), (None, 4, 0, "er", *like[4:])]
     acts = [(5000 + i, 1000 + i % 3, "I10", 500 - i % 2, -1.0, None) for i in range(60)]
@@ -143,8 +156,8 @@ def test_persons_outside_what_is_declared_of_the_unit_are_never_taken_for_one(
 ) -> None:
     """Where a condition computes with the unit it is read through its guard, and these persons as NULL."""
     world = crowd()
-    for unit in world.units()[-5:]:
-        assert unit[0] >= 2**60
+    for unit in world.units()[-3:]:
+        assert unit[0] > 2**60
         fill_postgres(pg, world, unit)
         for groups in (1, 2):
             assert_within_sensitivity(name, planned(3, groups)[name], "postgres", lambda text: run_postgres(pg, text))
