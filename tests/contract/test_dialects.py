@@ -27,7 +27,7 @@ from tests.testkit.expressions import COLUMNS, ENGINE_TYPES, VALUES, Row, facts,
 
 Run = Callable[[str], list[tuple[Any, ...]]]
 FEW = settings(
-    max_examples=40,
+    max_examples=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),

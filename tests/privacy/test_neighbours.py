@@ -42,7 +42,7 @@ PHASES = (
     Phase.reuse,
     Phase.generate,
 )  # worlds are small: shrinking them takes minutes and tells no more
-DUCKDB = settings(deadline=None, max_examples=5, suppress_health_check=CHECKS, phases=PHASES)
+DUCKDB = settings(deadline=None, max_examples=4, suppress_health_check=CHECKS, phases=PHASES)
 POSTGRES = settings(DUCKDB, max_examples=20)
 Cells = dict[Row, tuple[int, ...]]
 Run = Callable[[str], list[Row]]

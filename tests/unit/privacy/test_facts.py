@@ -17,7 +17,7 @@ from tests.testkit.care import plan
 from tests.testkit.expressions import Row, conditions, facts, lowered, refined, rows, scalars
 
 MANY = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
 )
 _SLACK = Fraction(1, 10**9)
 _PYTHON = {"integer": int, "decimal": (int, float), "text": str, "boolean": bool}

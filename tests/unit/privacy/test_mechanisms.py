@@ -31,7 +31,7 @@ def release(sql: str, **asked: Any) -> Release:
 
 # -- the fault of opendp 0.16.0 ----------------------------------------------------------------------------------------
 
-KEYS = 60_000
+KEYS = 25_000
 
 
 def laplace_threshold(scale: float, threshold: int) -> Any:

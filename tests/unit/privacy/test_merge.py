@@ -20,7 +20,7 @@ from tests.testkit.care import plan
 PUBLIC = plan("SELECT kind, stage > 2 AS late, COUNT(*), SUM(cost) FROM visit GROUP BY 1, 2")
 PRIVATE = plan("SELECT diagnosis, noted, COUNT(*) FROM visit GROUP BY 1, 2")
 WHOLE = plan("SELECT COUNT(*), AVG(cost) FROM visit")
-SOME = settings(max_examples=80, deadline=None)
+SOME = settings(max_examples=40, deadline=None)
 _NUMBERS = st.integers(-(2**61), 2**61)
 _KEYS = st.tuples(st.sampled_from([None, "a", "b", ""]), st.sampled_from([None, "2020-01-01", "2021-02-03"]))
 

@@ -24,7 +24,7 @@ from sqlglot import exp
 
 from tests.testkit.care import parameters, plan
 
-SOME = settings(max_examples=60, deadline=None)
+SOME = settings(max_examples=30, deadline=None)
 _NODE = exp.Count()
 
 
