@@ -25,7 +25,7 @@ from typing import Any
 import opendp.prelude as dp
 
 from insitu_privacy.errors import ExecutionFailed
-from insitu_privacy.plan import KeyValue, Release, ReleasedValues, Statistic
+from insitu_privacy.plan import KeyValue, Release, ReleasedValues, Statistic, key_order
 
 dp.enable_features("contrib")
 
@@ -173,17 +173,13 @@ def _selected(release: Release, groups: Mapping[tuple[KeyValue, ...], Row]) -> R
     scale = release.statistics[index].scale
     # the fault described above: 0.16.0 keeps counts >= threshold
     kept = _threshold_measurement(release.mechanism, scale, release.threshold.tau + 1)(counts)
-    chosen = sorted(kept, key=lambda place: _sort_key(order[place]))
+    chosen = sorted(kept, key=lambda place: key_order(order[place]))
     others = _noisy(release, groups, [order[place] for place in chosen], skip=index)
     selected = tuple(kept[place] for place in chosen)
     return ReleasedValues(
         keys=tuple(tuple(_json(value) for value in order[place]) for place in chosen),
         statistics=tuple(selected if at == index else values for at, values in enumerate(others)),
     )
-
-
-def _sort_key(key: tuple[KeyValue, ...]) -> tuple[tuple[bool, Any], ...]:
-    return tuple((value is not None, value if value is not None else 0) for value in key)
 
 
 def _json(value: KeyValue) -> int | float | str | bool | None:

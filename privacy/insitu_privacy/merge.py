@@ -12,7 +12,7 @@ from datetime import date, datetime
 from itertools import product
 
 from insitu_privacy.errors import IntegrityFailed
-from insitu_privacy.plan import KeyColumn, KeyValue, PrivacyPlan, Release, ReleasedValues
+from insitu_privacy.plan import KeyColumn, KeyValue, PrivacyPlan, Release, ReleasedValues, key_order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ def _merge_selected(release: Release, values: Sequence[ReleasedValues]) -> Merge
             nodes[key] = nodes.get(key, 0) + 1
             for index in range(width):
                 total[index] = _fitted(total[index] + one.statistics[index][place])
-    keys = tuple(sorted(sums, key=_sort_key))
+    keys = tuple(sorted(sums, key=key_order))
     columns = tuple(tuple(sums[key][index] for key in keys) for index in range(width))
     return MergedRelease(release=release, keys=keys, statistics=columns, nodes=tuple(nodes[key] for key in keys))
 
@@ -111,7 +111,3 @@ def _value(column: KeyColumn, value: int | float | str | bool | None) -> KeyValu
     if not fits:
         raise IntegrityFailed("INSITU-VERIFY-RESULT", reason=f"a released key is not of type {column.type}")
     return value
-
-
-def _sort_key(key: tuple[KeyValue, ...]) -> tuple[tuple[bool, object], ...]:
-    return tuple((value is not None, value if value is not None else 0) for value in key)

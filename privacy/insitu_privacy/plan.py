@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from fractions import Fraction
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from insitu_privacy.dataset import ColumnType, ContributionBounds, Scalar
 from insitu_privacy.expressions import Expression
@@ -107,6 +107,21 @@ class KeyColumn:
     """Why the domain is public or private, for people: no part of what nodes do."""
 
 
+def cell_count(columns: Sequence[KeyColumn]) -> int | None:
+    """Cells of the cross product; None where some key is private."""
+    total = 1
+    for column in columns:
+        if column.domain is None:
+            return None
+        total *= len(column.domain)
+    return total
+
+
+def key_order(key: Sequence[KeyValue]) -> tuple[tuple[bool, Any], ...]:
+    """What sorts group keys: column by column, NULL first."""
+    return tuple((value is not None, value if value is not None else 0) for value in key)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
     """Key selection by a noisy number of units (DESIGN.md section 4, Group keys)."""
@@ -140,12 +155,7 @@ class Release:
     @property
     def cells(self) -> int | None:
         """Number of cells of a public key set; None where keys are private."""
-        total = 1
-        for key in self.keys:
-            if key.domain is None:
-                return None
-            total *= len(key.domain)
-        return total
+        return cell_count(self.keys)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

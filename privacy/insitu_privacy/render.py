@@ -22,7 +22,7 @@ from fractions import Fraction
 
 from insitu_privacy.dialects import DIALECTS, Dialect
 from insitu_privacy.expressions import ColumnRef, Expression
-from insitu_privacy.plan import KeyColumn, Release, Statistic
+from insitu_privacy.plan import KeyColumn, Release, Statistic, cell_count
 from insitu_privacy.scans import Scans
 from insitu_privacy.shape import Shape, UnitPart, shape
 
@@ -175,15 +175,8 @@ class _Writer:
         return " AND ".join(f"{a}.{name} = {b}.{name}" for name in self._units)
 
     def _needs_cap(self) -> bool:
-        varying = [key for key in self._shape.keys if not key.constant]
-        if not varying:
-            return False
-        most = 1
-        for key in varying:
-            if key.domain is None:
-                return True
-            most *= len(key.domain)
-        return most > self._release.bounds.max_groups
+        most = cell_count([key for key in self._shape.keys if not key.constant])
+        return most is None or most > self._release.bounds.max_groups
 
     def _capped(self) -> str:
         """The C groups of each unit with the smallest keyed hash: a choice that depends on this unit alone."""

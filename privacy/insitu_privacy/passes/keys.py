@@ -11,7 +11,7 @@ from insitu_privacy.domains import Facts
 from insitu_privacy.evaluate import Value
 from insitu_privacy.passes.frontier import Frontier, GroupKey
 from insitu_privacy.passes.track import Tracked
-from insitu_privacy.plan import KeyColumn, KeyValue
+from insitu_privacy.plan import KeyColumn, KeyValue, cell_count
 
 CELL_LIMIT = 50_000
 """Cross products larger than this are not released whole: most cells would be noise alone."""
@@ -35,16 +35,6 @@ def keys(front: Frontier, tracked: Tracked) -> tuple[KeyColumn, ...]:
         )
         for column in columns
     )
-
-
-def cell_count(columns: tuple[KeyColumn, ...]) -> int | None:
-    """Cells of the cross product; None where some key is private."""
-    total = 1
-    for column in columns:
-        if column.domain is None:
-            return None
-        total *= len(column.domain)
-    return total
 
 
 def _key(key: GroupKey, tracked: Tracked) -> KeyColumn:
