@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ from insitu_node.ledger_codec import fraction, fraction_text, pack_values, unpac
 
 _VERSION = 1
 _BUSY_SECONDS = 60.0
+_BUSY_PAUSE_SECONDS = 0.005
 
 _SCHEMA = f"""
 CREATE TABLE accounts (
@@ -97,7 +99,7 @@ class SqliteLedger:
             ) from None
 
     def _prepare(self) -> None:
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._write_ahead()
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA foreign_keys = ON")
         with self._transaction() as connection:
@@ -108,6 +110,18 @@ class SqliteLedger:
             elif version != _VERSION:
                 raise LedgerFault(f"the ledger is of version {version}")
             _check_totals(connection)
+
+    def _write_ahead(self) -> None:
+        """Switches the file to a write-ahead log. SQLite does not wait for a process that is doing the same."""
+        patience = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
+                    raise
+            time.sleep(_BUSY_PAUSE_SECONDS)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -197,14 +197,19 @@ class EngineContract:
     def test_closing_interrupts_and_then_refuses(self, engine: Engine) -> None:
         raised: list[Exception] = []
 
+        connected = threading.Event()
+
         def work() -> None:
             try:
-                engine.execute(self.slow)
+                with engine.session() as session:
+                    connected.set()
+                    session.execute(self.slow)
             except Exception as error:
                 raised.append(error)
 
         thread = threading.Thread(target=work)
         thread.start()
+        assert connected.wait(20)
         time.sleep(0.3)
         engine.close()
         thread.join(10)

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -100,6 +101,18 @@ def test_killed_at_any_moment_nothing_promised_is_lost(tmp_path: Path, milliseco
     if total == 1:
         with pytest.raises(BudgetRefused):
             ledger.reserve(ask("one more", epsilon="1/100"), NOW)
+    ledger.close()
+
+
+def test_a_new_file_that_another_process_holds_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    holder = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    letting_go = threading.Timer(0.3, holder.close)
+    letting_go.start()
+    ledger = SqliteLedger(path)
+    assert letting_go.finished.is_set()
+    assert ledger.reserve(ask("r1"), NOW).kind == "new"
     ledger.close()
 
 

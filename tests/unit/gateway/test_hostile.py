@@ -24,7 +24,7 @@ from insitu_proto.status import from_rpc
 from insitu_proto.v1 import insitu_pb2 as pb
 from insitu_proto.v1 import insitu_pb2_grpc as stubs
 
-from tests.unit.gateway.world import NODES, ONE_YEAR, RELEASED, Node, World, now, run, silent, statuses
+from tests.unit.gateway.world import NODES, ONE_YEAR, RELEASED, Node, Told, World, now, run, silent, statuses
 
 
 @pytest.fixture
@@ -342,13 +342,16 @@ def test_one_researcher_cannot_take_all_the_room(tmp_path: Path) -> None:
     async def work() -> None:
         async with world.gateway() as gateway, world.node(gateway, NODES[0], silent) as node:
             async with world.researcher(gateway) as ada, world.researcher(gateway, "bob") as bob:
-                asks = [world.ask(world.query(nodes=(NODES[0],))) for _ in range(3)]
+                requests = [world.query(nodes=(NODES[0],)) for _ in range(3)]
+                asks = [world.ask(request) for request in requests]
                 asking = [asyncio.ensure_future(ada.finished(ask)) for ask in asks]
                 await node.until(lambda: len(node.tasks) == 3)
                 with pytest.raises(InsituError, match="too many requests are open"):
                     await ada.finished(world.ask(world.query(nodes=(NODES[0],))))
-                asking += [asyncio.ensure_future(ada.finished(ask)) for ask in asks[:2]]
-                await asyncio.sleep(0.2)
+                for request, ask in zip(requests[:2], asks, strict=False):
+                    told = Told()
+                    asking.append(asyncio.ensure_future(ada.finished(ask, told)))
+                    await told.until(m.Accepted(request_id=request.request_id))
                 with pytest.raises(InsituError, match="too many streams are open"):
                     await ada.finished(asks[0])
                 theirs = asyncio.ensure_future(bob.finished(world.ask(world.query(nodes=(NODES[0],)))))

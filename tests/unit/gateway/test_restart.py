@@ -69,15 +69,15 @@ def test_nodes_have_until_the_deadline_to_find_the_restarted_gateway(tmp_path: P
 
 def test_a_request_whose_deadline_passed_meanwhile_ends_at_once(world: World) -> None:
     async def work() -> None:
-        request = world.query(timeout=2, min_nodes=1)
         async with world.gateway() as gateway, world.researcher(gateway) as ada:
             async with world.node(gateway, NODES[0]) as quick, world.node(gateway, NODES[1], silent):
+                request = world.query(timeout=4, min_nodes=1)
                 asking = asyncio.ensure_future(ada.finished(world.ask(request)))
                 await quick.until(lambda: quick.taken == [request.request_id])
                 await gateway.__aexit__()
                 with pytest.raises(InsituError):
                     await asking
-        await asyncio.sleep(2)
+        await asyncio.sleep((request.deadline - now()).total_seconds() + 1)  # deadlines travel as whole seconds
         async with world.gateway() as gateway, world.researcher(gateway) as ada:
             finished = await ada.finished(world.ask(request))  # asked again after the deadline: the stored end
             assert statuses(finished) == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc.aio
@@ -21,11 +22,13 @@ class Line:
 
     def __init__(self) -> None:
         self.written: list[m.GatewayMessage] = []
+        self.begun = 0
         self.arriving: asyncio.Queue[Any] = asyncio.Queue()
         self.open = asyncio.Event()
         self.open.set()
 
     async def write(self, message: pb.GatewayMessage) -> None:
+        self.begun += 1
         await self.open.wait()
         self.written.append(wire.from_gateway_message(message))
 
@@ -35,6 +38,12 @@ class Line:
 
 def stream(line: Line, *, beat_s: float = 60, limit: int = 8) -> NodeStream:
     return NodeStream(line, beat_s=beat_s, limit=limit)  # type: ignore[arg-type]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 async def listen(one: NodeStream) -> None:
@@ -48,10 +57,10 @@ def test_what_is_queued_before_and_while_it_runs_is_written_in_order() -> None:
         one = stream(line)
         one.send(m.Taken(request_id="1"))
         running = asyncio.ensure_future(one.run(listen(one)))
-        await asyncio.sleep(0.01)
+        await until(lambda: len(line.written) == 1)
         one.send(m.Taken(request_id="2"))
         one.send(m.Taken(request_id="3"))
-        await asyncio.sleep(0.01)
+        await until(lambda: len(line.written) == 3)
         assert line.written == [m.Taken(request_id=name) for name in "123"]
         line.arriving.put_nowait(grpc.aio.EOF)
         await running
@@ -65,9 +74,11 @@ def test_a_reader_that_is_too_slow_loses_its_stream_even_in_the_middle_of_a_writ
         line.open.clear()
         one = stream(line, limit=3)
         running = asyncio.ensure_future(one.run(listen(one)))
-        for _ in range(3):
+        one.send(m.Heartbeat())
+        await until(lambda: line.begun == 1)  # one is being written, three may wait
+        for _ in range(2):
             one.send(m.Heartbeat())
-            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)
         assert not running.done()
         one.send(m.Heartbeat())
         one.send(m.Heartbeat())
@@ -84,14 +95,18 @@ def test_a_reader_that_is_too_slow_loses_its_stream_even_in_the_middle_of_a_writ
 
 
 def test_an_idle_stream_beats() -> None:
+    class Lively(Line):
+        async def read(self) -> Any:
+            await asyncio.sleep(0.005)
+            return wire.to_node_message(m.Heartbeat())
+
     async def work() -> None:
-        line = Line()
+        line = Lively()
         one = stream(line, beat_s=0.02)
         running = asyncio.ensure_future(one.run(listen(one)))
-        await asyncio.sleep(0.15)
+        await until(lambda: len(line.written) >= 3)
         one.close()
         await running
-        assert len(line.written) >= 3
         assert set(map(type, line.written)) == {m.Heartbeat}
 
     run(work)

@@ -307,10 +307,14 @@ class Researcher:
     async def ask(self, ask: m.Ask) -> list[m.Event]:
         return [event async for event in self.events(ask)]
 
-    async def finished(self, call: m.Ask | m.Follow) -> m.Finished:
-        events = [event async for event in self.events(call)]
-        assert isinstance(events[-1], m.Finished)
-        return events[-1]
+    async def finished(self, call: m.Ask | m.Follow, told: Told | None = None) -> m.Finished:
+        """The end; ``told`` is shown every event as it comes."""
+        last: m.Event | None = None
+        async for last in self.events(call):
+            if told is not None:
+                told.add(last)
+        assert isinstance(last, m.Finished)
+        return last
 
     async def events(self, call: m.Ask | m.Follow) -> AsyncIterator[m.Event]:
         reader = wire.EventReader()
@@ -324,6 +328,24 @@ class Researcher:
             raise from_rpc(error, self.address) from error
         finally:
             stream.cancel()
+
+
+@dataclass
+class Told:
+    """What a researcher has been told so far, for who waits until it has been."""
+
+    events: list[m.Event] = field(default_factory=list)
+    more: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, event: m.Event) -> None:
+        self.events.append(event)
+        self.more.set()
+
+    async def until(self, event: m.Event) -> None:
+        async with asyncio.timeout(10):
+            while event not in self.events:
+                self.more.clear()
+                await self.more.wait()
 
 
 @dataclass
