@@ -215,8 +215,8 @@ class Fanout:
 
     def detached(self, node: str, connection: Connection) -> None:
         """A node's stream has ended."""
-        if not self._registry.detach(node, connection):
-            return  # a newer stream took its place
+        if not self._registry.detach(node, connection) or self.stopping:
+            return  # a newer stream took its place; or it is the gateway that goes, which is no node's absence
         for running in self._at_work_for(node):
             if running.execution.stages[node] in IN_HAND:
                 self._step(running, node, "lost")

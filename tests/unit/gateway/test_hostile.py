@@ -134,9 +134,11 @@ def test_bytes_that_are_no_message_end_that_stream_alone(world: World) -> None:
         async with world.gateway() as gateway, world.node(gateway, NODES[0]) as good:
             async with world.channel(NODES[1], gateway.address) as channel:
                 raw = channel.stream_stream("/insitu.v1.Federation/Attach")
-                for said in (b"\xff" * 100, hello(NODES[1]).SerializeToString()):
+                for welcomed in (False, True):
                     call = raw()
-                    await call.write(said)
+                    if welcomed:
+                        await call.write(hello(NODES[1]).SerializeToString())
+                        await call.read()
                     await call.write(b"\xff" * 100)
                     with pytest.raises(grpc.RpcError):
                         while await call.read() is not grpc.aio.EOF:

@@ -47,7 +47,7 @@ def test_an_open_request_goes_on_after_a_restart(world: World) -> None:
 
 
 def test_nodes_have_until_the_deadline_to_find_the_restarted_gateway(tmp_path: Path) -> None:
-    world = World(tmp_path, grace_s=0.1, lost_grace_s=0.1)
+    world = World(tmp_path, grace_s=0.1, lost_grace_s=0.01)
 
     async def work() -> None:
         request = world.query()
