@@ -1,10 +1,11 @@
 """The gateway's overhead: whole round trips through a real federation beside the slowest node's own time.
 
 ``insitu-compose up`` starts a gateway and three nodes as processes on three small DuckDB files, and the SDK asks them.
-Three times are taken of every query: the SDK's whole call; within it the wire, from sending the request to the
-gateway's last event; and in each node process the seconds of ``Cycle.answer`` (``probe/sitecustomize.py``).
+Three times are taken of every query: the SDK's whole call; within it the wire, from sending the request to having every
+node's signed outcome; and in each node process the seconds of ``Cycle.answer`` (``probe/sitecustomize.py``).
 The gateway's overhead is the wire less the slowest node. The SDK's is its whole call less the slowest node, and holds
-planning, signing, verifying every release, merging again and the intervals.
+planning, signing, verifying every release, merging, the intervals, and the wait for the gateway's own result, which
+comes after the outcomes and is only compared.
 
 Every query is asked at an epsilon of its own, for an equal one would be replayed from the ledgers. All five processes
 share this machine's cores, so nodes that run at once slow each other: that is in their own times, not in the overhead.
@@ -31,7 +32,7 @@ import insitu
 from insitu.client import Federation
 from insitu.profile import read_profile
 from insitu.transport import Call, GrpcTransport, Reply, Transport
-from insitu_proto.messages import Ask, Finished
+from insitu_proto.messages import Answered, Ask, Finished
 
 from bench import data, transport_floor
 from bench.queries import QUERIES, Query
@@ -117,7 +118,7 @@ def _timed(federation: Federation, transport: _TimedTransport, query: Query, num
 
 
 class _TimedTransport:
-    """A transport that times the last request from sending to its last event, and keeps the sizes of its messages."""
+    """A transport that times the last request from sending to its outcomes, and keeps the sizes of its messages."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
@@ -127,8 +128,9 @@ class _TimedTransport:
     def call(self, call: Call, *, timeout_s: float) -> Iterator[Reply]:
         start = time.perf_counter()
         for reply in self._inner.call(call, timeout_s=timeout_s):
-            if isinstance(call, Ask) and isinstance(reply, Finished):
+            if isinstance(call, Ask) and isinstance(reply, Answered):
                 self.last = time.perf_counter() - start
+            if isinstance(call, Ask) and isinstance(reply, Finished):
                 self.sizes = _sizes(call, reply)
             yield reply
 

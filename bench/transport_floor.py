@@ -58,8 +58,8 @@ def measure(sizes: Sizes, *, nodes: int, rounds: int, researchers: int) -> Floor
         fan_outs: list[float] = []
 
         def once() -> None:
-            *_, last = stub.Ask(ask)
-            assert len(last.finished.outcomes) == nodes
+            *_, answered, last = stub.Ask(ask)
+            assert len(answered.answered.outcomes) == nodes
             fan_outs.append(float(last.finished.result_json))
 
         for _ in range(20):
@@ -154,7 +154,8 @@ class _Gateway:
         await complete.wait()
         taken = f"{time.perf_counter() - start:.9f}".ljust(self._result)
         del self._open[number]
-        yield pb.Event(finished=pb.Finished(outcomes=outcomes, result_json=taken.encode()))
+        yield pb.Event(answered=pb.Answered(outcomes=outcomes))
+        yield pb.Event(finished=pb.Finished(result_json=taken.encode()))
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """The two methods of the two services that the floor has."""

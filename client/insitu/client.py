@@ -1,8 +1,8 @@
 """The researcher's SDK: ``connect`` to a federation, then ``catalog``, ``explain``, ``query``, ``budget``.
 
-A ``Federation`` keeps its connection, the verified manifest and grant, parsed datasets, plans and the post-processor,
-so that a query costs one round trip. It may be shared between threads. Every answer is verified
-(``verification``) and computed on this side; what the gateway computed is only compared with it.
+A ``Federation`` keeps its connection, the verified manifest and grant, parsed datasets and the post-processor, so that
+a query costs one round trip. It may be shared between threads. Every answer is verified (``verification``) and
+computed on this side; what the gateway computed is only compared with it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 from insitu_privacy.dataset import Dataset, DatasetBundle
 from insitu_privacy.errors import Unavailable
-from insitu_privacy.plan import PrivacyPlan, QueryParameters
-from insitu_proto.messages import Ask, DatasetRef, Finished, ManifestUpdate
+from insitu_privacy.plan import PrivacyPlan
+from insitu_proto.messages import Ask, DatasetRef, ManifestUpdate
 
 from insitu.budget import Budget, budget_of
 from insitu.catalog import Catalog, catalog_of
 from insitu.computing import LEVEL, compute
-from insitu.delivery import Delivery
+from insitu.delivery import Delivered, Delivery
 from insitu.explain import Explanation, explain_plan
 from insitu.marking import marking
 from insitu.planning import Asked, Number, Options, choose_nodes, seconds, settle
@@ -43,7 +43,6 @@ EXPLAIN_EPSILON = Fraction(1)
 MANIFEST_AGE = timedelta(minutes=5)
 """A manifest that was fetched longer ago is fetched again before the next request."""
 _FETCH_TIMEOUT_S = 10.0
-_PLANS_KEPT = 128
 
 
 def connect(profile: str | Path | None = None) -> Federation:
@@ -67,7 +66,6 @@ class Federation:
         self._trusted: Trusted | None = None
         self._fetched = datetime.min.replace(tzinfo=UTC)
         self._datasets: dict[str, tuple[Dataset, DatasetBundle]] = {}
-        self._plans: dict[tuple[str, str, str, QueryParameters], PrivacyPlan] = {}
         self._shared_postprocessor: Postprocessor | None = None
 
     def __enter__(self) -> Federation:
@@ -167,10 +165,10 @@ class Federation:
         with marking(sql):
             asked, plan, trusted = self._plan(sql, options, None)
             sent = self._sign_query(asked, plan, trusted)
-            finished = self._deliver(sent, trusted, progress)
-            answers = open_answers(sent, finished.outcomes, trusted.manifest)
+            delivered = self._deliver(sent, trusted, progress)
+            answers = open_answers(sent, delivered.outcomes, trusted.manifest)
             require(answers, asked.min_nodes)
-            return self._result(sent, trusted, finished, answers, self._dataset(asked.dataset)[1])
+            return self._result(sent, trusted, delivered, answers, self._dataset(asked.dataset)[1])
 
     def budget(
         self, *, nodes: Sequence[str] | None = None, timeout: float = 60.0, progress: Progress = silent
@@ -178,8 +176,8 @@ class Federation:
         """What each node says is spent and left of the grant."""
         trusted = self._trust()
         sent = self._sign_budget(choose_nodes(nodes, trusted.grant), seconds(timeout), trusted)
-        finished = self._deliver(sent, trusted, progress)
-        answers = open_answers(sent, finished.outcomes, trusted.manifest)
+        delivered = self._deliver(sent, trusted, progress)
+        answers = open_answers(sent, delivered.outcomes, trusted.manifest)
         require(answers, 1)
         return budget_of(trusted.grant.id, answers)
 
@@ -245,19 +243,13 @@ class Federation:
             default_dataset=self._profile.dataset,
             default_epsilon=default,
         )
-        key = (sql, asked.dialect, asked.dataset.digest, asked.parameters)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = plan_query(
-                sql,
-                dialect=asked.dialect,
-                dataset=self._dataset(asked.dataset)[0],
-                parameters=asked.parameters,
-                scope=trusted.grant.scope(asked.dataset.name),
-            )
-            if len(self._plans) >= _PLANS_KEPT:
-                self._plans.clear()
-            self._plans[key] = plan
+        plan = plan_query(
+            sql,
+            dialect=asked.dialect,
+            dataset=self._dataset(asked.dataset)[0],
+            parameters=asked.parameters,
+            scope=trusted.grant.scope(asked.dataset.name),
+        )
         return asked, plan, trusted
 
     def _sign_query(self, asked: Asked, plan: PrivacyPlan, trusted: Trusted) -> Sent:
@@ -303,13 +295,13 @@ class Federation:
         token = seal_request(request, self._profile.identity.signing)
         return Sent(request=request, token=token, sha256=request_sha256(token), plan=plan)
 
-    def _deliver(self, sent: Sent, trusted: Trusted, progress: Progress) -> Finished:
+    def _deliver(self, sent: Sent, trusted: Trusted, progress: Progress) -> Delivered:
         ask = Ask(request_jws=sent.token, grant_jwt=trusted.grant_token)
         delivery = Delivery(self._transport, progress, clock=self._clock)
         return delivery.run(ask, sent.request.request_id, sent.request.deadline)
 
     def _result(
-        self, sent: Sent, trusted: Trusted, finished: Finished, answers: Sequence[Answer], bundle: DatasetBundle
+        self, sent: Sent, trusted: Trusted, delivered: Delivered, answers: Sequence[Answer], bundle: DatasetBundle
     ) -> Result:
         result = compute(
             sent,
@@ -319,12 +311,13 @@ class Federation:
                 manifest=trusted.manifest_token,
                 grant=trusted.grant_token,
                 request=sent.token,
-                outcomes={one.node_id: one.outcome_jws for one in finished.outcomes if one.outcome_jws},
+                outcomes={one.node_id: one.outcome_jws for one in delivered.outcomes if one.outcome_jws},
                 bundle=bundle,
             ),
         )
-        if finished.result_json is not None:
-            check_gateway_result(finished.result_json, [column.name for column in result.columns], result.rows)
+        theirs = delivered.gateway_result()
+        if theirs is not None:
+            check_gateway_result(theirs, [column.name for column in result.columns], result.rows)
         return result
 
     def _postprocessor(self) -> Postprocessor:

@@ -1,4 +1,4 @@
-"""Brings one signed request to its end over a network that may fail: ask, follow, ask again, until the deadline.
+"""Brings one signed request to its outcomes over a network that may fail: ask, follow, ask again, until the deadline.
 
 The same signed bytes are sent every time, so a gateway joins the execution it already has and a node gives the
 release it already made: however often this retries, the request is charged once. Only a lost connection is retried;
@@ -9,14 +9,15 @@ reached is given up after ``PATIENCE_S``; after that, not before the deadline.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from insitu_privacy.errors import InsituError, Unavailable
-from insitu_proto.messages import Accepted, Ask, Finished, Follow, NodeProgress
+from insitu_proto.messages import Accepted, Answered, Ask, Finished, Follow, NodeOutcome, NodeProgress
 
 from insitu.progress import Progress
-from insitu.transport import Transport
+from insitu.transport import Reply, Transport
 
 PATIENCE_S = 3.0
 SLACK = timedelta(seconds=5)
@@ -24,6 +25,21 @@ SLACK = timedelta(seconds=5)
 _PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 _LOST = frozenset({"INSITU-GATEWAY-UNREACHABLE", "INSITU-GATEWAY-FAILED"})
 _UNKNOWN = "INSITU-REQUEST-UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """The outcomes of a request. The gateway's own result comes after them, while the answer is computed here."""
+
+    outcomes: tuple[NodeOutcome, ...]
+    rest: Iterator[Reply]
+
+    def gateway_result(self) -> bytes | None:
+        """Waits for the end, once. None where the gateway has no result, or is gone: nothing here depends on it."""
+        try:
+            return next((event.result_json for event in self.rest if isinstance(event, Finished)), None)
+        except InsituError:
+            return None
 
 
 class Delivery:
@@ -43,8 +59,8 @@ class Delivery:
         self._sleep = sleep
         self._accepted = False
 
-    def run(self, ask: Ask, request_id: str, deadline: datetime) -> Finished:
-        """The end of the request. Raises what the gateway refuses, or Unavailable when the deadline is past."""
+    def run(self, ask: Ask, request_id: str, deadline: datetime) -> Delivered:
+        """The outcomes of the request. Raises what the gateway refuses, or Unavailable when the deadline is past."""
         last = deadline + SLACK
         patience = min(last, self._clock() + timedelta(seconds=PATIENCE_S))
         call: Ask | Follow = ask
@@ -64,13 +80,15 @@ class Delivery:
             self._sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
             attempt += 1
 
-    def _listen(self, call: Ask | Follow, last: datetime) -> Finished:
+    def _listen(self, call: Ask | Follow, last: datetime) -> Delivered:
         left = max(0.1, (last - self._clock()).total_seconds())
-        for event in self._transport.call(call, timeout_s=left):
-            if isinstance(event, Finished):
+        replies = self._transport.call(call, timeout_s=left)
+        for event in replies:
+            if isinstance(event, (Answered, Finished)):
                 for outcome in event.outcomes:  # stages in between may be left out, also the last
                     self._progress(outcome.node_id, outcome.status)
-                return event
+                rest = iter((event,)) if isinstance(event, Finished) else replies
+                return Delivered(outcomes=event.outcomes, rest=rest)
             if isinstance(event, Accepted):
                 self._accepted = True
             elif isinstance(event, NodeProgress):

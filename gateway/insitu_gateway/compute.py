@@ -1,6 +1,5 @@
 """Threads that plan, merge and post-process, so that the event loop never waits for any of it.
 
-Plans are kept for a while, for researchers ask the same query again and again with other parameters of the request.
 ``warm`` does once, before anybody asks, what is slow the first time: imports, and DuckDB's first query. What goes
 wrong here costs the result and never the request: researchers compute the result from the outcomes by themselves.
 """
@@ -13,7 +12,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from insitu_access.request import QueryRequest
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from insitu_privacy.postprocess import Postprocessor
 
 T = TypeVar("T")
-_PLANS_KEPT = 256
 
 
 class Compute:
@@ -39,15 +36,10 @@ class Compute:
         self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="compute")
         self._own = threading.local()
         self._made: list[Postprocessor] = []
-        self._plan = lru_cache(maxsize=_PLANS_KEPT)(_plan)
 
     async def plan(self, request: QueryRequest, dataset: Dataset, scope: Scope) -> PrivacyPlan:
         """The gateway's own plan. Raises Refused where there is none, or it is not the one that was signed."""
-        wanted = (request.sql, request.dialect, request.parameters)
-        plan = await self.run(lambda: self._plan(*wanted, _Planned(dataset, scope)))
-        if plan.digest != request.plan_digest:
-            raise AccessRefused("INSITU-ACCESS-PLAN")
-        return plan
+        return await self.run(lambda: _plan(request, dataset, scope))
 
     async def result(self, request: QueryRequest, plan: PrivacyPlan, answers: Sequence[Answer]) -> bytes:
         """The result JSON."""
@@ -81,35 +73,21 @@ class Compute:
         return found
 
 
-class _Planned:
-    """Dataset and scope as a cache key: by digest and by content."""
-
-    def __init__(self, dataset: Dataset, scope: Scope) -> None:
-        self.dataset, self.scope = dataset, scope
-        tables = None if scope.tables is None else tuple(sorted((k, _sorted(v)) for k, v in scope.tables.items()))
-        self._key = (dataset.digest, scope.accounting, tables)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Planned) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-
-def _sorted(columns: frozenset[str] | None) -> tuple[bool, tuple[str, ...]]:
-    return columns is None, tuple(sorted(columns or ()))
-
-
-def _plan(sql: str, dialect: str, parameters: QueryParameters, planned: _Planned) -> PrivacyPlan:
+def _plan(request: QueryRequest, dataset: Dataset, scope: Scope) -> PrivacyPlan:
     from insitu_privacy.planner import plan_query  # sqlglot
 
-    return plan_query(sql, dialect=dialect, dataset=planned.dataset, parameters=parameters, scope=planned.scope)
+    parameters = request.parameters
+    plan = plan_query(request.sql, dialect=request.dialect, dataset=dataset, parameters=parameters, scope=scope)
+    if plan.digest != request.plan_digest:
+        raise AccessRefused("INSITU-ACCESS-PLAN")
+    return plan
 
 
 def _rehearse(postprocessor: Postprocessor) -> None:
     """Plan and answer one query over a dataset of its own."""
     from insitu_privacy.dataset_file import parse_dataset
     from insitu_privacy.merge import merge
+    from insitu_privacy.planner import plan_query
 
     toml = b"""
     [dataset]
@@ -126,7 +104,8 @@ def _rehearse(postprocessor: Postprocessor) -> None:
     dataset = parse_dataset(DatasetBundle(toml=toml, files={}))
     parameters = QueryParameters(epsilon=Fraction(1), delta=Fraction(1, 10**6))
     sql = "SELECT sex, count(*) AS n FROM person GROUP BY sex"
-    plan = _plan(sql, "duckdb", parameters, _Planned(dataset, Scope(accounting="zcdp")))
+    scope = Scope(accounting="zcdp")
+    plan = plan_query(sql, dialect="duckdb", dataset=dataset, parameters=parameters, scope=scope)
     width = len(plan.releases[0].statistics)
     values = ReleasedValues(keys=None, statistics=((100, 100),) * width)
     postprocessor.run(plan, merge(plan, [[values]]))

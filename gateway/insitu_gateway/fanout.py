@@ -22,6 +22,7 @@ from insitu_access.request import QueryRequest
 from insitu_privacy.errors import InsituError, Unavailable
 from insitu_privacy.plan import PrivacyPlan
 from insitu_proto.messages import (
+    Answered,
     Finished,
     Hello,
     ManifestUpdate,
@@ -137,10 +138,12 @@ class Fanout:
             running.changed()
 
     async def _finish(self, running: Running) -> None:
-        """Merge, store, tell."""
+        """Tell the outcomes, then merge them, store all of it, and tell the end."""
         running.stop_timers()
         answers = running.ordered
         outcomes = tuple(answer.outcome for answer in answers)
+        running.answer(Answered(outcomes=outcomes))
+        await asyncio.sleep(_AFTER_S)
         result = await self._result(running, answers)
         finish = Finish(request_id=running.id, outcomes=outcomes, result_json=result, finished_at=self._clock())
         try:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from insitu_privacy.errors import InsituError
 from insitu_privacy.plan import PrivacyPlan
-from insitu_proto.messages import Accepted, Ask, Event, Finished, NodeProgress, Stage, Task
+from insitu_proto.messages import Accepted, Answered, Ask, Event, Finished, NodeProgress, Stage, Task
 
 from insitu_gateway.admission import Admitted
 from insitu_gateway.execution import Execution
@@ -37,6 +38,7 @@ class Running:
     deadline: asyncio.TimerHandle | None = None
     linger: asyncio.TimerHandle | None = None
     grace: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
+    answered: asyncio.Future[Answered] = field(default_factory=asyncio.Future)
     end: asyncio.Future[Finished | InsituError] = field(default_factory=asyncio.Future)
     watchers: set[asyncio.Event] = field(default_factory=set)
 
@@ -68,6 +70,11 @@ class Running:
         for watcher in self.watchers:
             watcher.set()
 
+    def answer(self, outcomes: Answered) -> None:
+        """Tell the watchers the outcomes: what a researcher waits for. That they are stored comes with the end."""
+        self.answered.set_result(outcomes)
+        self.changed()
+
     def conclude(self, end: Finished | InsituError) -> None:
         """Tell the watchers the end."""
         if not self.end.done():
@@ -77,14 +84,27 @@ class Running:
     async def events(self) -> AsyncGenerator[Event]:
         """What a researcher is told, from now to the end. Raises the error that it ends with."""
         yield Accepted(request_id=self.id)
+        async with aclosing(self._progress()) as progress:
+            async for event in progress:
+                yield event
+        if self.answered.done():
+            yield self.answered.result()
+        await asyncio.wait((self.end,))
+        end = self.end.result()
+        if isinstance(end, InsituError):
+            raise end
+        yield end
+
+    async def _progress(self) -> AsyncGenerator[NodeProgress]:
         told: dict[str, Stage] = {}
         changed = asyncio.Event()
         self.watchers.add(changed)
+        ends = (self.answered, self.end)
         try:
-            while not self.end.done():
-                await asyncio.wait((self.end,), timeout=PACE_S)
-                if self.end.done():
-                    break
+            while True:
+                done, _ = await asyncio.wait(ends, timeout=PACE_S, return_when=asyncio.FIRST_COMPLETED)
+                if done:
+                    return
                 changed.clear()
                 for node, stage in self.execution.stages.items():
                     if told.get(node) != stage:
@@ -93,7 +113,3 @@ class Running:
                 await changed.wait()
         finally:
             self.watchers.discard(changed)
-        end = self.end.result()
-        if isinstance(end, InsituError):
-            raise end
-        yield end

@@ -16,7 +16,7 @@ from typing import Any
 import grpc.aio
 from insitu_privacy.errors import AccessRefused, InsituError, Unavailable
 from insitu_proto import wire
-from insitu_proto.messages import Event, Finished, GatewayStatus, Hello, ManifestUpdate, Welcome
+from insitu_proto.messages import Event, GatewayStatus, Hello, ManifestUpdate, Welcome
 from insitu_proto.status import abort
 from insitu_proto.v1 import insitu_pb2 as pb
 from insitu_proto.v1 import insitu_pb2_grpc as stubs
@@ -117,9 +117,10 @@ class ResearchService(stubs.ResearchServicer):
         try:
             owner = require_role(context, "researcher")
             with self._one_more(owner):
+                writer = wire.EventWriter()
                 async with aclosing(await start(owner)) as events:
                     async for event in events:
-                        for message in wire.finished_events(event) if isinstance(event, Finished) else [_plain(event)]:
+                        for message in writer.write(event):
                             yield message
         except InsituError as error:
             await abort(context, error)
@@ -136,11 +137,6 @@ class ResearchService(stubs.ResearchServicer):
             self._streams[owner] -= 1
             if not self._streams[owner]:
                 del self._streams[owner]
-
-
-def _plain(event: Event) -> pb.Event:
-    assert not isinstance(event, Finished)
-    return wire.to_event(event)
 
 
 class OperationsService(stubs.OperationsServicer):

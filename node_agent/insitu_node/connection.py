@@ -44,6 +44,7 @@ from insitu_node.link import Backoff, Liveness, Outbox, hold_s
 from insitu_node.state import ManifestStore
 
 _WELCOME_SECONDS = 15.0
+_PACE_SECONDS = 0.025
 _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -229,11 +230,11 @@ class _Stream:
     async def _run(self, task: Task) -> None:
         """Answers a task in a worker. It goes on when the stream breaks; the outcome then waits for the next one."""
         loop, started = asyncio.get_running_loop(), time.monotonic()
+        pace = _Pace(lambda stage: self._line.send(Progress(request_id=task.request_id, stage=stage)))
 
         def progress(stage: Stage) -> None:
-            told = Progress(request_id=task.request_id, stage=stage)
             if self._dialer.answer_every_s == 0 or stage == "admitted":  # a fixed schedule says nothing in between
-                loop.call_soon_threadsafe(self._line.send, told)
+                loop.call_soon_threadsafe(pace.reached, stage)
 
         try:
             jws = await loop.run_in_executor(
@@ -244,6 +245,7 @@ class _Stream:
                 task.grant_jwt,
                 progress,
             )
+            await asyncio.sleep(hold_s(time.monotonic() - started, self._dialer.answer_every_s))
         except Stopped:
             self._outbox.dropped(task.request_id)
             return
@@ -251,7 +253,8 @@ class _Stream:
             _log.error("task dropped", error=type(error).__name__)
             self._outbox.dropped(task.request_id)
             return
-        await asyncio.sleep(hold_s(time.monotonic() - started, self._dialer.answer_every_s))
+        finally:
+            pace.end()
         outcome = Outcome(request_id=task.request_id, outcome_jws=jws)
         self._outbox.done(outcome)
         self._line.send(outcome)
@@ -260,6 +263,33 @@ class _Stream:
         while True:
             await asyncio.sleep(seconds)
             self._line.send(Heartbeat())
+
+
+class _Pace:
+    """How far a request is, told every ``_PACE_SECONDS`` at most: of a quick one nothing but its end is read."""
+
+    def __init__(self, tell: Callable[[Stage], None]) -> None:
+        self._tell = tell
+        self._stage: Stage | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended = False
+
+    def reached(self, stage: Stage) -> None:
+        """The request is there now."""
+        self._stage = stage
+        if self._timer is None and not self._ended:
+            self._timer = asyncio.get_running_loop().call_later(_PACE_SECONDS, self._due)
+
+    def end(self) -> None:
+        """The outcome is next: nothing more is told."""
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _due(self) -> None:
+        self._timer = None
+        if self._stage is not None:
+            self._tell(self._stage)
 
 
 _running: set[asyncio.Task[None]] = set()

@@ -140,8 +140,15 @@ class NodeOutcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """Every node has an outcome: all that is needed to compute the answer. The gateway may not have stored them yet."""
+
+    outcomes: tuple[NodeOutcome, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The end of a request. ``result_json`` is the gateway's own merged result, None where it has none."""
+    """The end of a request, stored. ``result_json`` is the gateway's own merged result, None where it has none."""
 
     outcomes: tuple[NodeOutcome, ...]
     result_json: bytes | None
@@ -170,4 +177,4 @@ class GatewayStatus:
 
 NodeMessage = Hello | Heartbeat | Progress | Outcome
 GatewayMessage = Welcome | Heartbeat | Task | ManifestUpdate | Taken
-Event = Accepted | NodeProgress | Finished
+Event = Accepted | NodeProgress | Answered | Finished

@@ -5,12 +5,12 @@
 
 Sizes: ``to_node_message`` pads an outcome so that the serialized NodeMessage is a power of two of at least 4096 bytes,
 and an observer of the encrypted stream learns little of how much was released (DESIGN.md section 4, No side doors).
-``finished_events`` splits a Finished that would not fit into one message; ``EventReader`` puts it together again.
+``EventWriter`` splits outcomes that would not fit into one message; ``EventReader`` puts them together again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from typing import cast, get_args
@@ -28,7 +28,7 @@ _STAGES: dict[m.Stage, pb.Stage.ValueType] = {
 _STAGE_NAMES: dict[int, m.Stage] = {value: stage for stage, value in _STAGES.items()}
 _FINAL: frozenset[m.Stage] = frozenset(get_args(m.Status))
 _SMALLEST_OUTCOME = 4096
-_FINISHED_INLINE = 4 * 1024 * 1024
+_ANSWERED_INLINE = 4 * 1024 * 1024
 
 
 def malformed(reason: str) -> AccessRefused:
@@ -227,23 +227,34 @@ def from_chunks(chunks: Iterable[pb.DatasetChunk]) -> DatasetBundle:
 # ---------------------------------------------------------------------------------------------- researchers' events
 
 
-def to_event(value: m.Accepted | m.NodeProgress) -> pb.Event:
-    """An event before the end."""
-    match value:
-        case m.Accepted():
-            return pb.Event(accepted=pb.Accepted(request_id=value.request_id))
-        case m.NodeProgress():
-            return pb.Event(node_progress=pb.NodeProgress(node_id=value.node_id, stage=_STAGES[value.stage]))
+class EventWriter:
+    """Turns domain events into one stream's messages. One writer for each stream."""
 
+    def __init__(self) -> None:
+        self._answered = False
 
-def finished_events(value: m.Finished) -> Iterator[pb.Event]:
-    """The end: one event, or the outcomes one by one before it where they are large together."""
-    outcomes = [_to_outcome(outcome) for outcome in value.outcomes]
-    result = value.result_json or b""
-    if sum(outcome.ByteSize() for outcome in outcomes) + len(result) > _FINISHED_INLINE:
-        yield from (pb.Event(node_outcome=outcome) for outcome in outcomes)
-        outcomes = []
-    yield pb.Event(finished=pb.Finished(outcomes=outcomes, result_json=result))
+    def write(self, value: m.Event) -> Iterator[pb.Event]:
+        """The messages of an event; of a Finished also its outcomes, where no Answered came before it."""
+        match value:
+            case m.Accepted():
+                yield pb.Event(accepted=pb.Accepted(request_id=value.request_id))
+            case m.NodeProgress():
+                yield pb.Event(node_progress=pb.NodeProgress(node_id=value.node_id, stage=_STAGES[value.stage]))
+            case m.Answered():
+                yield from self._outcomes(value.outcomes)
+            case m.Finished():
+                if not self._answered:
+                    yield from self._outcomes(value.outcomes)
+                yield pb.Event(finished=pb.Finished(result_json=value.result_json or b""))
+
+    def _outcomes(self, values: Sequence[m.NodeOutcome]) -> Iterator[pb.Event]:
+        """All in one message, or one by one before it where they are large together."""
+        self._answered = True
+        outcomes = [_to_outcome(value) for value in values]
+        if sum(outcome.ByteSize() for outcome in outcomes) > _ANSWERED_INLINE:
+            yield from (pb.Event(node_outcome=outcome) for outcome in outcomes)
+            outcomes = []
+        yield pb.Event(answered=pb.Answered(outcomes=outcomes))
 
 
 def _to_outcome(value: m.NodeOutcome) -> pb.NodeOutcome:
@@ -281,22 +292,32 @@ class EventReader:
 
     def __init__(self) -> None:
         self._outcomes: list[m.NodeOutcome] = []
+        self._answered: m.Answered | None = None
 
     def read(self, message: pb.Event) -> m.Event | None:
-        """The event, or None for one that is part of a later Finished."""
+        """The event, or None for a message that is part of a later one."""
         kind = _kind(message, "event")
         if kind == "accepted":
             return m.Accepted(request_id=_text(message.accepted.request_id, "request_id"))
         if kind == "node_progress":
             progress = message.node_progress
             return m.NodeProgress(node_id=_text(progress.node_id, "node_id"), stage=_stage(progress.stage))
+        if kind == "finished":
+            if self._answered is None:
+                raise malformed("it ends without outcomes")
+            return m.Finished(outcomes=self._answered.outcomes, result_json=message.finished.result_json or None)
+        if self._answered is not None:
+            raise malformed("an outcome after all of them")
         if kind == "node_outcome":
             self._outcomes.append(_from_outcome(message.node_outcome))
             return None
-        outcomes = (*self._outcomes, *map(_from_outcome, message.finished.outcomes))
+        self._answered = self._all((*self._outcomes, *map(_from_outcome, message.answered.outcomes)))
+        return self._answered
+
+    def _all(self, outcomes: tuple[m.NodeOutcome, ...]) -> m.Answered:
         if len({outcome.node_id for outcome in outcomes}) != len(outcomes):
             raise malformed("two outcomes of one node")
-        return m.Finished(outcomes=outcomes, result_json=message.finished.result_json or None)
+        return m.Answered(outcomes=outcomes)
 
 
 # ------------------------------------------------------------------------------------------------------- operators

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cinsitu_proto/v1/insitu.proto\x12\tinsitu.v1\"\xb6\x01\n\x0bNodeMessage\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.insitu.v1.HelloH\x00\x12)\n\theartbeat\x18\x02 \x01(\x0b\x32\x14.insitu.v1.HeartbeatH\x00\x12\'\n\x08progress\x18\x03 \x01(\x0b\x32\x13.insitu.v1.ProgressH\x00\x12%\n\x07outcome\x18\x04 \x01(\x0b\x32\x12.insitu.v1.OutcomeH\x00\x42\t\n\x07message\"\xda\x01\n\x0eGatewayMessage\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.insitu.v1.WelcomeH\x00\x12)\n\theartbeat\x18\x02 \x01(\x0b\x32\x14.insitu.v1.HeartbeatH\x00\x12\x1f\n\x04task\x18\x03 \x01(\x0b\x32\x0f.insitu.v1.TaskH\x00\x12\'\n\x08manifest\x18\x04 \x01(\x0b\x32\x13.insitu.v1.ManifestH\x00\x12!\n\x05taken\x18\x05 \x01(\x0b\x32\x10.insitu.v1.TakenH\x00\x42\t\n\x07message\"D\n\x05Hello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x18\n\x10manifest_version\x18\x02 \x01(\r\x12\x10\n\x08software\x18\x03 \x01(\t\"\x0b\n\tHeartbeat\"?\n\x08Progress\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1f\n\x05stage\x18\x02 \x01(\x0e\x32\x10.insitu.v1.Stage\"C\n\x07Outcome\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0boutcome_jws\x18\x02 \x01(\t\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\":\n\x07Welcome\x12\x14\n\x0cmanifest_jws\x18\x01 \x01(\t\x12\x19\n\x11heartbeat_seconds\x18\x02 \x01(\r\"B\n\x04Task\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0brequest_jws\x18\x02 \x01(\t\x12\x11\n\tgrant_jwt\x18\x03 \x01(\t\" \n\x08Manifest\x12\x14\n\x0cmanifest_jws\x18\x01 \x01(\t\"\x1b\n\x05Taken\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x14\n\x12GetManifestRequest\"1\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"*\n\x0c\x44\x61tasetChunk\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"4\n\nAskRequest\x12\x13\n\x0brequest_jws\x18\x01 \x01(\t\x12\x11\n\tgrant_jwt\x18\x02 \x01(\t\"#\n\rFollowRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\xc4\x01\n\x05\x45vent\x12\'\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x13.insitu.v1.AcceptedH\x00\x12\x30\n\rnode_progress\x18\x02 \x01(\x0b\x32\x17.insitu.v1.NodeProgressH\x00\x12.\n\x0cnode_outcome\x18\x03 \x01(\x0b\x32\x16.insitu.v1.NodeOutcomeH\x00\x12\'\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x13.insitu.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\x1e\n\x08\x41\x63\x63\x65pted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"@\n\x0cNodeProgress\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x1f\n\x05stage\x18\x02 \x01(\x0e\x32\x10.insitu.v1.Stage\"\x81\x01\n\x0bNodeOutcome\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12 \n\x06status\x18\x02 \x01(\x0e\x32\x10.insitu.v1.Stage\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0e\n\x06remedy\x18\x05 \x01(\t\x12\x13\n\x0boutcome_jws\x18\x06 \x01(\t\"I\n\x08\x46inished\x12(\n\x08outcomes\x18\x01 \x03(\x0b\x32\x16.insitu.v1.NodeOutcome\x12\x13\n\x0bresult_json\x18\x02 \x01(\x0c\"\x0f\n\rStatusRequest\"j\n\nNodeStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x11\n\tlast_seen\x18\x03 \x01(\x04\x12\x18\n\x10manifest_version\x18\x04 \x01(\r\x12\x10\n\x08software\x18\x05 \x01(\t\"*\n\nStateCount\x12\r\n\x05state\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\x8a\x01\n\x0bStatusReply\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x18\n\x10manifest_version\x18\x02 \x01(\r\x12$\n\x05nodes\x18\x03 \x03(\x0b\x32\x15.insitu.v1.NodeStatus\x12\'\n\x08requests\x18\x04 \x03(\x0b\x32\x15.insitu.v1.StateCount\"]\n\x0b\x45rrorDetail\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06remedy\x18\x03 \x01(\t\x12\"\n\x04span\x18\x04 \x01(\x0b\x32\x14.insitu.v1.ErrorSpan\"\'\n\tErrorSpan\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r*\xd7\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTAGE_QUEUED\x10\x01\x12\x0e\n\nSTAGE_SENT\x10\x02\x12\x12\n\x0eSTAGE_ADMITTED\x10\x03\x12\x12\n\x0eSTAGE_RESERVED\x10\x04\x12\x12\n\x0eSTAGE_EXECUTED\x10\x05\x12\x12\n\x0eSTAGE_RELEASED\x10\x06\x12\x11\n\rSTAGE_REFUSED\x10\x07\x12\x10\n\x0cSTAGE_ABSENT\x10\x08\x12\x10\n\x0cSTAGE_FAILED\x10\t\x12\x0e\n\nSTAGE_LOST\x10\n2M\n\nFederation\x12?\n\x06\x41ttach\x12\x16.insitu.v1.NodeMessage\x1a\x19.insitu.v1.GatewayMessage(\x01\x30\x01\x32\xfe\x01\n\x08Research\x12\x41\n\x0bGetManifest\x12\x1d.insitu.v1.GetManifestRequest\x1a\x13.insitu.v1.Manifest\x12\x45\n\nGetDataset\x12\x1c.insitu.v1.GetDatasetRequest\x1a\x17.insitu.v1.DatasetChunk0\x01\x12\x30\n\x03\x41sk\x12\x15.insitu.v1.AskRequest\x1a\x10.insitu.v1.Event0\x01\x12\x36\n\x06\x46ollow\x12\x18.insitu.v1.FollowRequest\x1a\x10.insitu.v1.Event0\x01\x32H\n\nOperations\x12:\n\x06Status\x12\x18.insitu.v1.StatusRequest\x1a\x16.insitu.v1.StatusReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cinsitu_proto/v1/insitu.proto\x12\tinsitu.v1\"\xb6\x01\n\x0bNodeMessage\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.insitu.v1.HelloH\x00\x12)\n\theartbeat\x18\x02 \x01(\x0b\x32\x14.insitu.v1.HeartbeatH\x00\x12\'\n\x08progress\x18\x03 \x01(\x0b\x32\x13.insitu.v1.ProgressH\x00\x12%\n\x07outcome\x18\x04 \x01(\x0b\x32\x12.insitu.v1.OutcomeH\x00\x42\t\n\x07message\"\xda\x01\n\x0eGatewayMessage\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.insitu.v1.WelcomeH\x00\x12)\n\theartbeat\x18\x02 \x01(\x0b\x32\x14.insitu.v1.HeartbeatH\x00\x12\x1f\n\x04task\x18\x03 \x01(\x0b\x32\x0f.insitu.v1.TaskH\x00\x12\'\n\x08manifest\x18\x04 \x01(\x0b\x32\x13.insitu.v1.ManifestH\x00\x12!\n\x05taken\x18\x05 \x01(\x0b\x32\x10.insitu.v1.TakenH\x00\x42\t\n\x07message\"D\n\x05Hello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x18\n\x10manifest_version\x18\x02 \x01(\r\x12\x10\n\x08software\x18\x03 \x01(\t\"\x0b\n\tHeartbeat\"?\n\x08Progress\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1f\n\x05stage\x18\x02 \x01(\x0e\x32\x10.insitu.v1.Stage\"C\n\x07Outcome\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0boutcome_jws\x18\x02 \x01(\t\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\":\n\x07Welcome\x12\x14\n\x0cmanifest_jws\x18\x01 \x01(\t\x12\x19\n\x11heartbeat_seconds\x18\x02 \x01(\r\"B\n\x04Task\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0brequest_jws\x18\x02 \x01(\t\x12\x11\n\tgrant_jwt\x18\x03 \x01(\t\" \n\x08Manifest\x12\x14\n\x0cmanifest_jws\x18\x01 \x01(\t\"\x1b\n\x05Taken\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x14\n\x12GetManifestRequest\"1\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"*\n\x0c\x44\x61tasetChunk\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"4\n\nAskRequest\x12\x13\n\x0brequest_jws\x18\x01 \x01(\t\x12\x11\n\tgrant_jwt\x18\x02 \x01(\t\"#\n\rFollowRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\xed\x01\n\x05\x45vent\x12\'\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x13.insitu.v1.AcceptedH\x00\x12\x30\n\rnode_progress\x18\x02 \x01(\x0b\x32\x17.insitu.v1.NodeProgressH\x00\x12.\n\x0cnode_outcome\x18\x03 \x01(\x0b\x32\x16.insitu.v1.NodeOutcomeH\x00\x12\'\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x13.insitu.v1.FinishedH\x00\x12\'\n\x08\x61nswered\x18\x05 \x01(\x0b\x32\x13.insitu.v1.AnsweredH\x00\x42\x07\n\x05\x65vent\"\x1e\n\x08\x41\x63\x63\x65pted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"@\n\x0cNodeProgress\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x1f\n\x05stage\x18\x02 \x01(\x0e\x32\x10.insitu.v1.Stage\"\x81\x01\n\x0bNodeOutcome\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12 \n\x06status\x18\x02 \x01(\x0e\x32\x10.insitu.v1.Stage\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0e\n\x06remedy\x18\x05 \x01(\t\x12\x13\n\x0boutcome_jws\x18\x06 \x01(\t\"4\n\x08\x41nswered\x12(\n\x08outcomes\x18\x01 \x03(\x0b\x32\x16.insitu.v1.NodeOutcome\"\x1f\n\x08\x46inished\x12\x13\n\x0bresult_json\x18\x01 \x01(\x0c\"\x0f\n\rStatusRequest\"j\n\nNodeStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x11\n\tlast_seen\x18\x03 \x01(\x04\x12\x18\n\x10manifest_version\x18\x04 \x01(\r\x12\x10\n\x08software\x18\x05 \x01(\t\"*\n\nStateCount\x12\r\n\x05state\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\x8a\x01\n\x0bStatusReply\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x18\n\x10manifest_version\x18\x02 \x01(\r\x12$\n\x05nodes\x18\x03 \x03(\x0b\x32\x15.insitu.v1.NodeStatus\x12\'\n\x08requests\x18\x04 \x03(\x0b\x32\x15.insitu.v1.StateCount\"]\n\x0b\x45rrorDetail\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06remedy\x18\x03 \x01(\t\x12\"\n\x04span\x18\x04 \x01(\x0b\x32\x14.insitu.v1.ErrorSpan\"\'\n\tErrorSpan\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r*\xd7\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTAGE_QUEUED\x10\x01\x12\x0e\n\nSTAGE_SENT\x10\x02\x12\x12\n\x0eSTAGE_ADMITTED\x10\x03\x12\x12\n\x0eSTAGE_RESERVED\x10\x04\x12\x12\n\x0eSTAGE_EXECUTED\x10\x05\x12\x12\n\x0eSTAGE_RELEASED\x10\x06\x12\x11\n\rSTAGE_REFUSED\x10\x07\x12\x10\n\x0cSTAGE_ABSENT\x10\x08\x12\x10\n\x0cSTAGE_FAILED\x10\t\x12\x0e\n\nSTAGE_LOST\x10\n2M\n\nFederation\x12?\n\x06\x41ttach\x12\x16.insitu.v1.NodeMessage\x1a\x19.insitu.v1.GatewayMessage(\x01\x30\x01\x32\xfe\x01\n\x08Research\x12\x41\n\x0bGetManifest\x12\x1d.insitu.v1.GetManifestRequest\x1a\x13.insitu.v1.Manifest\x12\x45\n\nGetDataset\x12\x1c.insitu.v1.GetDatasetRequest\x1a\x17.insitu.v1.DatasetChunk0\x01\x12\x30\n\x03\x41sk\x12\x15.insitu.v1.AskRequest\x1a\x10.insitu.v1.Event0\x01\x12\x36\n\x06\x46ollow\x12\x18.insitu.v1.FollowRequest\x1a\x10.insitu.v1.Event0\x01\x32H\n\nOperations\x12:\n\x06Status\x12\x18.insitu.v1.StatusRequest\x1a\x16.insitu.v1.StatusReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'insitu_proto.v1.insitu_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STAGE']._serialized_start=2016
-  _globals['_STAGE']._serialized_end=2231
+  _globals['_STAGE']._serialized_start=2069
+  _globals['_STAGE']._serialized_end=2284
   _globals['_NODEMESSAGE']._serialized_start=44
   _globals['_NODEMESSAGE']._serialized_end=226
   _globals['_GATEWAYMESSAGE']._serialized_start=229
@@ -64,31 +64,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FOLLOWREQUEST']._serialized_start=1028
   _globals['_FOLLOWREQUEST']._serialized_end=1063
   _globals['_EVENT']._serialized_start=1066
-  _globals['_EVENT']._serialized_end=1262
-  _globals['_ACCEPTED']._serialized_start=1264
-  _globals['_ACCEPTED']._serialized_end=1294
-  _globals['_NODEPROGRESS']._serialized_start=1296
-  _globals['_NODEPROGRESS']._serialized_end=1360
-  _globals['_NODEOUTCOME']._serialized_start=1363
-  _globals['_NODEOUTCOME']._serialized_end=1492
-  _globals['_FINISHED']._serialized_start=1494
-  _globals['_FINISHED']._serialized_end=1567
-  _globals['_STATUSREQUEST']._serialized_start=1569
-  _globals['_STATUSREQUEST']._serialized_end=1584
-  _globals['_NODESTATUS']._serialized_start=1586
-  _globals['_NODESTATUS']._serialized_end=1692
-  _globals['_STATECOUNT']._serialized_start=1694
-  _globals['_STATECOUNT']._serialized_end=1736
-  _globals['_STATUSREPLY']._serialized_start=1739
-  _globals['_STATUSREPLY']._serialized_end=1877
-  _globals['_ERRORDETAIL']._serialized_start=1879
-  _globals['_ERRORDETAIL']._serialized_end=1972
-  _globals['_ERRORSPAN']._serialized_start=1974
-  _globals['_ERRORSPAN']._serialized_end=2013
-  _globals['_FEDERATION']._serialized_start=2233
-  _globals['_FEDERATION']._serialized_end=2310
-  _globals['_RESEARCH']._serialized_start=2313
-  _globals['_RESEARCH']._serialized_end=2567
-  _globals['_OPERATIONS']._serialized_start=2569
-  _globals['_OPERATIONS']._serialized_end=2641
+  _globals['_EVENT']._serialized_end=1303
+  _globals['_ACCEPTED']._serialized_start=1305
+  _globals['_ACCEPTED']._serialized_end=1335
+  _globals['_NODEPROGRESS']._serialized_start=1337
+  _globals['_NODEPROGRESS']._serialized_end=1401
+  _globals['_NODEOUTCOME']._serialized_start=1404
+  _globals['_NODEOUTCOME']._serialized_end=1533
+  _globals['_ANSWERED']._serialized_start=1535
+  _globals['_ANSWERED']._serialized_end=1587
+  _globals['_FINISHED']._serialized_start=1589
+  _globals['_FINISHED']._serialized_end=1620
+  _globals['_STATUSREQUEST']._serialized_start=1622
+  _globals['_STATUSREQUEST']._serialized_end=1637
+  _globals['_NODESTATUS']._serialized_start=1639
+  _globals['_NODESTATUS']._serialized_end=1745
+  _globals['_STATECOUNT']._serialized_start=1747
+  _globals['_STATECOUNT']._serialized_end=1789
+  _globals['_STATUSREPLY']._serialized_start=1792
+  _globals['_STATUSREPLY']._serialized_end=1930
+  _globals['_ERRORDETAIL']._serialized_start=1932
+  _globals['_ERRORDETAIL']._serialized_end=2025
+  _globals['_ERRORSPAN']._serialized_start=2027
+  _globals['_ERRORSPAN']._serialized_end=2066
+  _globals['_FEDERATION']._serialized_start=2286
+  _globals['_FEDERATION']._serialized_end=2363
+  _globals['_RESEARCH']._serialized_start=2366
+  _globals['_RESEARCH']._serialized_end=2620
+  _globals['_OPERATIONS']._serialized_start=2622
+  _globals['_OPERATIONS']._serialized_end=2694
 # @@protoc_insertion_point(module_scope)

@@ -437,16 +437,21 @@ class Event(_message.Message):
     NODE_PROGRESS_FIELD_NUMBER: _builtins.int
     NODE_OUTCOME_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def accepted(self) -> Global___Accepted: ...
     @_builtins.property
     def node_progress(self) -> Global___NodeProgress: ...
     @_builtins.property
     def node_outcome(self) -> Global___NodeOutcome:
-        """only before a Finished that would be too large with its outcomes inside"""
+        """only before an Answered that would be too large with its outcomes inside"""
 
     @_builtins.property
     def finished(self) -> Global___Finished: ...
+    @_builtins.property
+    def answered(self) -> Global___Answered:
+        """always before Finished"""
+
     def __init__(
         self,
         *,
@@ -454,12 +459,13 @@ class Event(_message.Message):
         node_progress: Global___NodeProgress | None = ...,
         node_outcome: Global___NodeOutcome | None = ...,
         finished: Global___Finished | None = ...,
+        answered: Global___Answered | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "event", b"event", "finished", b"finished", "node_outcome", b"node_outcome", "node_progress", b"node_progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "answered", b"answered", "event", b"event", "finished", b"finished", "node_outcome", b"node_outcome", "node_progress", b"node_progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "event", b"event", "finished", b"finished", "node_outcome", b"node_outcome", "node_progress", b"node_progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "answered", b"answered", "event", b"event", "finished", b"finished", "node_outcome", b"node_outcome", "node_progress", b"node_progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "node_progress", "node_outcome", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "node_progress", "node_outcome", "finished", "answered"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -546,24 +552,42 @@ class NodeOutcome(_message.Message):
 Global___NodeOutcome: _TypeAlias = NodeOutcome  # noqa: Y015
 
 @_typing.final
-class Finished(_message.Message):
+class Answered(_message.Message):
+    """No more outcomes will come: with those before it, all that a researcher needs to compute the answer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OUTCOMES_FIELD_NUMBER: _builtins.int
-    RESULT_JSON_FIELD_NUMBER: _builtins.int
-    result_json: _builtins.bytes
-    """the gateway's own merged result; empty where there is none"""
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeOutcome]: ...
     def __init__(
         self,
         *,
         outcomes: _abc.Iterable[Global___NodeOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Answered: _TypeAlias = Answered  # noqa: Y015
+
+@_typing.final
+class Finished(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_JSON_FIELD_NUMBER: _builtins.int
+    result_json: _builtins.bytes
+    """the gateway's own merged result; empty where there is none"""
+    def __init__(
+        self,
+        *,
         result_json: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes", "result_json", b"result_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result_json", b"result_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

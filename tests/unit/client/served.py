@@ -13,7 +13,6 @@ from insitu.transport import Call, GetManifest
 from insitu_access.certificates import create_csr, create_tls_key, issue_certificate
 from insitu_privacy.errors import InsituError
 from insitu_proto import status, wire
-from insitu_proto.messages import Accepted, Finished, NodeProgress
 from insitu_proto.v1 import insitu_pb2 as pb
 from insitu_proto.v1 import insitu_pb2_grpc as stubs
 
@@ -38,11 +37,9 @@ class _Servicer(stubs.ResearchServicer):
         yield from self._events(wire.from_follow(request), context)
 
     def _events(self, call: Call, context: grpc.ServicerContext) -> Iterator[pb.Event]:
+        writer = wire.EventWriter()
         for event in self._serve(call, context, lambda it: it):
-            if isinstance(event, Finished):
-                yield from wire.finished_events(event)
-            elif isinstance(event, (Accepted, NodeProgress)):
-                yield wire.to_event(event)
+            yield from writer.write(event)
 
     def _serve(self, call: Call, context: grpc.ServicerContext, write: Any) -> Iterator[Any]:
         try:

@@ -147,6 +147,15 @@ def test_a_cut_stream_is_followed_with_the_same_request(world: World) -> None:
     assert len(world.requests) == 1
 
 
+def test_a_gateway_that_dies_after_the_outcomes_is_not_needed_any_more(world: World) -> None:
+    world.dies_before_the_end = True
+    with world.federation() as federation:
+        result = federation.query(BY_SEX, epsilon=1)
+    assert result.verified
+    assert [node.status for node in result.nodes] == ["released"] * len(world.nodes)
+    assert sum(isinstance(call, (Ask, Follow)) for call in world.calls) == 1
+
+
 def test_a_gateway_that_forgot_the_request_is_asked_again(world: World) -> None:
     world.cuts = 1
     with world.federation() as federation:

@@ -30,7 +30,17 @@ from insitu_privacy.merge import merge
 from insitu_privacy.plan import PrivacyPlan, Release, ReleasedValues
 from insitu_privacy.planner import plan_query
 from insitu_privacy.postprocess import Postprocessor
-from insitu_proto.messages import Accepted, Ask, DatasetRef, Finished, Follow, ManifestUpdate, NodeOutcome, NodeProgress
+from insitu_proto.messages import (
+    Accepted,
+    Answered,
+    Ask,
+    DatasetRef,
+    Finished,
+    Follow,
+    ManifestUpdate,
+    NodeOutcome,
+    NodeProgress,
+)
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 NODES = ("chu-lille", "chu-rennes", "chu-brest")
@@ -100,6 +110,7 @@ class World:
     """Changes the signed outcomes on their way, as a hostile gateway would."""
     gateway_result: Callable[[dict[str, object]], dict[str, object] | None] = field(default=lambda result: result)
     cuts: int = 0
+    dies_before_the_end: bool = False
     """How many of the next streams end in the middle."""
     unreachable: int = 0
     """How many of the next calls find no gateway."""
@@ -219,6 +230,9 @@ class World:
             if self.cuts:
                 self.cuts -= 1
                 raise Unavailable("INSITU-GATEWAY-UNREACHABLE", address="gw.test:8443")
+        yield Answered(outcomes=finished.outcomes)
+        if self.dies_before_the_end:
+            raise Unavailable("INSITU-GATEWAY-UNREACHABLE", address="gw.test:8443")
         yield finished
 
     # -- gateway and nodes -------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import grpc.aio
@@ -14,6 +13,7 @@ from insitu_proto import messages as m
 from insitu_proto import wire
 from insitu_proto.v1 import insitu_pb2 as pb
 
+from tests.testkit.waiting import until
 from tests.unit.gateway.world import run
 
 
@@ -38,12 +38,6 @@ class Line:
 
 def stream(line: Line, *, beat_s: float = 60, limit: int = 8) -> NodeStream:
     return NodeStream(line, beat_s=beat_s, limit=limit)  # type: ignore[arg-type]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def listen(one: NodeStream) -> None:

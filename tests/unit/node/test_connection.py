@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from insitu_proto.messages import Heartbeat, Hello, Outcome, Progress
 
 from tests.testkit.gateway_stub import GatewayStub, make_ca, make_identity
 from tests.testkit.node_world import NODE, NodeWorld
+from tests.testkit.waiting import until
 
 Scene = Callable[["Stage"], Coroutine[None, None, None]]
 
@@ -88,11 +90,47 @@ def test_says_hello_takes_the_manifest_and_answers(tmp_path: Path) -> None:
             assert isinstance(hello, Hello)
             assert (hello.node_id, hello.manifest_version) == (NODE, 0)
             assert stage.store.version == 3
-            told = [message.stage for message in stage.gateway.heard if isinstance(message, Progress)]
-            assert told == ["admitted", "reserved", "executed"]
             (outcome,) = stage.gateway.outcomes()
             assert outcome.request_id == request_id
             assert isinstance(stage.world.opened(outcome.outcome_jws), NodeRelease)
+
+    play(scene())
+
+
+def stages(stage: Stage) -> list[str]:
+    return [message.stage for message in stage.gateway.heard if isinstance(message, Progress)]
+
+
+def test_a_slow_request_tells_how_far_it_is(tmp_path: Path) -> None:
+    told_by = {"before-reserve": "admitted", "after-execute": "reserved", "after-noise": "executed"}
+
+    async def scene() -> None:
+        async with staged(tmp_path) as stage:
+
+            def hook(place: str) -> None:
+                patience = time.monotonic() + 20
+                while place in told_by and told_by[place] not in stages(stage) and time.monotonic() < patience:
+                    time.sleep(0.005)
+
+            stage.cycle._hook = hook
+            await asyncio.wait_for(stage.gateway.attached.wait(), 20)
+            stage.ask()
+            await stage.gateway.wait_for(1, Outcome)
+            assert stages(stage) == ["admitted", "reserved", "executed"]
+
+    play(scene())
+
+
+def test_a_quick_request_tells_its_outcome_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("insitu_node.connection._PACE_SECONDS", 30)
+
+    async def scene() -> None:
+        async with staged(tmp_path) as stage:
+            await asyncio.wait_for(stage.gateway.attached.wait(), 20)
+            stage.ask()
+            await stage.gateway.wait_for(1, Outcome)
+            await asyncio.sleep(0.05)
+            assert stages(stage) == []
 
     play(scene())
 
@@ -120,9 +158,7 @@ def test_dials_again_and_sends_what_was_not_confirmed(tmp_path: Path) -> None:
             assert stage.gateway.hellos()[1].manifest_version == 3
             stage.world.manifest_with(version=4)
             stage.gateway.manifest(stage.world.manifest_jws())
-            async with asyncio.timeout(20):
-                while stage.store.version < 4:  # then it has read the confirmation, which was sent before
-                    await asyncio.sleep(0.01)
+            await until(lambda: stage.store.version == 4)  # then it has read the confirmation, which was sent before
             stage.gateway.say(None)
             await stage.gateway.wait_for(3, Hello)
             await asyncio.sleep(0.3)
@@ -211,7 +247,7 @@ def test_answers_can_be_held_to_a_schedule(tmp_path: Path) -> None:
             stage.ask()
             await stage.gateway.wait_for(1, Outcome)
             assert asyncio.get_running_loop().time() - started >= 0.69
-            assert [m.stage for m in stage.gateway.heard if isinstance(m, Progress)] == ["admitted"]
+            assert stages(stage) == ["admitted"]
 
     play(scene())
 

@@ -80,25 +80,26 @@ def test_gateway_messages_round_trip(value: m.GatewayMessage) -> None:
 
 @given(finished)
 def test_finished_round_trips(value: m.Finished) -> None:
-    reader = wire.EventReader()
-    assert [reader.read(event) for event in wire.finished_events(value)] == [value]
+    answered = m.Answered(outcomes=value.outcomes)
+    for events in ([value], [answered, value]):
+        reader, writer = wire.EventReader(), wire.EventWriter()
+        assert [reader.read(message) for event in events for message in writer.write(event)] == [answered, value]
 
 
-def test_a_finished_that_is_large_comes_in_pieces() -> None:
-    large = "x" * (wire._FINISHED_INLINE // 2)
-    value = m.Finished(
-        outcomes=tuple(m.NodeOutcome(node_id=name, status="released", outcome_jws=large) for name in "abc"),
-        result_json=b"{}",
-    )
-    events = list(wire.finished_events(value))
+def test_outcomes_that_are_large_come_in_pieces() -> None:
+    large = "x" * (wire._ANSWERED_INLINE // 2)
+    outcomes = tuple(m.NodeOutcome(node_id=name, status="released", outcome_jws=large) for name in "abc")
+    value = m.Finished(outcomes=outcomes, result_json=b"{}")
+    events = list(wire.EventWriter().write(value))
     reader = wire.EventReader()
-    assert [reader.read(event) for event in events] == [None, None, None, value]
+    assert [reader.read(event) for event in events] == [None, None, None, m.Answered(outcomes=outcomes), value]
     assert max(event.ByteSize() for event in events) < len(large) + 100
 
 
 @given(st.builds(m.Accepted, request_id=texts) | st.builds(m.NodeProgress, node_id=texts, stage=stages))
 def test_events_round_trip(value: m.Accepted | m.NodeProgress) -> None:
-    assert wire.EventReader().read(pb.Event.FromString(wire.to_event(value).SerializeToString())) == value
+    (message,) = wire.EventWriter().write(value)
+    assert wire.EventReader().read(pb.Event.FromString(message.SerializeToString())) == value
 
 
 @given(texts, texts)
@@ -204,7 +205,7 @@ def test_incomplete_gateway_messages_are_refused(message: pb.GatewayMessage) -> 
 
 
 def outcome(**fields: object) -> pb.Event:
-    return pb.Event(finished=pb.Finished(outcomes=[pb.NodeOutcome(**fields)]))  # type: ignore[arg-type]
+    return pb.Event(answered=pb.Answered(outcomes=[pb.NodeOutcome(**fields)]))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -213,6 +214,7 @@ def outcome(**fields: object) -> pb.Event:
         pb.Event(),
         pb.Event(accepted=pb.Accepted()),
         pb.Event(node_progress=pb.NodeProgress(node_id="a")),
+        pb.Event(finished=pb.Finished()),
         outcome(node_id="a"),
         outcome(node_id="a", status=pb.STAGE_SENT, code="c", text="t", remedy="r"),
         outcome(node_id="a", status=pb.STAGE_RELEASED),
@@ -231,7 +233,16 @@ def test_incomplete_events_are_refused(message: pb.Event) -> None:
 def test_two_outcomes_of_one_node_are_refused() -> None:
     one = m.NodeOutcome(node_id="a", status="released", outcome_jws="j")
     with pytest.raises(AccessRefused, match="two outcomes"):
-        wire.EventReader().read(next(wire.finished_events(m.Finished(outcomes=(one, one), result_json=None))))
+        wire.EventReader().read(next(wire.EventWriter().write(m.Answered(outcomes=(one, one)))))
+
+
+def test_an_outcome_after_all_of_them_is_refused() -> None:
+    one = pb.NodeOutcome(node_id="a", status=pb.STAGE_RELEASED, outcome_jws="j")
+    for late in (pb.Event(node_outcome=one), pb.Event(answered=pb.Answered(outcomes=[one]))):
+        reader = wire.EventReader()
+        reader.read(pb.Event(answered=pb.Answered()))
+        with pytest.raises(AccessRefused, match="after all"):
+            reader.read(late)
 
 
 @pytest.mark.parametrize("message", [pb.AskRequest(request_jws="a"), pb.AskRequest(grant_jwt="a")])
