@@ -7,7 +7,8 @@ The gateway's overhead is the wire less the slowest node. The SDK's is its whole
 planning, signing, verifying every release, merging, the intervals, and the wait for the gateway's own result, which
 comes after the outcomes and is only compared.
 
-Every query is asked at an epsilon of its own, for an equal one would be replayed from the ledgers. All five processes
+Every query is asked at an epsilon of its own, for an equal one would be replayed from the ledgers, and in a text of its
+own, for nobody has planned a new question before. All five processes
 share this machine's cores, so nodes that run at once slow each other: that is in their own times, not in the overhead.
 """
 
@@ -100,7 +101,7 @@ def measure(root: Path, *, rounds: int) -> GatewayReport:
 
 def _ask(federation: Federation, query: Query, number: int) -> insitu.Result:
     result = federation.query(
-        query.sql,
+        f"{query.sql} -- {number}",
         epsilon=1 + Fraction(number, 10**7),
         delta=query.delta,
         max_rows_per_group=query.max_rows_per_group,
