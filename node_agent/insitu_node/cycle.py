@@ -172,7 +172,7 @@ class Cycle:
         """All that depends on the plan alone, done while a mistake is still free."""
         for release in plan.releases:
             self._noise.check(release)
-            for scan in release.relation.scans:
+            for scan in release.relation.scans():
                 for name in (scan.table, *(step.path.through for step in scan.unit_path)):
                     if name not in engine.tables:
                         raise Unavailable("INSITU-NODE-TABLE", name=name)

@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from fractions import Fraction
+from types import MappingProxyType
 
 from insitu_privacy.dataset import Bound, Column, ColumnType, Scalar
 from insitu_privacy.domains import INTEGER_LIMIT
-from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op
+from insitu_privacy.expressions import Call, ColumnRef, Exists, Expression, Literal, Op
 
+_NO_COHORTS: Mapping[str, str] = MappingProxyType({})
 _TINY = "1e-150"
 """Floats nearer to zero count as zero in products and quotients: PostgreSQL raises an error on underflow."""
 
@@ -30,13 +32,16 @@ class Dialect(ABC):
     fence: str = ""
     """Ends a derived table whose expressions are to be computed once a row, however often they are used."""
 
-    def write(self, expression: Expression) -> str:
-        """The text of an expression; columns are written as ``"scan"."column"``."""
+    def write(self, expression: Expression, cohorts: Mapping[str, str] = _NO_COHORTS) -> str:
+        """The text of an expression: columns as ``"source"."column"``, cohorts as the text given for them."""
         if isinstance(expression, ColumnRef):
             return f"{self.identifier(expression.scan)}.{self.identifier(expression.column)}"
         if isinstance(expression, Literal):
             return self.literal(expression.type, expression.value)
-        return self._call(expression)
+        if isinstance(expression, Exists):
+            terms = " AND ".join(self.write(term, cohorts) for term in expression.on) or "TRUE"
+            return f"EXISTS (SELECT 1 FROM {cohorts[expression.cohort]} WHERE {terms})"
+        return self._call(expression, cohorts)
 
     def identifier(self, name: str) -> str:
         """A quoted identifier."""
@@ -120,9 +125,9 @@ class Dialect(ABC):
         """The narrowest integer type for values up to ``most``: sums of narrower ones are faster."""
         return "INTEGER" if most < 2**31 else self.bigint
 
-    def _call(self, expression: Call) -> str:
+    def _call(self, expression: Call, cohorts: Mapping[str, str]) -> str:
         own = _OPERATIONS.get(expression.op)
-        args = [self.write(argument) for argument in expression.args]
+        args = [self.write(argument, cohorts) for argument in expression.args]
         if own is not None:
             return own(self, args)
         return self.special(expression.op, args)
@@ -138,6 +143,10 @@ class Dialect(ABC):
     @abstractmethod
     def least_of(self, kind: ColumnType, text: str) -> str:
         """The aggregate MIN of a column."""
+
+    @abstractmethod
+    def greatest_of(self, kind: ColumnType, text: str) -> str:
+        """The aggregate MAX of a column."""
 
     @abstractmethod
     def as_text(self, text: str) -> str:
@@ -248,6 +257,9 @@ class DuckDB(Dialect):
     def least_of(self, kind: ColumnType, text: str) -> str:
         return f"MIN({text})"
 
+    def greatest_of(self, kind: ColumnType, text: str) -> str:
+        return f"MAX({text})"
+
     def as_text(self, text: str) -> str:
         return f"COALESCE(CAST({text} AS VARCHAR), '')"
 
@@ -280,6 +292,9 @@ class PostgreSQL(Dialect):
 
     def least_of(self, kind: ColumnType, text: str) -> str:
         return f"BOOL_AND({text})" if kind == "boolean" else f"MIN({text})"
+
+    def greatest_of(self, kind: ColumnType, text: str) -> str:
+        return f"BOOL_OR({text})" if kind == "boolean" else f"MAX({text})"
 
     def as_text(self, text: str) -> str:
         return f"COALESCE(CAST({text} AS TEXT), '')"

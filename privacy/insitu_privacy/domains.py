@@ -15,7 +15,7 @@ from typing import Any
 
 from insitu_privacy.dataset import Column, ColumnType
 from insitu_privacy.evaluate import Value, apply, literal_value
-from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op
+from insitu_privacy.expressions import Call, ColumnRef, Exists, Expression, Literal, Op
 from insitu_privacy.facts import INTEGER_LIMIT, MISSING, Facts, Interval, is_bounded
 from insitu_privacy.intervals import interval_of
 
@@ -88,6 +88,8 @@ class Inference:
             return self._columns[expression]
         if isinstance(expression, Literal):
             return _literal_facts(expression)
+        if isinstance(expression, Exists):
+            return Facts(type="boolean", nullable=False, values=(False, True))
         return self._call_facts(expression)
 
     def refine(self, conditions: Iterable[Expression]) -> Inference:

@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
-from insitu_privacy.expressions import ColumnRef, Expression, Literal, Op
+from insitu_privacy.expressions import ColumnRef, Exists, Expression, Literal, Op
 
 Value = int | float | str | bool | date | datetime | None
 """Decimals are floats here, as in the engines: IEEE arithmetic gives all three the same values."""
@@ -24,6 +24,8 @@ def evaluate(expression: Expression, columns: Mapping[ColumnRef, Value]) -> Valu
         return columns[expression]
     if isinstance(expression, Literal):
         return literal_value(expression)
+    if isinstance(expression, Exists):
+        raise TypeError("a look into a cohort is no constant")
     return apply(expression.op, [evaluate(argument, columns) for argument in expression.args])
 
 

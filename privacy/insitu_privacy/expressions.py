@@ -71,7 +71,7 @@ class Op(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ColumnRef:
-    """A column of one scan of the relation, by the scan's alias."""
+    """A column of one source of the relation, by the source's alias."""
 
     scan: str
     column: str
@@ -93,7 +93,15 @@ class Call:
     args: tuple[Expression, ...]
 
 
-Expression = ColumnRef | Literal | Call
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """Whether a cohort of the relation, by its alias, has a row for which all conditions are true. Never NULL."""
+
+    cohort: str
+    on: tuple[Expression, ...]
+
+
+Expression = ColumnRef | Literal | Call | Exists
 
 TRUE = Literal("boolean", True)
 
@@ -111,11 +119,15 @@ def walk(expression: Expression) -> Iterator[Expression]:
         yield node
         if isinstance(node, Call):
             stack.extend(node.args)
+        elif isinstance(node, Exists):
+            stack.extend(node.on)
 
 
 def columns_of(expression: Expression) -> frozenset[ColumnRef]:
-    """The columns an expression reads."""
-    return frozenset(node for node in walk(expression) if isinstance(node, ColumnRef))
+    """The columns an expression reads of its relation's row; those of cohorts it looks into are not among them."""
+    nodes = list(walk(expression))
+    cohorts = {node.cohort for node in nodes if isinstance(node, Exists)}
+    return frozenset(node for node in nodes if isinstance(node, ColumnRef) and node.scan not in cohorts)
 
 
 def scans_of(expression: Expression) -> frozenset[str]:
@@ -130,6 +142,8 @@ def replace(expression: Expression, change: Callable[[Expression], Expression | 
         return changed
     if isinstance(expression, Call):
         return Call(expression.op, tuple(replace(argument, change) for argument in expression.args))
+    if isinstance(expression, Exists):
+        return Exists(expression.cohort, tuple(replace(term, change) for term in expression.on))
     return expression
 
 

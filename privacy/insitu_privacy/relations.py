@@ -1,15 +1,21 @@
-"""The relation under a release: scans of tables, joined and filtered. Frozen values, carried in the plan.
+"""The relation under a release: sources joined and filtered, to any depth. Frozen values, carried in the plan.
 
-A relation is protected when at least one scan is. Its privacy unit is that of its first protected scan; the
-``track`` pass has proved that every other protected scan is joined on equality of the unit.
+A source is a scan of a table, or derived: a body of its own, which is again made of a relation. A relation is protected
+when a source or a cohort is. Its privacy unit is that of its first protected source that is joined inner; the
+``track`` pass has proved that every other protected source and cohort is tied to it by equality of the unit. So each
+relation, at any depth, is a function of each unit's rows alone: the rows of a unit do not depend on another's.
+
+Aliases are unique in the whole plan, so that a cohort's conditions can name columns of the relation around it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
-from insitu_privacy.dataset import Column, UnitPath
+from insitu_privacy.dataset import Column, ColumnType, UnitPath
 from insitu_privacy.expressions import ColumnRef, Expression
 
 
@@ -38,10 +44,25 @@ class PathStep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Join:
-    """A scan joined to all before it."""
+class Derived:
+    """A source made of a body."""
 
-    scan: Scan
+    alias: str
+    body: Body
+    public: bool
+    unit: tuple[str, ...]
+    """The names under which the body gives the unit; empty for public ones."""
+    one_row_per_unit: bool = False
+
+
+Source = Scan | Derived
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """A source joined to all before it."""
+
+    source: Source
     kind: Literal["inner", "left"]
     on: tuple[Expression, ...]
     """Conditions of a left join. Those of inner joins stand in ``Relation.where``."""
@@ -49,14 +70,88 @@ class Join:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relation:
-    """Scans joined in order, and the conditions that hold for every row."""
+    """Sources joined in order, and the conditions that hold for every row."""
 
-    first: Scan
+    first: Source
     joins: tuple[Join, ...]
     where: tuple[Expression, ...]
     unit: tuple[ColumnRef, ...]
+    """Empty where the relation is public."""
+    cohorts: tuple[Derived, ...] = ()
+    """What ``Exists`` in its expressions look into."""
 
     @property
-    def scans(self) -> tuple[Scan, ...]:
-        """All scans, in order."""
-        return (self.first, *(join.scan for join in self.joins))
+    def sources(self) -> tuple[Source, ...]:
+        """The sources that are joined, in order."""
+        return (self.first, *(join.source for join in self.joins))
+
+    @property
+    def outer(self) -> frozenset[str]:
+        """Aliases of the sources that are joined left: their columns may be NULL together."""
+        return frozenset(join.source.alias for join in self.joins if join.kind == "left")
+
+    def scans(self) -> Iterator[Scan]:
+        """The scans at any depth."""
+        for source in (*self.sources, *self.cohorts):
+            if isinstance(source, Scan):
+                yield source
+            else:
+                yield from _scans(source.body)
+
+
+# -- bodies of derived sources ---------------------------------------------------------------------------------------
+
+Named = tuple[str, Expression]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projection:
+    """Rows of a relation: its unit under ``Derived.unit``, and columns."""
+
+    relation: Relation
+    columns: tuple[Named, ...]
+    distinct: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregate:
+    """An aggregate over one unit's rows in one group; exact, so that it does not depend on the order of rows."""
+
+    kind: Literal["rows", "count", "distinct", "sum", "average", "least", "greatest"]
+    value: Expression | None
+    """None for ``rows``."""
+    type: ColumnType
+    """Of the result."""
+    granularity: Fraction
+    """What ``sum`` and ``average`` of decimals add up multiples of: a sum of floats depends on their order."""
+    limit: Fraction
+    """The size to which counts and sums are cut, as planning assumes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grouping:
+    """One row per unit and group: the unit, keys and aggregates. Of a public relation: per group."""
+
+    relation: Relation
+    keys: tuple[Named, ...]
+    aggregates: tuple[tuple[str, Aggregate], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combination:
+    """A set operation of two bodies with the same columns and, where protected, the same unit names."""
+
+    kind: Literal["union", "union all", "intersect", "except"]
+    left: Body
+    right: Body
+
+
+Body = Projection | Grouping | Combination
+
+
+def _scans(body: Body) -> Iterator[Scan]:
+    if isinstance(body, Combination):
+        yield from _scans(body.left)
+        yield from _scans(body.right)
+    else:
+        yield from body.relation.scans()

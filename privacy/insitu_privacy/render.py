@@ -23,8 +23,9 @@ from fractions import Fraction
 from insitu_privacy.dialects import DIALECTS, Dialect
 from insitu_privacy.expressions import ColumnRef, Expression
 from insitu_privacy.plan import KeyColumn, Release, Statistic, cell_count
-from insitu_privacy.scans import Scans
+from insitu_privacy.relations import Scan
 from insitu_privacy.shape import Shape, UnitPart, shape
+from insitu_privacy.sources import Sources
 
 
 def render(release: Release, *, dialect: str, tables: Mapping[str, str], cap_key: str) -> str:
@@ -40,7 +41,8 @@ class _Writer:
     def __init__(self, release: Release, dialect: Dialect, tables: Mapping[str, str], cap_key: str) -> None:
         self._release = release
         self._dialect = dialect
-        self._scans = Scans(release, dialect, tables)
+        output = [*(key.expression for key in release.keys), *release.values]
+        self._sources = Sources(release.relation, output, dialect, tables)
         self._cap_key = cap_key
         self._shape: Shape = shape(release)
         self._units = [f"u{index}" for index in range(len(self._shape.unit))]
@@ -92,8 +94,8 @@ class _Writer:
 
     def _rows(self) -> str:
         layout = self._shape
-        columns = [f"{self._dialect.write(ref)} AS {name}" for ref, name in zip(layout.unit, self._units, strict=True)]
-        columns += [f"{self._dialect.write(key.expression)} AS {key.name}" for key in layout.keys]
+        columns = [f"{self._sources.write(ref)} AS {name}" for ref, name in zip(layout.unit, self._units, strict=True)]
+        columns += [f"{self._sources.write(key.expression)} AS {key.name}" for key in layout.keys]
         for index, statistic in enumerate(self._release.statistics):
             if statistic.value is None:
                 continue
@@ -101,26 +103,15 @@ class _Writer:
             if statistic.kind == "sum":
                 columns.append(f"{self._fixed_point(statistic, value)} AS v{index}")
             else:
-                text = f"{self._dialect.write(value)} AS x{statistic.value}"
+                text = f"{self._sources.write(value)} AS x{statistic.value}"
                 columns += [] if text in columns else [text]
-        source = f"FROM {self._scans.text(layout.first)}"
-        for join in layout.joins:
-            if join.kind == "left":
-                source += f"\nLEFT JOIN {self._scans.text(join.scan)} ON {self._all(join.on)}"
-            else:
-                source += f"\nCROSS JOIN {self._scans.text(join.scan)}"
+        rows = self._sources.rows(layout.first, layout.joins, layout.where)
         fence = self._dialect.fence if any(one.kind == "sum" for one in self._release.statistics) else ""
-        return f"SELECT {', '.join(columns)}\n{source}{self._where(layout.where)}{fence}"
-
-    def _where(self, terms: tuple[Expression, ...]) -> str:
-        return f"\nWHERE {self._all(terms)}" if terms else ""
-
-    def _all(self, terms: tuple[Expression, ...]) -> str:
-        return " AND ".join(self._dialect.write(term) for term in terms) or "TRUE"
+        return f"SELECT {', '.join(columns)}\n{rows}{fence}"
 
     def _fixed_point(self, statistic: Statistic, value: Expression) -> str:
         """``round((x - c) / g)``, clipped to what one row may add; NULL stays NULL."""
-        text = self._dialect.write(value)
+        text = self._sources.write(value)
         most = statistic.linf // self._release.bounds.max_rows_per_group
         if statistic.granularity == 1 and statistic.center.denominator == 1 and self._is_integer(value):
             shifted = f"({text} - {self._dialect.number('integer', statistic.center)})" if statistic.center else text
@@ -141,8 +132,10 @@ class _Writer:
         """Whether the guard that reads the column has clipped already: its bounds are on the grid and within linf."""
         if not isinstance(value, ColumnRef):
             return False
-        scans = {scan.alias: scan for scan in self._release.relation.scans}
-        column = next(one for one in scans[value.scan].columns if one.name == value.column)
+        source = next(one for one in self._release.relation.sources if one.alias == value.scan)
+        if not isinstance(source, Scan):
+            return False
+        column = next(one for one in source.columns if one.name == value.column)
         most = statistic.linf // self._release.bounds.max_rows_per_group
         ends = (column.minimum, column.maximum)
         if not all(isinstance(end, Fraction) for end in ends):
@@ -160,16 +153,16 @@ class _Writer:
 
     def _part(self, part: UnitPart) -> str:
         """One row per unit, whatever the data: each key is the least of the unit's."""
-        units = [f"{self._dialect.write(ColumnRef(part.scan.alias, name))}" for name in part.scan.unit]
+        units = [f"{self._sources.write(ColumnRef(part.scan.alias, name))}" for name in part.scan.unit]
         columns = [f"{text} AS {name}" for text, name in zip(units, self._units, strict=True)]
         columns += [f"{self._least(key)} AS {key.name}" for key in part.keys]
         return (
-            f"SELECT {', '.join(columns)}\nFROM {self._scans.text(part.scan)}{self._where(part.where)}"
+            f"SELECT {', '.join(columns)}\nFROM {self._sources.text(part.scan)}{self._sources.where(part.where)}"
             f"\nGROUP BY {', '.join(units)}"
         )
 
     def _least(self, key: KeyColumn) -> str:
-        return self._dialect.least_of(key.type, self._dialect.write(key.expression))
+        return self._dialect.least_of(key.type, self._sources.write(key.expression))
 
     def _on_unit(self, a: str, b: str) -> str:
         return " AND ".join(f"{a}.{name} = {b}.{name}" for name in self._units)

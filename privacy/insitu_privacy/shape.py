@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Op, call, scans_of
 from insitu_privacy.plan import KeyColumn, Release
-from insitu_privacy.relations import Join, Relation, Scan
+from insitu_privacy.relations import Join, Relation, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitPart:
     """A scan read once per unit: its conditions and the keys it gives."""
 
-    scan: Scan
+    scan: Source
     where: tuple[Expression, ...]
     keys: tuple[KeyColumn, ...]
 
@@ -28,7 +28,7 @@ class UnitPart:
 class Shape:
     """The rows to be summed per unit and key, and the parts joined to those sums."""
 
-    first: Scan
+    first: Source
     joins: tuple[Join, ...]
     where: tuple[Expression, ...]
     unit: tuple[ColumnRef, ...]
@@ -39,34 +39,34 @@ class Shape:
 def shape(release: Release) -> Shape:
     """The layout of a release's statement."""
     relation = release.relation
-    protected = [scan for scan in relation.scans if not scan.public]
+    protected = [scan for scan in relation.sources if not scan.public and scan.alias not in relation.outer]
     candidates = [scan for scan in protected if scan.one_row_per_unit]
     if len(candidates) == len(protected):
         candidates = candidates[1:]
     parts = tuple(part for scan in candidates if (part := _part(scan, release)) is not None)
     apart = {part.scan.alias for part in parts}
-    rows = [scan for scan in relation.scans if scan.alias not in apart]
-    joins = {join.scan.alias: join for join in relation.joins}
-    lead = next(scan for scan in rows if not scan.public)
+    rows = [scan for scan in relation.sources if scan.alias not in apart]
+    joins = {join.source.alias: join for join in relation.joins}
+    lead = next(scan for scan in rows if not scan.public and scan.alias not in relation.outer)
     # A left join may not come first. Protected scans are joined inner, so that one of them may be moved to the front.
     first, rest = lead, [scan for scan in rows if scan is not lead]
     return Shape(
         first=first,
         joins=tuple(
-            joins[scan.alias] if scan.alias in joins else Join(scan=scan, kind="inner", on=()) for scan in rest
+            joins[scan.alias] if scan.alias in joins else Join(source=scan, kind="inner", on=()) for scan in rest
         ),
-        where=_row_conditions(relation, apart, lead, rows),
+        where=_row_conditions(relation, apart, lead, [scan for scan in rows if scan.alias not in relation.outer]),
         unit=_unit_of(lead),
         keys=tuple(key for key in release.keys if not scans_of(key.expression) & apart),
         parts=parts,
     )
 
 
-def _unit_of(scan: Scan) -> tuple[ColumnRef, ...]:
+def _unit_of(scan: Source) -> tuple[ColumnRef, ...]:
     return tuple(ColumnRef(scan.alias, name) for name in scan.unit)
 
 
-def _part(scan: Scan, release: Release) -> UnitPart | None:
+def _part(scan: Source, release: Release) -> UnitPart | None:
     """The scan as a part of its own, or None where something else depends on its rows."""
     mine, where = {scan.alias}, []
     for term in release.relation.where:
@@ -88,12 +88,12 @@ def _part(scan: Scan, release: Release) -> UnitPart | None:
 def _is_unit_equality(term: Expression, relation: Relation) -> bool:
     if not isinstance(term, Call) or term.op is not Op.EQ:
         return False
-    places = {ColumnRef(scan.alias, name): index for scan in relation.scans for index, name in enumerate(scan.unit)}
+    places = {ColumnRef(scan.alias, name): index for scan in relation.sources for index, name in enumerate(scan.unit)}
     a, b = term.args
     return isinstance(a, ColumnRef) and isinstance(b, ColumnRef) and a in places and places.get(b) == places[a]
 
 
-def _row_conditions(relation: Relation, apart: set[str], lead: Scan, rows: list[Scan]) -> tuple[Expression, ...]:
+def _row_conditions(relation: Relation, apart: set[str], lead: Source, rows: list[Source]) -> tuple[Expression, ...]:
     """The conditions among the rows, with equality of the unit where it was reached through a scan set apart."""
     kept = tuple(term for term in relation.where if not scans_of(term) & apart)
     if not apart:

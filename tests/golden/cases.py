@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from insitu_privacy.dataset import Dataset
-from insitu_privacy.expressions import Call, ColumnRef, Expression
+from insitu_privacy.expressions import Call, ColumnRef, Exists, Expression
 from insitu_privacy.passes.frontier import Frontier, frontier
 from insitu_privacy.passes.parse import parse
 from insitu_privacy.passes.qualify import qualify
 from insitu_privacy.passes.statistics import statistics
-from insitu_privacy.passes.track import Tracked, track
+from insitu_privacy.passes.track import track
+from insitu_privacy.passes.tracked import Tracked
 from insitu_privacy.plan import PrivacyPlan, Release, Scope
+from insitu_privacy.relations import Body, Combination, Derived, Projection, Relation
 from insitu_privacy.render import render
 from sqlglot import exp
 
@@ -117,6 +119,60 @@ CASES: Mapping[str, Case] = {
         sql="SELECT kind AS k, ROUND(100.0 * SUM(stage) / COUNT(*), 2) AS share FROM visit WHERE stage IS NOT NULL "
         "GROUP BY kind HAVING COUNT(*) > 10 ORDER BY share DESC, k LIMIT 2"
     ),
+    "derived_per_person": Case(
+        sql="SELECT k, COUNT(*) AS n, SUM(dear) AS s, AVG(mean) AS a FROM (SELECT person_id, COUNT(*) AS k, "
+        "SUM(cost) AS dear, AVG(stage) AS mean FROM visit GROUP BY person_id HAVING COUNT(*) < 3) f GROUP BY k"
+    ),
+    "derived_per_stay": Case(
+        sql="SELECT kinds, COUNT(*) AS n FROM (SELECT v.visit_id, COUNT(DISTINCT a.code) AS kinds FROM visit v "
+        "JOIN act a ON a.visit_id = v.visit_id GROUP BY v.visit_id) s GROUP BY kinds"
+    ),
+    "with_and_using": Case(
+        sql="WITH f AS (SELECT person_id, MIN(start) AS first, MAX(kind) AS last FROM visit GROUP BY 1) "
+        "SELECT p.sex, last, COUNT(*) AS n, AVG(YEAR(first) - birth_year) AS age FROM f JOIN person p USING (person_id) "
+        "GROUP BY 1, 2"
+    ),
+    "distinct_with_the_unit": Case(
+        sql="SELECT kind, COUNT(*) AS n FROM (SELECT DISTINCT person_id, kind, stage > 2 AS late FROM visit) d "
+        "WHERE late GROUP BY kind"
+    ),
+    "union_of_rows": Case(
+        sql="SELECT what, COUNT(*) AS n, SUM(x) AS s FROM (SELECT person_id, kind AS what, cost AS x FROM visit "
+        "UNION ALL SELECT person_id, sex, score FROM person) u GROUP BY what"
+    ),
+    "sets_of_persons": Case(
+        sql="SELECT COUNT(*) AS n FROM (SELECT person_id FROM visit WHERE kind = 'in' UNION SELECT person_id FROM person "
+        "WHERE sex = 'F' EXCEPT SELECT person_id FROM visit WHERE stage = 1) s"
+    ),
+    "cohort_in": Case(
+        sql="SELECT p.sex, COUNT(*) AS n FROM person p WHERE p.person_id IN (SELECT v.person_id FROM visit v "
+        "WHERE v.cost > 500) AND p.person_id NOT IN (SELECT v.person_id FROM visit v WHERE v.kind = 'er') GROUP BY p.sex"
+    ),
+    "cohort_with_nulls": Case(
+        sql="SELECT COUNT(*) AS n FROM visit WHERE visit_id NOT IN (SELECT v.visit_id FROM visit v WHERE v.stage = 1) "
+        "AND (stage IS NULL OR previous IN (SELECT v.visit_id FROM visit v WHERE v.kind = 'in'))"
+    ),
+    "cohort_exists": Case(
+        sql="SELECT v.kind, COUNT(*) AS n FROM visit v WHERE NOT EXISTS (SELECT 1 FROM visit w "
+        "WHERE w.person_id = v.person_id AND w.start < v.start) GROUP BY v.kind"
+    ),
+    "cohort_of_codes": Case(
+        sql="SELECT COUNT(*) AS n FROM act WHERE code IN (SELECT i.code FROM icd i JOIN icd j ON i.chapter = j.chapter "
+        "WHERE j.code = 'I10') AND act_id IN (SELECT l.act_id FROM line l WHERE l.price > 1)"
+    ),
+    "left_to_a_protected_table": Case(
+        sql="SELECT p.sex, COUNT(*) AS n, COUNT(v.kind) AS k, COUNT(DISTINCT v.person_id) AS p, SUM(v.cost) AS s "
+        "FROM person p LEFT JOIN visit v ON v.person_id = p.person_id AND v.kind = 'in' GROUP BY p.sex"
+    ),
+    "left_twice": Case(
+        sql="SELECT p.sex, COUNT(*) AS n, COUNT(a.act_id) AS acts, SUM(a.amount) AS s FROM person p "
+        "LEFT JOIN visit v ON v.person_id = p.person_id AND v.kind = 'in' LEFT JOIN act a ON a.visit_id = v.visit_id "
+        "GROUP BY p.sex"
+    ),
+    "public_fan_out": Case(
+        sql="SELECT j.chapter, COUNT(*) AS n FROM act a JOIN icd i ON i.code = a.code "
+        "JOIN icd j ON j.severity > i.severity GROUP BY j.chapter"
+    ),
     "keys_alone": Case(sql="SELECT noted IS NULL AS unknown, stage % 2 AS odd FROM visit GROUP BY 1, 2", exact=False),
 }
 
@@ -143,6 +199,8 @@ def shown(expression: Expression) -> str:
         return f"{expression.scan}.{expression.column}"
     if isinstance(expression, Call):
         return f"({expression.op} {' '.join(shown(argument) for argument in expression.args)})"
+    if isinstance(expression, Exists):
+        return f"(exists {expression.cohort} {' '.join(shown(term) for term in expression.on)})"
     return f"{expression.type}:{expression.value}"
 
 
@@ -180,15 +238,42 @@ def _allow(name: str) -> str:
 
 def _track(name: str) -> str:
     relation = _tracked(name)[1].relation
-    kinds = {join.scan.alias: join.kind for join in relation.joins}
+    return "\n".join(_shown_relation(relation))
+
+
+def _shown_relation(relation: Relation) -> list[str]:
+    kinds = {join.source.alias: join.kind for join in relation.joins}
     lines = []
-    for scan in relation.scans:
+    for scan in relation.sources:
+        if isinstance(scan, Derived):
+            unit = f" unit {', '.join(scan.unit)}" if scan.unit else " public"
+            lines.append(f"{kinds.get(scan.alias, 'from')} derived {scan.alias}{unit}")
+            lines += [f"  {line}" for line in _shown_body(scan.body)]
+            continue
         path = "".join(f" through {step.path.through} on {', '.join(step.path.on)}" for step in scan.unit_path)
         unit = f" unit {', '.join(scan.unit)}{path}" if scan.unit else " public"
         columns = ", ".join(column.name for column in scan.columns)
         lines.append(f"{kinds.get(scan.alias, 'from')} {scan.table} as {scan.alias}{unit} reads {columns}")
     lines.append(f"unit {', '.join(shown(ref) for ref in relation.unit)}")
-    return "\n".join([*lines, *(f"where {shown(term)}" for term in relation.where)])
+    for cohort in relation.cohorts:
+        lines.append(f"cohort {cohort.alias} unit {', '.join(cohort.unit) or 'none'}")
+        lines += [f"  {line}" for line in _shown_body(cohort.body)]
+    for join in relation.joins:
+        lines += [f"on {shown(term)}" for term in join.on]
+    return [*lines, *(f"where {shown(term)}" for term in relation.where)]
+
+
+def _shown_body(body: Body) -> list[str]:
+    if isinstance(body, Combination):
+        return [*_shown_body(body.left), body.kind, *_shown_body(body.right)]
+    lines = _shown_relation(body.relation)
+    if isinstance(body, Projection):
+        return lines + [f"{'distinct ' * body.distinct}{name} = {shown(one)}" for name, one in body.columns]
+    lines += [f"group by {name} = {shown(one)}" for name, one in body.keys]
+    return lines + [
+        f"{name} = {one.kind}({'' if one.value is None else shown(one.value)}) within {one.limit}"
+        for name, one in body.aggregates
+    ]
 
 
 def _frontier(name: str) -> str:

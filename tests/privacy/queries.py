@@ -74,6 +74,48 @@ QUERIES = {
         WHERE ABS(p.person_id) > 1 OR p.active GROUP BY p.sex""",
     "differences of dates": "SELECT AVG(date_diff('day', start, finish)), SUM(MONTH(finish)) FROM visit",
     "keys alone": "SELECT diagnosis FROM visit GROUP BY diagnosis",
+    "stays per person": """SELECT k, COUNT(*), SUM(dear), AVG(longest) FROM (SELECT person_id, COUNT(*) AS k,
+        SUM(cost) AS dear, MAX(date_diff('day', start, finish)) AS longest FROM visit GROUP BY person_id) f GROUP BY k""",
+    "averages per person and kind": """SELECT kind, COUNT(*), SUM(mean), AVG(many) FROM (SELECT person_id, kind,
+        AVG(cost) AS mean, COUNT(DISTINCT ward) AS many FROM visit GROUP BY 1, 2 HAVING COUNT(*) > 1) f GROUP BY kind""",
+    "per stay": """SELECT n, COUNT(*) FROM (SELECT visit_id, COUNT(*) AS n, MIN(code) AS c FROM act GROUP BY visit_id) f
+        WHERE c <> 'B99' GROUP BY n""",
+    "first stay and person": """WITH f AS (SELECT person_id, MIN(start) AS first FROM visit WHERE kind <> 'er' GROUP BY 1)
+        SELECT p.sex, YEAR(f.first) AS y, COUNT(*), AVG(YEAR(f.first) - p.birth_year) FROM f
+        JOIN person p USING (person_id) GROUP BY 1, 2""",
+    "first stay itself": """SELECT v.kind, COUNT(*), SUM(v.cost) FROM visit v JOIN (SELECT person_id, MIN(start) AS first
+        FROM visit GROUP BY person_id) f ON f.person_id = v.person_id AND f.first = v.start GROUP BY v.kind""",
+    "distinct with the unit": """SELECT diagnosis, COUNT(*) FROM (SELECT DISTINCT person_id, diagnosis FROM visit) d
+        GROUP BY diagnosis""",
+    "united": """SELECT what, COUNT(*), COUNT(DISTINCT person_id), SUM(x) FROM (SELECT person_id, kind AS what, cost AS x
+        FROM visit UNION ALL SELECT person_id, sex, score FROM person) u GROUP BY what""",
+    "sets of persons": """SELECT COUNT(*), COUNT(DISTINCT person_id) FROM (SELECT person_id FROM visit WHERE kind = 'in'
+        UNION SELECT person_id FROM person WHERE sex = 'F' EXCEPT SELECT person_id FROM visit WHERE stage = 1
+        INTERSECT SELECT person_id FROM person WHERE active) s""",
+    "cohort": """SELECT sex, COUNT(*), AVG(score) FROM person WHERE person_id IN (SELECT person_id FROM visit
+        WHERE diagnosis = 'x') GROUP BY sex""",
+    "not in a cohort": """SELECT kind, COUNT(*), SUM(cost) FROM visit WHERE person_id NOT IN (SELECT person_id FROM person
+        WHERE active) GROUP BY kind""",
+    "cohort of stays": """SELECT kind, COUNT(*) FROM visit WHERE visit_id IN (SELECT visit_id FROM act WHERE amount > 0)
+        OR visit_id NOT IN (SELECT previous FROM visit WHERE stage > 1) GROUP BY kind""",
+    "cohort by date": """SELECT v.kind, COUNT(*) FROM visit v WHERE NOT EXISTS (SELECT 1 FROM visit w
+        WHERE w.person_id = v.person_id AND w.start < v.start AND w.kind = v.kind) GROUP BY v.kind""",
+    "cohort of codes": """SELECT COUNT(*), SUM(amount) FROM act WHERE code IN (SELECT code FROM icd WHERE severity > 2)
+        AND code NOT IN (SELECT i.code FROM icd i JOIN icd j ON i.chapter = j.chapter WHERE j.severity = 9)""",
+    "left to stays": """SELECT p.sex, v.kind, COUNT(*), COUNT(v.visit_id), COUNT(DISTINCT v.person_id), SUM(v.cost)
+        FROM person p LEFT JOIN visit v ON v.person_id = p.person_id AND v.stage > 0 GROUP BY p.sex, v.kind""",
+    "left to stays on an entity key": """SELECT COUNT(*), COUNT(w.kind), SUM(w.cost) FROM visit v
+        LEFT JOIN visit w ON v.previous = w.visit_id AND w.start <= v.start""",
+    "left twice": """SELECT p.sex, COUNT(*), COUNT(a.act_id), SUM(a.amount) FROM person p LEFT JOIN visit v
+        ON v.person_id = p.person_id AND v.kind = 'in' LEFT JOIN act a ON a.visit_id = v.visit_id GROUP BY p.sex""",
+    "fan-out to a public table": """SELECT i.chapter, COUNT(*), SUM(i.severity) FROM act a JOIN icd i
+        ON i.severity >= a.amount GROUP BY i.chapter""",
+    "public table of a table": """SELECT c.worst, COUNT(*) FROM act a JOIN (SELECT i.code, MAX(j.severity) AS worst
+        FROM icd i JOIN icd j ON i.chapter = j.chapter GROUP BY i.code) c ON c.code = a.code GROUP BY c.worst""",
+    "three levels": """WITH a AS (SELECT person_id, visit_id, COUNT(*) AS acts FROM (SELECT v.person_id, v.visit_id, a.code
+        FROM visit v JOIN act a ON a.visit_id = v.visit_id) x GROUP BY 1, 2), b AS (SELECT person_id, MAX(acts) AS most
+        FROM a GROUP BY 1) SELECT most, COUNT(*) FROM b WHERE person_id NOT IN (SELECT person_id FROM a WHERE acts > 3)
+        GROUP BY most""",
     "shares": "SELECT kind, 100.0 * SUM(stage) / COUNT(*) AS s FROM visit GROUP BY kind HAVING COUNT(*) > 2 ORDER BY s",
 }
 PAIRS = {
@@ -88,6 +130,13 @@ PAIRS = {
     "unit path joined": """SELECT v.kind, SUM(a.amount) FROM act a JOIN visit v ON a.visit_id = v.visit_id
         GROUP BY v.kind""",
     "unit path of two steps": "SELECT item, COUNT(*), SUM(price) FROM line GROUP BY item",
+    "stays per person": """SELECT k, COUNT(*), SUM(dear) FROM (SELECT person_id, rang, COUNT(*) AS k, SUM(cost) AS dear
+        FROM visit GROUP BY 1, 2) f GROUP BY k""",
+    "cohort": """SELECT sex, COUNT(*) FROM person WHERE (person_id, rang) IN (SELECT person_id, rang FROM visit
+        WHERE kind = 'in') GROUP BY sex""",
+    "cohort of stays": "SELECT COUNT(*) FROM visit WHERE visit_id NOT IN (SELECT visit_id FROM act WHERE amount > 0)",
+    "sets of persons": """SELECT COUNT(*) FROM (SELECT person_id, rang FROM visit EXCEPT SELECT person_id, rang FROM person
+        WHERE sex = 'F') s""",
 }
 
 

@@ -79,7 +79,7 @@ def lowered(sql: str, known: Inference | None = None) -> Expression:
     tree = sqlglot.parse_one(sql, read="duckdb")
     for column in tree.find_all(sqlglot.exp.Column):
         column.set("table", sqlglot.exp.to_identifier("t"))
-    return Allow(known or inference(), {"t": "t"}).expression(tree)
+    return Allow(known or inference(), lambda _, name: ColumnRef("t", name)).expression(tree)
 
 
 def rows() -> st.SearchStrategy[Row]:

@@ -12,12 +12,14 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from fractions import Fraction
+from typing import Protocol
 
 from sqlglot import exp
 
 from insitu_privacy.dataset import ColumnType
 from insitu_privacy.domains import INTEGER_LIMIT, Inference, is_bounded
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, call
+from insitu_privacy.facts import Facts
 from insitu_privacy.passes.spans import forbidden, refusal
 
 _NUMBERS: tuple[ColumnType, ...] = ("integer", "decimal")
@@ -29,24 +31,48 @@ _WRITTEN: Mapping[Op, int] = {Op.MUL: 3, Op.DIV: 3, Op.ROUND: 2, Op.TO_INTEGER: 
 _DECIMAL_RESULT = Fraction(10**30)
 
 
+class Subqueries(Protocol):
+    """Translates IN, EXISTS and comparisons with subqueries (``cohorts``)."""
+
+    def lower(self, node: exp.Expr, allow: Allow) -> Expression | None:
+        """The condition, or None where the node holds no subquery of its own."""
+
+
 class Allow:
     """Translates scalar syntax over the columns that ``inference`` knows.
 
     Raises SqlRefused for everything outside the language, with the clause underlined.
     """
 
-    def __init__(self, inference: Inference, scans: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        inference: Inference,
+        resolve: Callable[[str, str], ColumnRef],
+        *,
+        known: Mapping[exp.Expr, Expression] | None = None,
+        subqueries: Subqueries | None = None,
+    ) -> None:
         from insitu_privacy.passes import allow_functions
 
         self._inference = inference
-        self._scans = scans
+        self._resolve = resolve
+        self._known = known or {}
+        self._subqueries = subqueries
         self._lowered: dict[int, tuple[exp.Expr, Expression]] = {}
         self._weights: dict[int, tuple[Expression, int]] = {}
         self._functions = allow_functions.RULES
 
     def column(self, table: str, name: str) -> ColumnRef:
         """A column by the name its table has in the query."""
-        return ColumnRef(self._scans[table], name)
+        return self._resolve(table, name)
+
+    def close(self) -> None:
+        """From here on subqueries are refused: the relation they belong to is complete."""
+        self._subqueries = None
+
+    def facts_of(self, expression: Expression) -> Facts:
+        """What is publicly known of an expression made here."""
+        return self._inference.facts(expression)
 
     def type_of(self, expression: Expression) -> ColumnType:
         """The type of an expression made here."""
@@ -68,6 +94,12 @@ class Allow:
         return kept[1]
 
     def _translated(self, node: exp.Expr) -> Expression:
+        if node in self._known:
+            return self._known[node]
+        if self._subqueries is not None:
+            looked_into = self._subqueries.lower(node, self)
+            if looked_into is not None:
+                return looked_into
         rule = RULES.get(type(node)) or self._functions.get(type(node))
         if rule is None:
             raise not_listed(node)

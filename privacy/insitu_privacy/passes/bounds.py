@@ -13,19 +13,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from insitu_privacy.dataset import ContributionBounds
-from insitu_privacy.domains import Facts, is_bounded
+from insitu_privacy.domains import is_bounded
 from insitu_privacy.errors import ParameterRefused
+from insitu_privacy.fixed_point import granularity
 from insitu_privacy.passes.spans import refusal
 from insitu_privacy.passes.statistics import Wanted
-from insitu_privacy.passes.track import Tracked
+from insitu_privacy.passes.tracked import Tracked
 from insitu_privacy.plan import QueryParameters
 
 BOUND_LIMIT = 1_000_000
-_STEPS = 10**8
-"""A decimal's range is divided into at least this many steps: an average is off by at most half of one."""
 _SENSITIVITY_LIMIT = 2**61
-_VALUE_LIMIT = 2**40
-"""Largest |v|: with m up to 2^20, sums stay below 2^62 for two units of everybody's largest, and below in practice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,19 +36,19 @@ class Bounded:
 
 
 def contribution_bounds(tracked: Tracked, parameters: QueryParameters) -> ContributionBounds:
-    """The request's own bounds; else, over a join, the largest of the protected tables'.
+    """The request's own bounds; else, over a join, the largest of the protected sources'.
 
     Raises ParameterRefused where a bound is out of range, or a table declares none and the request does not either.
     """
     for name, value in (("max-rows-per-group", parameters.max_rows_per_group), ("max-groups", parameters.max_groups)):
         if value is not None and not 1 <= value <= BOUND_LIMIT:
             raise ParameterRefused("INSITU-PARAM-BOUND", name=name, limit=BOUND_LIMIT, value=value)
-    tables = [table for table in tracked.tables.values() if not table.public]
-    declared = [table.bounds for table in tables if table.bounds is not None]
-    if len(declared) < len(tables) and None in (parameters.max_rows_per_group, parameters.max_groups):
-        missing = next(table.name for table in tables if table.bounds is None)
+    inputs = [item for item in tracked.inputs.values() if item.unit]
+    declared = [item.bounds for item in inputs if item.bounds is not None]
+    if len(declared) < len(inputs) and None in (parameters.max_rows_per_group, parameters.max_groups):
+        missing = next(item.name for item in inputs if item.bounds is None)
         raise ParameterRefused("INSITU-PARAM-BOUND-NEEDED", name=missing)
-    if all(table.one_row_per_unit for table in tables):  # joined on the unit they have one row of it, whatever is asked
+    if tracked.one_row_per_unit:  # whatever is asked
         return ContributionBounds(max_rows_per_group=1, max_groups=1)
     return ContributionBounds(
         max_rows_per_group=parameters.max_rows_per_group or max(bounds.max_rows_per_group for bounds in declared),
@@ -86,17 +83,3 @@ def check_sensitivity(measured: Sequence[Bounded], bounds: ContributionBounds) -
     if widest * bounds.max_groups >= _SENSITIVITY_LIMIT:
         limit = max(1, _SENSITIVITY_LIMIT // widest)
         raise ParameterRefused("INSITU-PARAM-BOUND", name="max-groups", limit=limit, value=bounds.max_groups)
-
-
-def granularity(facts: Facts) -> Fraction:
-    """A power of ten: 1 for integers that fit, else the largest that divides the range into enough steps."""
-    assert facts.interval is not None
-    low, high = facts.interval
-    size = max(abs(low), abs(high), high - low)
-    step = Fraction(1)
-    if facts.type != "integer":
-        while step > 0 and (high - low or size or 1) / step < _STEPS:
-            step /= 10
-    while size / step >= _VALUE_LIMIT:
-        step *= 10
-    return step

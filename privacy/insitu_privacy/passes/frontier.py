@@ -13,7 +13,7 @@ from sqlglot import exp
 from insitu_privacy.expressions import Expression
 from insitu_privacy.passes import allow, allow_functions
 from insitu_privacy.passes.spans import forbidden, refusal
-from insitu_privacy.passes.track import Tracked
+from insitu_privacy.passes.tracked import Tracked
 
 RELEASED = "r0"
 """Name of the released relation in the post-processing SQL."""
@@ -79,7 +79,7 @@ def frontier(tree: exp.Select, tracked: Tracked) -> Frontier:
 
 
 def _check_clauses(tree: exp.Select) -> None:
-    known = {"kind", "expressions", "from_", "joins", "where", "group", "having", "order", "limit", "offset"}
+    known = {"kind", "with_", "expressions", "from_", "joins", "where", "group", "having", "order", "limit", "offset"}
     for name, value in tree.args.items():
         if value and name not in known:
             node = value[0] if isinstance(value, list) else value

@@ -10,7 +10,7 @@ from insitu_privacy.dataset import ContributionBounds
 from insitu_privacy.domains import Facts
 from insitu_privacy.evaluate import Value
 from insitu_privacy.passes.frontier import Frontier, GroupKey
-from insitu_privacy.passes.track import Tracked
+from insitu_privacy.passes.tracked import Tracked
 from insitu_privacy.plan import KeyColumn, KeyValue, cell_count
 
 CELL_LIMIT = 50_000

@@ -6,15 +6,17 @@ in GROUP BY are written out. Tables outside the dataset, or outside the grant, d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from sqlglot import exp
 from sqlglot.errors import OptimizeError, SchemaError, SqlglotError
 from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 from sqlglot.optimizer.qualify import qualify as sqlglot_qualify
+from sqlglot.optimizer.scope import Scope as SqlScope
+from sqlglot.optimizer.scope import traverse_scope
 from sqlglot.schema import MappingSchema
 
-from insitu_privacy.dataset import ColumnType, Dataset, Table
+from insitu_privacy.dataset import ColumnType, Dataset
 from insitu_privacy.errors import AccessRefused, SqlRefused
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.plan import Scope
@@ -30,7 +32,7 @@ _SQL_TYPES: Mapping[ColumnType, str] = {
 
 
 def qualify(tree: exp.Select, *, dialect: str, dataset: Dataset, scope: Scope) -> exp.Select:
-    """The tree with each column as ``alias.column`` of a known table, all in lower case.
+    """The tree with each column as ``alias.column`` of a known source, all in lower case.
 
     Raises SqlRefused for unknown or ambiguous names, AccessRefused for tables and columns outside the grant.
     """
@@ -39,10 +41,13 @@ def qualify(tree: exp.Select, *, dialect: str, dataset: Dataset, scope: Scope) -
     tree = normalize_identifiers(tree.copy(), dialect=dialect)
     for identifier in tree.find_all(exp.Identifier):
         identifier.set("this", identifier.name.lower())
-    names = _bind_tables(tree, dataset, scope)
-    _check_named(tree, names)
-    _bind_using(tree, names)
-    _expand_group_by_all(tree)
+    for select in list(tree.find_all(exp.Select)):
+        _expand_group_by_all(select)
+    _check_tables(tree, dataset, scope)
+    for part in traverse_scope(tree):
+        names = _columns_of_sources(part, dataset)
+        _check_named(part, names)
+        _bind_using(part, names)
     # names are in lower case by now; the input's dialect would fold them again, Oracle's to upper case
     schema = MappingSchema(_schema(dataset), normalize=False)
     try:
@@ -50,7 +55,8 @@ def qualify(tree: exp.Select, *, dialect: str, dataset: Dataset, scope: Scope) -
     except (OptimizeError, SchemaError) as error:
         raise SqlRefused("INSITU-SQL-SYNTAX", reason=_first_line(error)) from None
     assert isinstance(bound, exp.Select)
-    _check_columns(bound, names, scope)
+    for part in traverse_scope(bound):
+        _check_columns(part, dataset, scope)
     _name_columns(bound, written)
     return bound
 
@@ -65,12 +71,13 @@ def _name_columns(tree: exp.Select, written: list[str | None]) -> None:
             item.set("alias", exp.to_identifier(renamed[item.alias]))
 
 
-def _bind_using(tree: exp.Select, names: Mapping[str, Table]) -> None:
-    """A column named in USING is that of the first table that has it: with inner and left joins they are equal."""
-    shared = {name.name for join in tree.args.get("joins") or () for name in join.args.get("using") or ()}
-    for node in tree.find_all(exp.Column):
+def _bind_using(part: SqlScope, names: Mapping[str, Collection[str] | None]) -> None:
+    """A column named in USING is that of the first source that has it: with inner and left joins they are equal."""
+    joins = part.expression.args.get("joins") or ()
+    shared = {name.name for join in joins for name in join.args.get("using") or ()}
+    for node in part.columns if shared else ():
         if not node.table and node.name in shared:
-            holder = next((alias for alias, table in names.items() if node.name in table.columns), None)
+            holder = next((alias for alias, known in names.items() if known is None or node.name in known), None)
             if holder is not None:
                 node.set("table", exp.to_identifier(holder))
 
@@ -92,18 +99,20 @@ def _first_line(error: SqlglotError) -> str:
 
 
 def _check_shape(tree: exp.Select) -> None:
-    """Clauses that have no meaning here yet, refused before their names are looked up."""
-    if tree.args.get("with_"):
-        raise forbidden(tree.args["with_"], "WITH", "Write one SELECT over the tables of the dataset.")
+    """What has no meaning here, refused before names are looked up."""
     for item in tree.expressions:
         if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
             raise refusal("INSITU-SQL-ROW-OUTPUT", item)
-    source = tree.args.get("from_")
-    for item in [source.this if source else None, *(join.this for join in tree.args.get("joins") or ())]:
-        if item is not None and not (isinstance(item, exp.Table) and isinstance(item.this, exp.Identifier)):
-            name = "a derived table" if isinstance(item, exp.Subquery) else "a table function"
-            raise forbidden(item, name, "Name tables of the dataset in FROM.")
-    if source is None:
+    for select in tree.find_all(exp.Select):
+        with_ = select.args.get("with_")
+        if with_ is not None and with_.args.get("recursive"):
+            raise forbidden(with_, "WITH RECURSIVE", "Write the steps as queries of their own.")
+        source = select.args.get("from_")
+        for item in [source.this if source else None, *(join.this for join in select.args.get("joins") or ())]:
+            plain = isinstance(item, exp.Table) and isinstance(item.this, exp.Identifier)
+            if item is not None and not plain and not isinstance(item, exp.Subquery):
+                raise forbidden(item, "a table function", "Name tables of the dataset, or write a SELECT.")
+    if tree.args.get("from_") is None:
         raise refusal("INSITU-SQL-NO-PROTECTED", tree)
 
 
@@ -114,59 +123,106 @@ def _schema(dataset: Dataset) -> dict[str, object]:
     }
 
 
-def _bind_tables(tree: exp.Select, dataset: Dataset, scope: Scope) -> dict[str, Table]:
-    bound: dict[str, Table] = {}
-    for node in tree.find_all(exp.Table):
-        if node.args.get("db") or node.args.get("catalog") or node.name not in dataset.tables:
+def _check_tables(tree: exp.Select, dataset: Dataset, scope: Scope) -> None:
+    """Every table is one of the dataset that the grant names, or a WITH around it; names of sources differ."""
+    for part in traverse_scope(tree):
+        seen: set[str] = set()
+        for item in _sources(part.expression):
+            if isinstance(item, exp.Table):
+                _check_table(item, part, dataset, scope)
+            alias = item.alias or item.name
+            if alias in seen or not alias:
+                name = f"the name {alias} twice" if alias else "a derived table without a name"
+                raise forbidden(item, name, "Give each table its own alias.")
+            seen.add(alias)
+
+
+def _sources(query: exp.Expr) -> list[exp.Expr]:
+    """What a SELECT reads, in order."""
+    source = query.args.get("from_")
+    return [*([source.this] if source else []), *(join.this for join in query.args.get("joins") or ())]
+
+
+def _check_table(node: exp.Table, part: SqlScope, dataset: Dataset, scope: Scope) -> None:
+    plain = not node.args.get("db") and not node.args.get("catalog")
+    if not (plain and node.name in part.cte_sources):
+        if not plain or node.name not in dataset.tables:
             known = ", ".join(sorted(_granted(dataset, scope)))
             raise refusal("INSITU-SQL-UNKNOWN-TABLE", node, name=node.sql(), known=known)
         if scope.tables is not None and node.name not in scope.tables:
             raise AccessRefused("INSITU-ACCESS-NOT-GRANTED", what=f"table {node.name}")
-        extra = [name for name, value in node.args.items() if value and name not in ("this", "alias")]
-        if extra or (node.args.get("alias") and node.args["alias"].args.get("columns")):
-            name = extra[0].upper().replace("_", " ") if extra else "a column list"
-            raise forbidden(node, f"{name} on a table", "Name the table and, where needed, its alias.")
-        alias = node.alias or node.name
-        if alias in bound:
-            raise forbidden(node, f"the name {alias} twice", "Give each table its own alias.")
-        bound[alias] = dataset.tables[node.name]
-    return bound
+    extra = [name for name, value in node.args.items() if value and name not in ("this", "alias")]
+    if extra or (node.args.get("alias") and node.args["alias"].args.get("columns")):
+        name = extra[0].upper().replace("_", " ") if extra else "a column list"
+        raise forbidden(node, f"{name} on a table", "Name the table and, where needed, its alias.")
 
 
 def _granted(dataset: Dataset, scope: Scope) -> set[str]:
     return set(dataset.tables) if scope.tables is None else set(dataset.tables) & set(scope.tables)
 
 
-def _check_named(tree: exp.Select, names: Mapping[str, Table]) -> None:
+def _columns_of_sources(part: SqlScope, dataset: Dataset) -> dict[str, Collection[str] | None]:
+    """By alias, the columns of each source of a SELECT; None where only the qualifier can tell."""
+    found: dict[str, Collection[str] | None] = {}
+    for item in _sources(part.expression):
+        alias = item.alias or item.name
+        inside = part.sources.get(alias)
+        if isinstance(item, exp.Table) and not isinstance(inside, SqlScope):
+            found[alias] = dataset.tables[item.name].columns
+        else:
+            found[alias] = _output_names(inside.expression if isinstance(inside, SqlScope) else item.this)
+    return found
+
+
+def _output_names(query: exp.Expr) -> Collection[str] | None:
+    named = query.named_selects if isinstance(query, exp.Query) else []
+    return None if not named or "*" in named else named
+
+
+def _check_named(part: SqlScope, names: Mapping[str, Collection[str] | None]) -> None:
     """Columns written with their table's name, before the qualifier meets them: its errors have no place."""
-    for node in tree.find_all(exp.Column):
-        table = names.get(node.table)
+    outer = {alias for scope in _around(part) for alias in scope.sources}
+    for node in part.columns:
         if not node.table or isinstance(node.this, exp.Star):
             continue
-        if table is None or node.name not in table.columns:
-            known = sorted(table.columns if table else names)
+        if node.table not in names and node.table in outer:
+            continue
+        columns = names.get(node.table)
+        if node.table not in names or (columns is not None and node.name not in columns):
+            known = sorted(columns) if columns else sorted(names)
             raise refusal("INSITU-SQL-UNKNOWN-COLUMN", node, name=node.sql(), known=", ".join(known))
 
 
-def _check_columns(tree: exp.Select, names: Mapping[str, Table], scope: Scope) -> None:
-    outputs = {item.alias for item in tree.expressions if item.alias}
-    for node in list(tree.find_all(exp.Column)):
+def _around(part: SqlScope) -> Iterator[SqlScope]:
+    while part.parent is not None:
+        part = part.parent
+        yield part
+
+
+def _check_columns(part: SqlScope, dataset: Dataset, scope: Scope) -> None:
+    names = _columns_of_sources(part, dataset)
+    tables = {item.alias or item.name: item.name for item in _sources(part.expression) if isinstance(item, exp.Table)}
+    outer = {alias for around in _around(part) for alias in around.sources}
+    outputs = {item.alias for item in part.expression.expressions if item.alias}
+    for node in list(part.columns):
         if not node.table:
             if node.find_ancestor(exp.Order) and node.name in outputs:
                 continue
             _refuse_unbound(node, names)
-        table = names.get(node.table)
-        if table is None or node.name not in table.columns:
-            known = sorted(table.columns) if table else sorted(names)
+        if node.table not in names and node.table in outer:
+            continue
+        columns = names.get(node.table)
+        if node.table not in names or (columns is not None and node.name not in columns):
+            known = sorted(columns) if columns else sorted(names)
             raise refusal("INSITU-SQL-UNKNOWN-COLUMN", node, name=node.name, known=", ".join(known))
-        columns = scope.tables.get(table.name) if scope.tables is not None else None
-        if columns is not None and node.name not in columns:
-            raise AccessRefused("INSITU-ACCESS-NOT-GRANTED", what=f"column {table.name}.{node.name}")
+        granted = scope.tables.get(tables[node.table]) if scope.tables is not None and node.table in tables else None
+        if granted is not None and node.name not in granted and tables[node.table] not in part.cte_sources:
+            raise AccessRefused("INSITU-ACCESS-NOT-GRANTED", what=f"column {tables[node.table]}.{node.name}")
 
 
-def _refuse_unbound(node: exp.Column, names: Mapping[str, Table]) -> None:
-    holders = [alias for alias, table in names.items() if node.name in table.columns]
+def _refuse_unbound(node: exp.Column, names: Mapping[str, Collection[str] | None]) -> None:
+    holders = [alias for alias, columns in names.items() if columns and node.name in columns]
     if len(holders) > 1:
         raise refusal("INSITU-SQL-AMBIGUOUS-COLUMN", node, name=node.name)
-    known = sorted({column for table in names.values() for column in table.columns})
+    known = sorted({column for columns in names.values() for column in columns or ()})
     raise refusal("INSITU-SQL-UNKNOWN-COLUMN", node, name=node.name, known=", ".join(known))

@@ -16,7 +16,7 @@ from sqlglot import exp
 from insitu_privacy.expressions import Call, Expression, Literal, Op, call
 from insitu_privacy.passes.frontier import RELEASED, Aggregate, Frontier
 from insitu_privacy.passes.spans import forbidden, refusal
-from insitu_privacy.passes.track import Tracked
+from insitu_privacy.passes.tracked import Tracked
 from insitu_privacy.plan import StatisticKind
 
 _HINTS: Mapping[type[exp.Expr], str] = {
@@ -165,13 +165,25 @@ def _count_distinct(node: exp.Expr, tracked: Tracked) -> _Function:
             operands = parts if tracked.is_unit(tuple(map(tracked.allow.expression, parts))) else operands
     lowered = tuple(tracked.allow.expression(operand) for operand in operands)
     if tracked.is_unit(lowered):
-        return _Function("units", None, node)
+        return _of_units(lowered, tracked, node)
     if len(lowered) == 1 and isinstance(lowered[0], Call):
         guarded = _guarded_unit(lowered[0], tracked)
         if guarded is not None:
             return _Function("units", guarded, node, nullable=True)
-    hint = f"Count persons with COUNT(DISTINCT {', '.join(column.column for column in tracked.relation.unit)})."
+    names = ", ".join(column.column for column in tracked.relation.unit)
+    hint = f"Count persons with COUNT(DISTINCT {'the privacy unit' if names.startswith('_') else names})."
     raise refusal("INSITU-SQL-AGGREGATE", node, name="COUNT(DISTINCT) of anything but the privacy unit", hint=hint)
+
+
+def _of_units(lowered: tuple[Expression, ...], tracked: Tracked, node: exp.Expr) -> _Function:
+    """Units with a row; of a source that is joined left, units with a row where it is there."""
+    item = tracked.unit_among(lowered)
+    assert item is not None
+    if item.alias not in tracked.relation.outer:
+        return _Function("units", None, node)
+    missing = call(Op.IS_NULL, lowered[0])
+    there = call(Op.CASE, missing, Literal("boolean", None), Literal("boolean", True))
+    return _Function("units", there, node, nullable=True)
 
 
 def _joined_parts(node: exp.Expr) -> list[exp.Expr]:

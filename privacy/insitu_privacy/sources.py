@@ -1,0 +1,220 @@
+"""Reads tables into a bounded statement: the site's mapping, the guards of its columns, rows without a unit dropped;
+and writes derived sources, to any depth.
+
+A guard makes NULL of what lies outside a column's declared domain or bounds. Where a condition of the query drops the
+rows in which the column is NULL anyway, the guard stands as a condition beside it instead: the same rows, and the
+database can skip what it need not read. That holds where nothing but total operations reads the column, for the two
+conditions may be evaluated in either order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from insitu_privacy.dialects import Dialect
+from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, columns_of, walk
+from insitu_privacy.relations import (
+    Aggregate,
+    Body,
+    Combination,
+    Derived,
+    Grouping,
+    Join,
+    Projection,
+    Relation,
+    Scan,
+    Source,
+)
+
+_STATEMENT = re.compile(r"(SELECT|WITH|VALUES|FROM)\b", re.IGNORECASE)
+_PARTS = frozenset({Op.YEAR, Op.QUARTER, Op.MONTH, Op.DAY})
+_COMPARISONS = frozenset({Op.EQ, Op.LT, Op.LE, Op.GT, Op.GE, Op.IN})
+_HARMLESS = _COMPARISONS | {Op.NE, Op.IS_NULL, Op.LIKE, Op.ILIKE, Op.AND, Op.OR, Op.NOT}
+"""Operations that are total on any value of a column's type, in bounds or not: infinite dates have no year."""
+
+
+class Sources:
+    """Writes the sources of one relation, and with them the relations of derived ones."""
+
+    def __init__(
+        self, relation: Relation, output: Iterable[Expression], dialect: Dialect, tables: Mapping[str, str]
+    ) -> None:
+        self._dialect = dialect
+        self._tables = tables
+        joined = [term for join in relation.joins for term in join.on]
+        self._worked = {column for term in [*relation.where, *joined] for column in _worked(term, _HARMLESS)}
+        # computed on rows that passed
+        self._worked |= {column for expression in output for column in _worked(expression, _HARMLESS | _PARTS)}
+        self._filtered = {
+            column for term in relation.where for column in _null_rejected(term) if column.scan not in relation.outer
+        } - self._worked
+        self.cohorts = {cohort.alias: self.text(cohort) for cohort in relation.cohorts}
+
+    def text(self, source: Source) -> str:
+        """A source as a derived table under its alias."""
+        if isinstance(source, Derived):
+            body = BodyWriter(self._dialect, self._tables).text(source.body)
+            return f"(\n{body}\n) AS {self._dialect.identifier(source.alias)}"
+        return self._scan(source)
+
+    def _scan(self, scan: Scan) -> str:
+        quote = self._dialect.identifier
+        columns, conditions = [], []
+        for column in scan.columns:
+            reference = ColumnRef(scan.alias, column.name)
+            place = self._place(column.name)
+            if column.name in scan.unit and reference not in self._worked:
+                text = place  # only compared and grouped by: any value will do
+            elif reference in self._filtered:
+                conditions += self._dialect.conditions(column, place)
+                text = place if column.type == "integer" else self._dialect.read(column, place)
+            else:
+                text = self._dialect.guard(column, place)
+            if column.name in scan.unit:
+                conditions.append(f"{text} IS NOT NULL")
+            columns.append(f"{text} AS {quote(column.name)}")
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        return f"(SELECT {', '.join(columns) or '1'} FROM {self._source(scan)}{where}) AS {quote(scan.alias)}"
+
+    def rows(self, first: Source, joins: Iterable[Join], where: tuple[Expression, ...]) -> str:
+        """FROM and WHERE over sources in the order given."""
+        source = f"FROM {self.text(first)}"
+        for join in joins:
+            if join.kind == "left":
+                source += f"\nLEFT JOIN {self.text(join.source)} ON {self.all(join.on)}"
+            else:
+                source += f"\nCROSS JOIN {self.text(join.source)}"
+        return f"{source}{self.where(where)}"
+
+    def where(self, terms: tuple[Expression, ...]) -> str:
+        """A WHERE clause, empty where there are no terms."""
+        return f"\nWHERE {self.all(terms)}" if terms else ""
+
+    def all(self, terms: tuple[Expression, ...]) -> str:
+        """A conjunction."""
+        return " AND ".join(self.write(term) for term in terms) or "TRUE"
+
+    def write(self, expression: Expression) -> str:
+        """An expression over the relation's rows."""
+        return self._dialect.write(expression, self.cohorts)
+
+    def _place(self, column: str) -> str:
+        quoted = self._dialect.identifier(column)
+        return quoted if column.startswith("_unit_") else f"src.{quoted}"
+
+    def _source(self, scan: Scan) -> str:
+        if not scan.unit_path:
+            return f"{self._table(scan.table)} AS src"
+        return f"{self._table(scan.table)} AS src JOIN {self._owners(scan)}"
+
+    def _owners(self, scan: Scan) -> str:
+        """Which units own an entity: distinct, so that a duplicated owner row does not multiply lines."""
+        quote = self._dialect.identifier
+        steps = scan.unit_path
+        entity = ", ".join(f"t0.{quote(name)}" for name in steps[0].path.on)
+        source = f"{self._table(steps[0].path.through)} AS t0"
+        for index, step in enumerate(steps[1:], 1):
+            on = " AND ".join(f"t{index - 1}.{quote(name)} = t{index}.{quote(name)}" for name in step.path.on)
+            source += f" JOIN {self._table(step.path.through)} AS t{index} ON {on}"
+        last = len(steps) - 1
+        unit = ", ".join(f"t{last}.{quote(name)} AS {quote(f'_unit_{i}')}" for i, name in enumerate(steps[-1].unit))
+        on = " AND ".join(f"src.{quote(name)} = owner.{quote(name)}" for name in steps[0].path.on)
+        return f"(SELECT DISTINCT {entity}, {unit} FROM {source}) AS owner ON {on}"
+
+    def _table(self, name: str) -> str:
+        text = self._tables[name].strip().rstrip(";")
+        return f"({text})" if _STATEMENT.match(text) else text
+
+
+class BodyWriter:
+    """Writes the bodies of derived sources. Their columns stand under the unit's names, then their own."""
+
+    def __init__(self, dialect: Dialect, tables: Mapping[str, str]) -> None:
+        self._dialect = dialect
+        self._tables = tables
+
+    def text(self, body: Body) -> str:
+        """A SELECT statement."""
+        if isinstance(body, Combination):
+            return f"({self.text(body.left)})\n{body.kind.upper()}\n({self.text(body.right)})"
+        if isinstance(body, Projection):
+            return self._projection(body)
+        return self._grouping(body)
+
+    def _projection(self, body: Projection) -> str:
+        relation = body.relation
+        sources = Sources(relation, [expression for _, expression in body.columns], self._dialect, self._tables)
+        columns = self._unit(relation) + [self._named(sources.write(one), name) for name, one in body.columns]
+        distinct = "DISTINCT " if body.distinct else ""
+        rows = sources.rows(relation.first, relation.joins, relation.where)
+        return f"SELECT {distinct}{', '.join(columns) or '1 AS one'}\n{rows}"
+
+    def _grouping(self, body: Grouping) -> str:
+        relation = body.relation
+        values = [aggregate.value for _, aggregate in body.aggregates if aggregate.value is not None]
+        output = [*(expression for _, expression in body.keys), *values]
+        sources = Sources(relation, output, self._dialect, self._tables)
+        keys = self._unit(relation) + [self._named(sources.write(one), name) for name, one in body.keys]
+        calls = [self._named(self._aggregate(one, sources), name) for name, one in body.aggregates]
+        rows = sources.rows(relation.first, relation.joins, relation.where)
+        group = f"\nGROUP BY {', '.join(str(index + 1) for index in range(len(keys)))}" if keys else ""
+        return f"SELECT {', '.join([*keys, *calls])}\n{rows}{group}"
+
+    def _unit(self, relation: Relation) -> list[str]:
+        return [self._named(self._dialect.write(ref), f"_unit_{index}") for index, ref in enumerate(relation.unit)]
+
+    def _named(self, text: str, name: str) -> str:
+        return f"{text} AS {self._dialect.identifier(name)}"
+
+    def _aggregate(self, aggregate: Aggregate, sources: Sources) -> str:
+        most = int(aggregate.limit)
+        if aggregate.value is None:
+            return f"CAST(LEAST(COUNT(*), {most}) AS {self._dialect.bigint})"
+        value = sources.write(aggregate.value)
+        if aggregate.kind in ("count", "distinct"):
+            counted = f"DISTINCT {value}" if aggregate.kind == "distinct" else value
+            return f"CAST(LEAST(COUNT({counted}), {most}) AS {self._dialect.bigint})"
+        if aggregate.kind == "least":
+            return self._dialect.least_of(aggregate.type, value)
+        if aggregate.kind == "greatest":
+            return self._dialect.greatest_of(aggregate.type, value)
+        total, exact = self._total(value, aggregate)
+        if aggregate.kind == "average":
+            step = self._dialect.number("decimal", aggregate.granularity)
+            return f"CAST({total} AS {self._dialect.double}) / COUNT({exact}) * {step}"
+        limit = int(aggregate.limit / aggregate.granularity)
+        cut = f"CASE WHEN {total} > {limit} THEN {limit} WHEN {total} < (-{limit}) THEN (-{limit}) ELSE {total} END"
+        if aggregate.type == "integer":
+            return f"CAST({cut} AS {self._dialect.bigint})"
+        return f"CAST({cut} AS {self._dialect.double}) * {self._dialect.number('decimal', aggregate.granularity)}"
+
+    def _total(self, value: str, aggregate: Aggregate) -> tuple[str, str]:
+        """The exact sum of a value in multiples of the granularity, and what is summed."""
+        exact = value
+        if aggregate.type != "integer" and aggregate.granularity != 1:
+            step = aggregate.granularity
+            number = f"CAST({value} AS {self._dialect.double})"
+            scaled = f"{number} * {1 / step}" if step < 1 else f"{number} / {step}"
+            exact = f"CAST(FLOOR({scaled} + 0.5) AS {self._dialect.bigint})"
+        return f"SUM({exact})", exact
+
+
+def _worked(expression: Expression, harmless: frozenset[Op]) -> frozenset[ColumnRef]:
+    """Columns that some operation reads which is total only within their bounds."""
+    return frozenset(
+        column
+        for node in walk(expression)
+        if isinstance(node, Call) and node.op not in harmless
+        for column in columns_of(node)
+    )
+
+
+def _null_rejected(term: Expression) -> list[ColumnRef]:
+    """The column that a condition compares with literals: NULL never passes."""
+    if not isinstance(term, Call) or term.op not in _COMPARISONS:
+        return []
+    columns = [argument for argument in term.args if not isinstance(argument, Literal)]
+    if len(columns) != 1:
+        return []
+    return [columns[0]] if isinstance(columns[0], ColumnRef) else []
