@@ -32,6 +32,7 @@ from insitu_privacy.passes.inputs import (
     unit_equality,
     unit_of,
 )
+from insitu_privacy.passes.made import Made
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.passes.tracked import Around, Environment, Tracked
 from insitu_privacy.relations import Derived, Join, Relation
@@ -113,7 +114,7 @@ class Tracker:
         query, around = environment[item.name] if isinstance(item, exp.Table) else (item.this, environment)
         return self.body(query, around, used).as_input(alias, item.alias_or_name)
 
-    def body(self, query: exp.Expr, environment: Environment, used: set[str] | None) -> bodies.Made:
+    def body(self, query: exp.Expr, environment: Environment, used: set[str] | None) -> Made:
         """A derived table's body; ``used`` are the columns that are read of it, None for all."""
         return bodies.make(self, query, environment, used)
 
