@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.coverage import Tried
 from bench.gateway import NODES, RESEARCHERS, GatewayReport, RoundTrip, asked
 from bench.queries import Dialect
 from bench.speed import Speed
@@ -116,6 +118,23 @@ def gateway_json(report: GatewayReport) -> Json:
     }
 
 
+def coverage_tables(tried: Sequence[Tried]) -> list[Table]:
+    """What is planned of the query collection, by source, and what the rest is refused for."""
+    shares = Table(title="Queries of the collection that are planned")
+    for name in ("source", "queries", "planned"):
+        shares.add_column(name, justify="left" if name == "source" else "right")
+    for collection in [*sorted({one.collection for one in tried}), "all"]:
+        own = [one for one in tried if collection in (one.collection, "all")]
+        planned = sum(one.code is None for one in own)
+        shares.add_row(collection, str(len(own)), f"{100 * planned / len(own):.0f}%")
+    reasons = Table(title="What the others are refused for")
+    for name in ("code", "what", "queries"):
+        reasons.add_column(name, justify="right" if name == "queries" else "left")
+    for (code, text), number in Counter((one.code, one.text) for one in tried if one.code).most_common(20):
+        reasons.add_row(code, text[:90], str(number))
+    return [shares, reasons]
+
+
 def machine_json() -> Json:
     """What the numbers were measured on."""
     return {
@@ -129,7 +148,7 @@ def machine_json() -> Json:
 def write(results: Json) -> None:
     """Writes ``results.json``. Parts that were not measured this time stay as they were."""
     old: Json = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    for part in ("speed", "refused", "gateway"):
+    for part in ("speed", "refused", "gateway", "coverage"):
         results[part] = old.get(part, {}) | results.get(part, {})
     RESULTS.write_text(json.dumps(old | results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

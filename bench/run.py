@@ -1,6 +1,6 @@
 """``make bench``: the benchmarks side by side with the plain database, as tables and in ``bench/results.json``.
 
-    python -m bench.run [--quick] [--only speed|gateway] [--engine duckdb|postgres]
+    python -m bench.run [--quick] [--only speed|gateway|coverage] [--engine duckdb|postgres]
 
 The data is made on the first run. What is not measured in a run stays in ``results.json`` as it was.
 """
@@ -30,7 +30,7 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="100,000 claims and fewer rounds; results.json is left alone"
     )
-    parser.add_argument("--only", choices=["speed", "gateway"], help="one part")
+    parser.add_argument("--only", choices=["speed", "gateway", "coverage"], help="one part")
     parser.add_argument("--engine", choices=DIALECTS, help="one engine of the speed part")
     return parser.parse_args(given)
 
@@ -45,11 +45,13 @@ def main(given: Sequence[str]) -> None:
     busy = os.getloadavg()[0]
     if busy > 0.5:
         console.print(f"[yellow]The machine is busy (load {busy:.1f}): absolute times will be too long.[/yellow]\n")
-    if options.only != "gateway":
+    if options.only in (None, "coverage"):
+        results |= _coverage(console)
+    if options.only in (None, "speed"):
         size = data.QUICK if options.quick else data.FULL
         engines: tuple[Dialect, ...] = (options.engine,) if options.engine else DIALECTS
         results |= _speed(console, engines, size)
-    if options.only != "speed":
+    if options.only in (None, "gateway"):
         results |= _gateway(console, rounds=5 if options.quick else 40)
     if not options.quick:
         report.write(results)
@@ -68,6 +70,17 @@ def _speed(console: Console, engines: Sequence[Dialect], size: data.Size) -> dic
         "speed": {engine: report.speed_json(found) for engine, found in measured.items()},
         "refused": {engine: report.refused_json(found) for engine, found in measured.items()},
     }
+
+
+def _coverage(console: Console) -> dict[str, object]:
+    from bench import coverage, report
+
+    if not coverage.available():
+        console.print("coverage is left out: ../shared/queries is not there\n")
+        return {}
+    tried = coverage.measure()
+    report.show(console, report.coverage_tables(tried))
+    return {"coverage": coverage.as_json(tried)}
 
 
 def _gateway(console: Console, rounds: int) -> dict[str, object]:
