@@ -1,8 +1,8 @@
 """Dataset contracts for the schemas of the query collection, made from their column types.
 
-Public facts are plausible ones, as a data dictionary would give them: calendar bounds of dates, ranges of numbers. Which
-columns are the privacy unit and the entity keys is what each schema's documentation says. A table that reaches its
-person by no column of the same name has one here all the same: a custodian maps it to a SELECT that joins it.
+Public facts are plausible ones, as a data dictionary would give them: calendar bounds of dates, ranges of numbers.
+Which columns are the privacy unit and the entity keys is what each schema's documentation says. A table that reaches
+its person by no column of the same name has one here all the same: a custodian maps it to a SELECT that joins it.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _omop(table: str, types: Types, schema: Schema) -> Contract:
         return Contract(unit=("subject_id",))
     if table == "note_nlp":
         return Contract(through="note", on=("note_id",))
-    if "person_id" not in types and table not in ("cost",):
+    if "person_id" not in types and table != "cost":
         return Contract(public=True, key=_OMOP_KEYS.get(table, ()))
     contract = Contract(unit=("person_id",), one_row=table in _OMOP_ONE_ROW)
     if "person_id" not in types:

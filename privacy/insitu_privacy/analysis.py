@@ -7,7 +7,6 @@ epsilons, and a node sees what its researchers ask again. Pure: what is kept is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -16,13 +15,14 @@ from sqlglot import exp
 from insitu_privacy.dataset import ColumnType, ContributionBounds, Dataset
 from insitu_privacy.expressions import Expression
 from insitu_privacy.passes.bounds import Bounded, bound, check_sensitivity, contribution_bounds
-from insitu_privacy.passes.frontier import CELL, Frontier, frontier
+from insitu_privacy.passes.frontier import CELL, Frontier
 from insitu_privacy.passes.keys import effective_bounds, keys
+from insitu_privacy.passes.lift import Lifted, Part, lift
 from insitu_privacy.passes.parse import parse
 from insitu_privacy.passes.qualify import qualify
 from insitu_privacy.passes.spans import forbidden
-from insitu_privacy.passes.statistics import Measured, Wanted, read_back, statistics
-from insitu_privacy.passes.track import track
+from insitu_privacy.passes.statistics import Measured as Wants
+from insitu_privacy.passes.statistics import Reading, Wanted, read_back, statistics
 from insitu_privacy.plan import KeyColumn, PlannedColumn, QueryParameters, Scope
 from insitu_privacy.relations import Relation
 
@@ -32,9 +32,10 @@ _Tables = tuple[tuple[str, tuple[str, ...] | None], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Analysis:
-    """One release without its noise, and the SQL that is run on what nodes release."""
+class Measured:
+    """One release without its noise."""
 
+    name: str
     relation: Relation
     values: tuple[Expression, ...]
     value_types: tuple[ColumnType, ...]
@@ -44,7 +45,15 @@ class Analysis:
     """For each statistic, the index of its value expression."""
     bounds: ContributionBounds
     selects_keys: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """The releases of a query, and the SQL that is run on what nodes release."""
+
+    releases: tuple[Measured, ...]
     postprocessing: str
+    rows_are_cells: bool
     cell_sql: str
     output: tuple[PlannedColumn, ...]
 
@@ -94,72 +103,80 @@ def _analyse(question: _Question) -> Analysis:
     tree = qualify(
         parse(question.sql, question.dialect), dialect=question.dialect, dataset=dataset, scope=question.scope
     )
-    tracked = track(tree, dataset=dataset)
-    front = frontier(tree, tracked)
+    lifted = lift(tree, dataset=dataset)
+    read: dict[tuple[str, str], exp.Expr] = {}
+    releases = []
+    for part in lifted.parts:
+        release, readings = _measured(part, question, tree)
+        releases.append(release)
+        read |= readings
+    postprocessing, cell_sql = _outer_sql(lifted, read)
+    names = [item.alias_or_name for item in lifted.outer.selects]
+    return Analysis(
+        releases=tuple(releases),
+        postprocessing=postprocessing,
+        rows_are_cells=lifted.by_cell,
+        cell_sql=cell_sql,
+        output=tuple(PlannedColumn(name=name, noisy=flag) for name, flag in zip(names, lifted.noisy, strict=True)),
+    )
+
+
+def _measured(part: Part, question: _Question, tree: exp.Expr) -> tuple[Measured, dict[tuple[str, str], exp.Expr]]:
+    """A release, and for each aggregate of it, by released relation and placeholder, what it is read back by."""
+    tracked, front = part.tracked, part.front
     columns = keys(front, tracked)
     selects_keys = any(column.domain is None for column in columns)
-    measured = _with_units(statistics(front, tracked), front, selects_keys, dataset.min_units)
-    if len(measured.wanted) > STATISTICS_LIMIT:
+    found = _with_units(statistics(front, tracked), front, selects_keys, question.dataset.min_units)
+    if len(found.wanted) > STATISTICS_LIMIT:
         raise forbidden(tree, f"more than {STATISTICS_LIMIT} statistics", "Ask several queries.")
     bounds = effective_bounds(contribution_bounds(tracked, question.parameters), columns)
-    bounded = tuple(bound(wanted, bounds.max_rows_per_group, tracked) for wanted in measured.wanted)
+    bounded = tuple(bound(wanted, bounds.max_rows_per_group, tracked) for wanted in found.wanted)
     check_sensitivity(bounded, bounds)
-    values = _distinct(wanted.value for wanted in measured.wanted if wanted.value is not None)
-    postprocessing, cell_sql, output = _outer_sql(front, measured, bounded)
-    return Analysis(
+    values = list(dict.fromkeys(wanted.value for wanted in found.wanted if wanted.value is not None))
+    release = Measured(
+        name=front.name,
         relation=tracked.relation,
         values=tuple(values),
         value_types=tuple(tracked.facts.facts(value).type for value in values),
         keys=columns,
         measured=bounded,
-        measured_values=tuple(None if one.value is None else values.index(one.value) for one in measured.wanted),
+        measured_values=tuple(None if one.value is None else values.index(one.value) for one in found.wanted),
         bounds=bounds,
         selects_keys=selects_keys,
-        postprocessing=postprocessing,
-        cell_sql=cell_sql,
-        output=output,
     )
+    return release, {
+        (front.name, name): _read(reading, bounded, front.name) for name, reading in found.readings.items()
+    }
 
 
-def _distinct(values: Iterable[Expression]) -> list[Expression]:
-    return list(dict.fromkeys(values))
+def _read(reading: Reading, bounded: tuple[Bounded, ...], released: str) -> exp.Expr:
+    first = bounded[reading.parts[0]]
+    return read_back(reading, first.granularity, first.center, released)
 
 
-def _with_units(measured: Measured, front: Frontier, selects_keys: bool, min_units: int) -> Measured:
+def _with_units(found: Wants, front: Frontier, selects_keys: bool, min_units: int) -> Wants:
     """Adds the number of units where key selection needs it, or suppression has no other count to go by."""
-    counted = [wanted for wanted in measured.wanted if wanted.value is None and wanted.kind in ("rows", "units")]
+    counted = [wanted for wanted in found.wanted if wanted.value is None and wanted.kind in ("rows", "units")]
     needed = selects_keys and not any(wanted.kind == "units" for wanted in counted)
     if not needed and (counted or not min_units):
-        return measured
+        return found
     node = front.keys[0].node if front.keys else front.aggregates[0].node
-    return Measured(wanted=(*measured.wanted, Wanted("units", None, node)), readings=measured.readings)
+    return Wants(wanted=(*found.wanted, Wanted("units", None, node)), readings=found.readings)
 
 
-def _outer_sql(
-    front: Frontier, measured: Measured, bounded: Sequence[Bounded]
-) -> tuple[str, str, tuple[PlannedColumn, ...]]:
-    """The post-processing, its noisy columns for every cell, and the columns of the answer."""
-    outer = front.outer.transform(_reader(measured, bounded))
-    names = [item.alias for item in outer.expressions]
-    noisy = [
-        any(column.name.startswith("a") for column in item.find_all(exp.Column)) for item in front.outer.expressions
-    ]
-    cells = exp.Select(expressions=[item.copy() for item, flag in zip(outer.expressions, noisy, strict=True) if flag])
-    cells.set("from_", outer.args["from_"].copy())
-    outer.set("expressions", [exp.column(CELL), *outer.expressions])
-    return (
-        outer.sql("duckdb"),
-        cells.sql("duckdb") if any(noisy) else "",
-        tuple(PlannedColumn(name=name, noisy=flag) for name, flag in zip(names, noisy, strict=True)),
-    )
+def _outer_sql(lifted: Lifted, read: dict[tuple[str, str], exp.Expr]) -> tuple[str, str]:
+    """The post-processing; and, where each of its rows is a cell, its noisy columns for every cell."""
 
+    def reader(node: exp.Expr) -> exp.Expr:
+        found = read.get((node.table, node.name)) if isinstance(node, exp.Column) else None
+        return node if found is None else found.copy()
 
-def _reader(measured: Measured, bounded: Sequence[Bounded]) -> Callable[[exp.Expr], exp.Expr]:
-    def read(node: exp.Expr) -> exp.Expr:
-        reading = measured.readings.get(node.name) if isinstance(node, exp.Column) else None
-        if reading is None:
-            return node
-        first = bounded[reading.parts[0]]
-        return read_back(reading, first.granularity, first.center)
-
-    return read
+    above = lifted.outer.transform(reader)
+    assert isinstance(above, exp.Query)
+    if not lifted.by_cell:
+        return above.sql("duckdb"), ""
+    shown = [item.copy() for item, flag in zip(above.selects, lifted.noisy, strict=True) if flag]
+    cells = exp.Select(expressions=shown)
+    cells.set("from_", above.args["from_"].copy())
+    above.set("expressions", [exp.column(CELL), *above.selects])
+    return above.sql("duckdb"), cells.sql("duckdb") if shown else ""

@@ -67,6 +67,18 @@ class Loss:
     pure: Fraction | None
 
 
+def composed(losses: Sequence[Loss]) -> Loss:
+    """The loss of several runs on the same data: each of its measures adds up (basic composition)."""
+    pure = [loss.pure for loss in losses]
+    return Loss(
+        epsilon=sum((loss.epsilon for loss in losses), Fraction(0)),
+        delta=sum((loss.delta for loss in losses), Fraction(0)),
+        rho=sum((loss.rho for loss in losses), Fraction(0)),
+        threshold_delta=sum((loss.threshold_delta for loss in losses), Fraction(0)),
+        pure=None if None in pure else sum((one for one in pure if one is not None), Fraction(0)),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistic:
     """An additive integer statistic: a sum over privacy units of bounded integers.
@@ -176,7 +188,9 @@ class PrivacyPlan:
     loss: Loss
     nodes_per_unit: int
     postprocessing: str
-    """DuckDB SQL over the released relations; its first column numbers the cells."""
+    """DuckDB SQL over the released relations; where its rows are cells, its first column numbers them."""
+    rows_are_cells: bool
+    """Whether each row of the answer is made of one cell of the one release."""
     cell_sql: str
     """Its noisy columns for every cell, in order, without HAVING, ORDER BY and LIMIT; empty where there are none."""
     output: tuple[PlannedColumn, ...]

@@ -6,16 +6,17 @@ Pure: the same text, dataset, parameters and scope give the same plan everywhere
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from insitu_privacy.analysis import Analysis, analyse
 from insitu_privacy.dataset import Dataset
 from insitu_privacy.errors import ParameterRefused, SqlRefused
-from insitu_privacy.passes.frontier import RELEASED
 from insitu_privacy.passes.mechanisms import Demand, Noise, mechanisms
 from insitu_privacy.passes.parse import SQL_DEPTH
 from insitu_privacy.passes.spans import balanced
-from insitu_privacy.plan import PrivacyPlan, QueryParameters, Release, Scope
+from insitu_privacy.plan import PrivacyPlan, QueryParameters, Release, Scope, composed
 
 # Nesting of SQL_DEPTH levels takes some 7,000 frames: whether a query is too deep may not depend on who plans it where.
 sys.setrecursionlimit(max(sys.getrecursionlimit(), 20_000))
@@ -39,15 +40,26 @@ def plan_query(sql: str, *, dialect: str, dataset: Dataset, parameters: QueryPar
         if refused.span is not None:
             refused.span = balanced(sql, refused.span)
         raise
-    demand = Demand(
-        measured=analysis.measured,
-        values=analysis.measured_values,
-        bounds=analysis.bounds,
-        selects_keys=analysis.selects_keys,
-        parameters=parameters,
-        accounting=scope.accounting,
-    )
-    return _with_noise(analysis, mechanisms(demand), dataset)
+    return _with_noise(analysis, _noises(analysis, parameters, scope), dataset)
+
+
+def _noises(analysis: Analysis, parameters: QueryParameters, scope: Scope) -> list[Noise]:
+    """The noise of each release. The releases of a query share its budget in equal parts."""
+    count = len(analysis.releases)
+    share = replace(parameters, epsilon=parameters.epsilon / count, delta=parameters.delta / count)
+    return [
+        mechanisms(
+            Demand(
+                measured=one.measured,
+                values=one.measured_values,
+                bounds=one.bounds,
+                selects_keys=one.selects_keys,
+                parameters=share,
+                accounting=scope.accounting,
+            )
+        )
+        for one in analysis.releases
+    ]
 
 
 def _check(parameters: QueryParameters) -> None:
@@ -62,26 +74,30 @@ def _shown(value: Fraction) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _with_noise(analysis: Analysis, noise: Noise, dataset: Dataset) -> PrivacyPlan:
-    release = Release(
-        name=RELEASED,
-        relation=analysis.relation,
-        values=analysis.values,
-        value_types=analysis.value_types,
-        keys=analysis.keys,
-        statistics=noise.statistics,
-        bounds=analysis.bounds,
-        mechanism=noise.mechanism,
-        threshold=noise.threshold,
-        suppress_below=dataset.min_units,
+def _with_noise(analysis: Analysis, noises: Sequence[Noise], dataset: Dataset) -> PrivacyPlan:
+    releases = tuple(
+        Release(
+            name=one.name,
+            relation=one.relation,
+            values=one.values,
+            value_types=one.value_types,
+            keys=one.keys,
+            statistics=noise.statistics,
+            bounds=one.bounds,
+            mechanism=noise.mechanism,
+            threshold=noise.threshold,
+            suppress_below=dataset.min_units,
+        )
+        for one, noise in zip(analysis.releases, noises, strict=True)
     )
     return PrivacyPlan(
         dataset=dataset.name,
         dataset_digest=dataset.digest,
-        releases=(release,),
-        loss=noise.loss,
+        releases=releases,
+        loss=composed([noise.loss for noise in noises]),
         nodes_per_unit=dataset.nodes_per_unit,
         postprocessing=analysis.postprocessing,
+        rows_are_cells=analysis.rows_are_cells,
         cell_sql=analysis.cell_sql,
         output=analysis.output,
     )

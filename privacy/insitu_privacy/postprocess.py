@@ -36,6 +36,8 @@ Interval = tuple[float, float] | None
 _COPIES = 999
 _CELL_BUDGET = 100_000
 """Copies times cells: larger relations get fewer copies, at least 199."""
+_WHOLE_COPIES = 200
+"""Copies of a whole answer, where its rows are not cells: each is a run of the outer SQL of its own."""
 _POOL = 2**19
 
 _ARROW: dict[ColumnType, pa.DataType] = {
@@ -122,36 +124,71 @@ class Postprocessor:
             timer.cancel()
 
     def _run(self, plan: PrivacyPlan, merged: Sequence[MergedRelease], level: float) -> ResultTable:
-        (one,) = merged
-        visible = _suppressed(one)
-        cursor = self._connection
-        try:
-            cursor.register(one.release.name, _point_table(one, visible, plan.postprocessing))
-            result = cursor.execute(plan.postprocessing)
-            types = [_column_type(str(item[1])) for item in result.description[1:]]
-            found = result.fetchall()
-            spread = self._spread(cursor, plan, one, visible, level) if found else {}
-        finally:
-            cursor.unregister(one.release.name)
+        visible = [_suppressed(one) for one in merged]
+        points = [_point_table(one, seen, plan.postprocessing) for one, seen in zip(merged, visible, strict=True)]
+        found, types = self._answers(plan, merged, points)
+        if plan.rows_are_cells:
+            cells, rows = [row[0] for row in found], [row[1:] for row in found]
+            spread = self._spread(plan, merged[0], visible[0], level) if found else {}
+            deviations = [{index: (low[cell], high[cell]) for index, (low, high) in spread.items()} for cell in cells]
+        else:
+            rows = found
+            deviations = self._deviations_by_row(plan, merged, visible, rows, level)
         columns = tuple(
             OutputColumn(name=column.name, type=kind, noisy=column.noisy)
             for column, kind in zip(plan.output, types, strict=True)
         )
-        rows = tuple(tuple(_scalar(value, kind) for value, kind in zip(row[1:], types, strict=True)) for row in found)
+        values = tuple(tuple(_scalar(value, kind) for value, kind in zip(row, types, strict=True)) for row in rows)
         intervals = tuple(
-            tuple(_interval(spread.get(index), row[0], value) for index, value in enumerate(cells))
-            for row, cells in zip(found, rows, strict=True)
+            tuple(_interval(spread_of.get(index), value) for index, value in enumerate(cells))
+            for spread_of, cells in zip(deviations, values, strict=True)
         )
-        hidden = sum(not seen for seen in visible)
-        warnings = (
-            (f"{hidden} of {len(visible)} cells have fewer than {one.release.suppress_below} by their noisy count "
-             "and are suppressed",) if hidden else ()
-        )  # fmt: skip
-        return ResultTable(columns=columns, rows=rows, intervals=intervals, level=level, warnings=warnings)
+        return ResultTable(
+            columns=columns, rows=values, intervals=intervals, level=level, warnings=_warnings(merged, visible)
+        )
+
+    def _answers(
+        self, plan: PrivacyPlan, merged: Sequence[MergedRelease], tables: Sequence[pa.Table]
+    ) -> tuple[list[tuple[Any, ...]], list[ColumnType]]:
+        """The rows of the post-processing over ``tables``, one for each release, and the types of its columns."""
+        cursor = self._connection
+        try:
+            for one, table in zip(merged, tables, strict=True):
+                cursor.register(one.release.name, table)
+            result = cursor.execute(plan.postprocessing)
+            types = [_column_type(str(item[1])) for item in result.description[1 if plan.rows_are_cells else 0 :]]
+            return result.fetchall(), types
+        finally:
+            for one in merged:
+                cursor.unregister(one.release.name)
+
+    def _deviations_by_row(
+        self,
+        plan: PrivacyPlan,
+        merged: Sequence[MergedRelease],
+        visible: Sequence[list[bool]],
+        rows: Sequence[tuple[Any, ...]],
+        level: float,
+    ) -> list[dict[int, tuple[float, float]]]:
+        """For SQL over whole releases: it is run again on perturbed copies, and rows are found by what is not noisy."""
+        noisy = [index for index, column in enumerate(plan.output) if column.noisy]
+        keys = [_row_key(row, noisy) for row in rows]
+        if not noisy or len(set(keys)) < len(keys):
+            return [{} for _ in rows]
+        copies = [_Copies(plan, one, seen, _WHOLE_COPIES) for one, seen in zip(merged, visible, strict=True)]
+        seen_rows: dict[Any, list[tuple[Any, ...]]] = {key: [] for key in keys}
+        for number in range(_WHOLE_COPIES):
+            found, _ = self._answers(plan, merged, [one.table(number) for one in copies])
+            for row in found:
+                if (key := _row_key(row, noisy)) in seen_rows:
+                    seen_rows[key].append(row)
+        return [
+            {index: _row_deviation([other[index] for other in seen_rows[key]], row[index], level) for index in noisy}
+            for key, row in zip(keys, rows, strict=True)
+        ]
 
     def _spread(
         self,
-        cursor: duckdb.DuckDBPyConnection,
         plan: PrivacyPlan,
         one: MergedRelease,
         visible: list[bool],
@@ -163,8 +200,12 @@ class Postprocessor:
             return {}
         cells = len(one.keys)
         copies = max(199, min(_COPIES, _CELL_BUDGET // max(cells, 1)))
+        cursor = self._connection
         cursor.register(one.release.name, _copies_table(plan, one, visible, copies))
-        answers = cursor.sql(plan.cell_sql).to_arrow_table()  # one thread keeps the rows' order
+        try:
+            answers = cursor.sql(plan.cell_sql).to_arrow_table()  # one thread keeps the rows' order
+        finally:
+            cursor.unregister(one.release.name)
         return {
             index: _deviations(answers.column(place), copies, cells, level)
             for place, index in enumerate(noisy)
@@ -173,6 +214,15 @@ class Postprocessor:
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _warnings(merged: Sequence[MergedRelease], visible: Sequence[list[bool]]) -> tuple[str, ...]:
+    return tuple(
+        f"{hidden} of {len(seen)} cells have fewer than {one.release.suppress_below} by their noisy count "
+        "and are suppressed"
+        for one, seen in zip(merged, visible, strict=True)
+        if (hidden := sum(not shown for shown in seen))
+    )
 
 
 def _suppressed(one: MergedRelease) -> list[bool]:
@@ -221,6 +271,27 @@ def _copies_table(plan: PrivacyPlan, one: MergedRelease, visible: list[bool], co
         noise += np.tile(np.array(values, dtype=np.int64), copies)
         columns[f"s{index}"] = pa.array(noise, mask=hidden)
     return pa.table(columns)
+
+
+class _Copies:
+    """Perturbed copies of one release, one table each."""
+
+    def __init__(self, plan: PrivacyPlan, one: MergedRelease, visible: list[bool], copies: int) -> None:
+        self._cells = len(one.keys)
+        self._keys = _key_columns(one, 1, plan.postprocessing)
+        self._hidden = None if all(visible) else ~np.array(visible, dtype=bool)
+        generator = np.random.Generator(np.random.PCG64(_seed(plan, one)))
+        self._values = [
+            np.array(values, dtype=np.int64)
+            + _noise(generator, one.release, index, one.nodes, copies).reshape(copies, -1)
+            for index, values in enumerate(one.statistics)
+        ]
+
+    def table(self, number: int) -> pa.Table:
+        columns = {"__cell": pa.array(range(self._cells), type=pa.int64()), **self._keys}
+        for index, values in enumerate(self._values):
+            columns[f"s{index}"] = pa.array(values[number], mask=self._hidden)
+        return pa.table(columns)
 
 
 def _seed(plan: PrivacyPlan, one: MergedRelease) -> int:
@@ -279,11 +350,25 @@ def _deviations(
     return np.where(np.isnan(spread[-1]), np.nan, low), high
 
 
-def _interval(spread: tuple[Any, Any] | None, cell: int, value: JsonScalar) -> Interval:
+def _row_key(row: tuple[Any, ...], noisy: Sequence[int]) -> Any:
+    return tuple(value for index, value in enumerate(row) if index not in noisy)
+
+
+def _row_deviation(copies: Sequence[Any], value: Any, level: float) -> tuple[float, float]:
+    """How far below and above a value its copies lie; NaN where it is no number, or a copy has none."""
+    numbers = [float(one) for one in copies if isinstance(one, (int, float, Decimal)) and not isinstance(one, bool)]
+    if len(numbers) < _WHOLE_COPIES or not isinstance(value, (int, float, Decimal)) or isinstance(value, bool):
+        return math.nan, math.nan
+    ordered = sorted(number - float(value) for number in numbers)
+    least = math.floor((1 - level) / 2 * len(ordered))
+    return ordered[least], ordered[len(ordered) - 1 - least]
+
+
+def _interval(spread: tuple[Any, Any] | None, value: JsonScalar) -> Interval:
     """The cell minus the spread: noise that pushed it up by d leaves the exact value d below."""
     if spread is None or not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
-    low, high = float(spread[0][cell]), float(spread[1][cell])
+    low, high = float(spread[0]), float(spread[1])
     if not (np.isfinite(low) and np.isfinite(high)):
         return None
     if isinstance(value, int) and low.is_integer() and high.is_integer():

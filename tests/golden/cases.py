@@ -216,7 +216,7 @@ def _tracked(name: str) -> tuple[exp.Select, Tracked]:
 
 def _front(name: str) -> tuple[Frontier, Tracked]:
     tree, tracked = _tracked(name)
-    return frontier(tree, tracked), tracked
+    return frontier(tree, tracked, "r0"), tracked
 
 
 def _parse(name: str) -> str:

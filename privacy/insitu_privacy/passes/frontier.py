@@ -11,23 +11,12 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from insitu_privacy.expressions import Expression
-from insitu_privacy.passes import allow, allow_functions
+from insitu_privacy.passes import allow, outer
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.passes.tracked import Tracked
 
-RELEASED = "r0"
-"""Name of the released relation in the post-processing SQL."""
 CELL = "__cell"
-"""Its column that numbers the cells."""
-
-_OUTER = (
-    frozenset(allow.RULES)
-    | frozenset(allow_functions.RULES)
-    | {
-        exp.Alias, exp.Identifier, exp.Ordered, exp.DataType, exp.Var, exp.Interval, exp.Sqrt, exp.Ln, exp.Exp,
-        exp.Pow, exp.Log, exp.Tuple,
-    }
-)  # fmt: skip
+"""The column of a released relation that numbers its cells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +40,14 @@ class Aggregate:
 class Frontier:
     """One release and the SELECT above it, whose columns name group keys and aggregate placeholders."""
 
+    name: str
+    """Of the released relation in the post-processing SQL."""
     keys: tuple[GroupKey, ...]
     aggregates: tuple[Aggregate, ...]
     outer: exp.Select
 
 
-def frontier(tree: exp.Select, tracked: Tracked) -> Frontier:
+def frontier(tree: exp.Select, tracked: Tracked, name: str) -> Frontier:
     """The release of a qualified SELECT and its post-processing.
 
     Raises SqlRefused where rows of persons would be returned, or where the outer SQL holds something unlisted.
@@ -64,18 +55,18 @@ def frontier(tree: exp.Select, tracked: Tracked) -> Frontier:
     _check_clauses(tree)
     groups = list(tree.args["group"].expressions) if tree.args.get("group") else []
     keys = _group_keys(groups, tracked)
-    split = _Split(keys)
-    outer = exp.Select(expressions=[_projection(split, item) for item in tree.expressions])
+    split = _Split(keys, name)
+    above = exp.Select(expressions=[_projection(split, item) for item in tree.expressions])
     if tree.args.get("having"):
-        outer.set("where", exp.Where(this=split.replace(tree.args["having"].this)))
-    outer.set("order", _order(tree, split, outer))
+        above.set("where", exp.Where(this=split.replace(tree.args["having"].this)))
+    above.set("order", _order(tree, split, above, name))
     for clause in ("limit", "offset"):
         if tree.args.get(clause):
-            outer.set(clause, _literal_clause(tree.args[clause]))
-    outer.set("from_", exp.From(this=exp.to_table(RELEASED)))
+            above.set(clause, _literal_clause(tree.args[clause]))
+    above.set("from_", exp.From(this=exp.to_table(name)))
     if not split.aggregates and not keys:
         raise refusal("INSITU-SQL-ROW-OUTPUT", tree.expressions[0])
-    return Frontier(keys=keys, aggregates=tuple(split.aggregates.values()), outer=outer)
+    return Frontier(name=name, keys=keys, aggregates=tuple(split.aggregates.values()), outer=above)
 
 
 def _check_clauses(tree: exp.Select) -> None:
@@ -93,8 +84,8 @@ def _check_clauses(tree: exp.Select) -> None:
 def _group_keys(groups: list[exp.Expr], tracked: Tracked) -> tuple[GroupKey, ...]:
     keys: list[GroupKey] = []
     for node in groups:
-        if isinstance(node, exp.Literal):
-            raise forbidden(node, "a constant group key", "Group by columns or expressions of them.")
+        if isinstance(node, (exp.Literal, exp.Null)):
+            continue  # groups nothing
         expression = tracked.allow.expression(node)
         if tracked.is_identifying(expression):
             raise refusal("INSITU-SQL-GROUP-BY-UNIT", node, name=node.sql())
@@ -106,32 +97,48 @@ def _group_keys(groups: list[exp.Expr], tracked: Tracked) -> tuple[GroupKey, ...
 class _Split:
     """Replaces group keys and aggregates by columns of the released relation, from the top down."""
 
-    def __init__(self, keys: tuple[GroupKey, ...]) -> None:
+    def __init__(self, keys: tuple[GroupKey, ...], name: str) -> None:
         self._keys = keys
+        self._name = name
         self.aggregates: dict[exp.Expr, Aggregate] = {}
 
     def replace(self, node: exp.Expr) -> exp.Expr:
         for key in self._keys:
             if node == key.node:
-                return exp.column(key.name, table=RELEASED)
-        if isinstance(node, (exp.AggFunc, exp.Filter)) and not isinstance(node.parent, exp.Window):
+                return exp.column(key.name, table=self._name)
+        if isinstance(node, exp.Window):
+            return self._window(node)
+        if isinstance(node, (exp.AggFunc, exp.Filter)):
             aggregate = self.aggregates.setdefault(node, Aggregate(name=f"a{len(self.aggregates)}", node=node))
-            return exp.column(aggregate.name, table=RELEASED)
+            return exp.column(aggregate.name, table=self._name)
         if isinstance(node, exp.Column):
             raise refusal("INSITU-SQL-UNGROUPED", node, name=node.name)
-        if type(node) not in _OUTER:
+        if type(node) not in outer.SCALARS:
             raise allow.not_listed(node)
         return self._rebuilt(node)
 
+    def _window(self, node: exp.Window) -> exp.Expr:
+        """A window over released cells: its function is applied to them, so what it holds is replaced, not it."""
+        outer.check_window(node)
+        copy = self._rebuilt_parts(node, keep=("this",))
+        copy.set("this", self._rebuilt_parts(node.this, keep=()))
+        return copy
+
     def _rebuilt(self, node: exp.Expr) -> exp.Expr:
+        copy = self._rebuilt_parts(node, keep=())
+        if isinstance(copy, exp.Cast) and not isinstance(copy, exp.TryCast):
+            return exp.TryCast(this=copy.this, to=copy.args["to"])
+        return copy
+
+    def _rebuilt_parts(self, node: exp.Expr, keep: tuple[str, ...]) -> exp.Expr:
         copy = node.copy()
         for name, value in node.args.items():
+            if name in keep:
+                continue
             if isinstance(value, list):
                 copy.set(name, [self.replace(item) if isinstance(item, exp.Expr) else item for item in value])
             elif isinstance(value, exp.Expr) and not isinstance(value, (exp.DataType, exp.Identifier)):
                 copy.set(name, self.replace(value))
-        if isinstance(copy, exp.Cast) and not isinstance(copy, exp.TryCast):
-            return exp.TryCast(this=copy.this, to=copy.args["to"])
         return copy
 
 
@@ -143,12 +150,12 @@ def _projection(split: _Split, item: exp.Expr) -> exp.Expr:
     return exp.alias_(split.replace(body), name, quoted=True)
 
 
-def _order(tree: exp.Select, split: _Split, outer: exp.Select) -> exp.Order:
+def _order(tree: exp.Select, split: _Split, above: exp.Select, name: str) -> exp.Order:
     """ORDER BY over the released relation; without one, rows come sorted by their keys."""
-    outputs = {item.alias: item.this for item in outer.expressions}
+    outputs = {item.alias: item.this for item in above.expressions}
     asked = tree.args["order"].expressions if tree.args.get("order") else []
     items = [_ordered(ordered, split, outputs) for ordered in asked]
-    cell = exp.Ordered(this=exp.column(CELL, table=RELEASED), nulls_first=True)
+    cell = exp.Ordered(this=exp.column(CELL, table=name), nulls_first=True)
     return exp.Order(expressions=[*items, cell])
 
 

@@ -31,8 +31,8 @@ _LISTED = {TokenType.NUMBER, TokenType.STRING, TokenType.COMMA}
 _PREFIX = {TokenType.NOT, TokenType.DASH, TokenType.PLUS, TokenType.TILDE}
 
 
-def parse(sql: str, dialect: str) -> exp.Select:
-    """The one SELECT of a text.
+def parse(sql: str, dialect: str) -> exp.Query:
+    """The one SELECT, or set operation of SELECTs, of a text.
 
     Raises SqlRefused: unknown dialect, too long, too deep, a syntax error, several statements, not a query.
     """
@@ -52,7 +52,7 @@ def parse(sql: str, dialect: str) -> exp.Select:
         raise _syntax_error(error, sql) from None
     except RecursionError:
         raise SqlRefused("INSITU-SQL-TOO-DEEP", limit=SQL_DEPTH) from None
-    return _only_select(statements)
+    return _only_query(statements)
 
 
 def _dialect(name: str) -> Dialect:
@@ -107,16 +107,14 @@ def _check_tree(tree: exp.Expr) -> None:
         )
 
 
-def _only_select(statements: list[exp.Expr]) -> exp.Select:
+def _only_query(statements: list[exp.Expr]) -> exp.Query:
     if len(statements) != 1:
         raise SqlRefused("INSITU-SQL-NOT-ONE", count=len(statements))
     tree = statements[0]
     while isinstance(tree, exp.Subquery) and not tree.alias:
         tree = tree.this
-    if isinstance(tree, exp.Select):
+    if isinstance(tree, (exp.Select, exp.SetOperation)):
         _check_tree(tree)
         return tree
     kind = tree.key.upper().replace("_", " ")
-    if isinstance(tree, exp.SetOperation):
-        raise refusal("INSITU-SQL-FORBIDDEN-CONSTRUCT", tree, name=kind, hint="Ask each SELECT as a query of its own.")
     raise refusal("INSITU-SQL-NOT-SELECT", tree, kind=kind)

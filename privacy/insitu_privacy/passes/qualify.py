@@ -31,13 +31,15 @@ _SQL_TYPES: Mapping[ColumnType, str] = {
 }
 
 
-def qualify(tree: exp.Select, *, dialect: str, dataset: Dataset, scope: Scope) -> exp.Select:
+def qualify(tree: exp.Query, *, dialect: str, dataset: Dataset, scope: Scope) -> exp.Select:
     """The tree with each column as ``alias.column`` of a known source, all in lower case.
 
     Raises SqlRefused for unknown or ambiguous names, AccessRefused for tables and columns outside the grant.
     """
     _check_shape(tree)
-    written = [_written_name(item) for item in tree.expressions]
+    written = [_written_name(item) for item in tree.expressions] if isinstance(tree, exp.Select) else []
+    if isinstance(tree, exp.SetOperation):
+        tree = _selected_from(tree)
     tree = normalize_identifiers(tree.copy(), dialect=dialect)
     for identifier in tree.find_all(exp.Identifier):
         identifier.set("this", identifier.name.lower())
@@ -57,8 +59,30 @@ def qualify(tree: exp.Select, *, dialect: str, dataset: Dataset, scope: Scope) -
     assert isinstance(bound, exp.Select)
     for part in traverse_scope(bound):
         _check_columns(part, dataset, scope)
-    _name_columns(bound, written)
+    _place_columns(bound)
+    if written:
+        _name_columns(bound, written)
     return bound
+
+
+def _selected_from(tree: exp.SetOperation) -> exp.Select:
+    """A set operation as a SELECT of all its rows, with its ORDER BY and LIMIT."""
+    inner = tree.copy()
+    select = exp.Select(expressions=[exp.Star()])
+    for clause in ("with_", "order", "limit", "offset"):
+        select.set(clause, inner.args.get(clause))
+        inner.set(clause, None)
+    alias = exp.TableAlias(this=exp.to_identifier("united"))
+    select.set("from_", exp.From(this=exp.Subquery(this=inner, alias=alias)))
+    return select
+
+
+def _place_columns(tree: exp.Select) -> None:
+    """Forgets where a table's name stands in columns that were written without it: errors underline what is there."""
+    for node in tree.find_all(exp.Column):
+        table = node.args.get("table")
+        if table is not None and table.meta.get("end", -1) + 2 != node.this.meta.get("start"):
+            table.meta.clear()
 
 
 def _name_columns(tree: exp.Select, written: list[str | None]) -> None:
@@ -98,7 +122,7 @@ def _first_line(error: SqlglotError) -> str:
     return str(error).split("\n")[0].split(". Line")[0].lower()
 
 
-def _check_shape(tree: exp.Select) -> None:
+def _check_shape(tree: exp.Query) -> None:
     """What has no meaning here, refused before names are looked up."""
     for item in tree.expressions:
         if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
@@ -112,7 +136,7 @@ def _check_shape(tree: exp.Select) -> None:
             plain = isinstance(item, exp.Table) and isinstance(item.this, exp.Identifier)
             if item is not None and not plain and not isinstance(item, exp.Subquery):
                 raise forbidden(item, "a table function", "Name tables of the dataset, or write a SELECT.")
-    if tree.args.get("from_") is None:
+    if isinstance(tree, exp.Select) and tree.args.get("from_") is None and tree.find(exp.Subquery) is None:
         raise refusal("INSITU-SQL-NO-PROTECTED", tree)
 
 
@@ -123,7 +147,7 @@ def _schema(dataset: Dataset) -> dict[str, object]:
     }
 
 
-def _check_tables(tree: exp.Select, dataset: Dataset, scope: Scope) -> None:
+def _check_tables(tree: exp.Query, dataset: Dataset, scope: Scope) -> None:
     """Every table is one of the dataset that the grant names, or a WITH around it; names of sources differ."""
     for part in traverse_scope(tree):
         seen: set[str] = set()

@@ -14,7 +14,7 @@ from fractions import Fraction
 from sqlglot import exp
 
 from insitu_privacy.expressions import Call, Expression, Literal, Op, call
-from insitu_privacy.passes.frontier import RELEASED, Aggregate, Frontier
+from insitu_privacy.passes.frontier import Aggregate, Frontier
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.passes.tracked import Tracked
 from insitu_privacy.plan import StatisticKind
@@ -239,15 +239,15 @@ _AGGREGATES: Mapping[type[exp.Expr], Callable[[exp.Expr, Tracked], _Function]] =
 # -- reading back ----------------------------------------------------------------------------------------------------
 
 
-def read_back(reading: Reading, granularity: Fraction, center: Fraction) -> exp.Expr:
-    """DuckDB syntax that reads an aggregate from the released statistics s0, s1, ..."""
-    first = exp.column(f"s{reading.parts[0]}", table=RELEASED)
+def read_back(reading: Reading, granularity: Fraction, center: Fraction, released: str) -> exp.Expr:
+    """DuckDB syntax that reads an aggregate from the statistics s0, s1, ... of the relation ``released``."""
+    first = exp.column(f"s{reading.parts[0]}", table=released)
     if reading.kind == "count":
         return first
     total = _times(first, granularity)
     if len(reading.parts) == 1:
         return total
-    rows = exp.column(f"s{reading.parts[1]}", table=RELEASED)
+    rows = exp.column(f"s{reading.parts[1]}", table=released)
     if reading.kind == "sum":
         return total if center == 0 else exp.paren(exp.Add(this=total, expression=_times(rows.copy(), center)))
     ratio = exp.Div(this=exp.cast(total, "DOUBLE"), expression=rows, typed=False, safe=True)

@@ -1,0 +1,111 @@
+"""Queries of several releases, or with SQL over whole results: both engines give the plain query's answer."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import duckdb
+import psycopg
+import pytest
+from insitu_privacy.mechanisms import ExactCells, privatize
+from insitu_privacy.merge import merge
+from insitu_privacy.plan import PrivacyPlan
+from insitu_privacy.postprocess import Postprocessor, ResultTable
+from insitu_privacy.render import render
+
+from tests.testkit.care import Row, plan, run_duckdb, run_postgres, whole
+
+QUERIES = {
+    "shares": "WITH a AS (SELECT kind, COUNT(*) AS n FROM visit GROUP BY kind), b AS (SELECT SUM(n) AS t FROM a) "
+    "SELECT a.kind, 1.0 * a.n / b.t AS share FROM a CROSS JOIN b ORDER BY share DESC",
+    "ranked": "SELECT kind, n, RANK() OVER (ORDER BY n DESC) AS r FROM (SELECT kind, COUNT(*) AS n FROM visit "
+    "GROUP BY kind) x WHERE n > 5 ORDER BY r, kind",
+    "ranked at once": "SELECT kind, DENSE_RANK() OVER (ORDER BY COUNT(*) DESC) AS r FROM visit GROUP BY kind ORDER BY 2, 1",
+    "one over the other": "SELECT (SELECT COUNT(*) FROM visit WHERE kind = 'in') * 1.0 / (SELECT COUNT(*) FROM person) AS q",
+    "joined": "SELECT a.sex, a.n, b.v, 1.0 * b.v / a.n AS per FROM (SELECT sex, COUNT(*) AS n FROM person GROUP BY sex) a "
+    "JOIN (SELECT p.sex, COUNT(*) AS v FROM visit v JOIN person p USING (person_id) GROUP BY p.sex) b ON a.sex = b.sex "
+    "ORDER BY 1",
+    "united": "SELECT 'persons' AS what, COUNT(*) AS n FROM person UNION ALL SELECT 'visits', COUNT(*) FROM visit",
+    "above a larger one": "SELECT kind, n FROM (SELECT kind, AVG(cost) AS n FROM visit GROUP BY kind) x "
+    "WHERE n >= (SELECT AVG(cost) FROM visit) ORDER BY kind",
+    "how many groups": "SELECT COUNT(*) AS groups FROM (SELECT DISTINCT kind, stage FROM visit WHERE stage < 2) d",
+    "cumulative": "WITH s AS (SELECT stage, COUNT(*) AS total, ROW_NUMBER() OVER (ORDER BY stage) AS rn FROM visit "
+    "WHERE stage IS NOT NULL GROUP BY stage), p AS (SELECT s.stage, s.total, SUM(q.total) AS accumulated FROM s "
+    "JOIN s q ON q.rn <= s.rn GROUP BY s.stage, s.total, s.rn) SELECT MIN(CASE WHEN accumulated >= 0.5 * t.n THEN stage END) "
+    "AS median FROM p CROSS JOIN (SELECT SUM(total) AS n FROM s) t",
+    "persons first": "WITH per AS (SELECT person_id, COUNT(*) AS k FROM visit GROUP BY person_id), "
+    "h AS (SELECT k, COUNT(*) AS persons FROM per GROUP BY k) SELECT k, persons, SUM(persons) OVER (ORDER BY k) AS cum "
+    "FROM h ORDER BY k",
+}
+_SORTED = {"united"}
+
+
+def exact_plan(sql: str) -> PrivacyPlan:
+    return plan(sql, max_rows_per_group=1000, max_groups=1000, epsilon="1e25")
+
+
+def answer(made: PrivacyPlan, dialect: Any, run: Any) -> ResultTable:
+    """What a researcher would get from one node."""
+    values = tuple(
+        privatize(one, ExactCells(rows=tuple(run(render(one, dialect=dialect, tables=whole(), cap_key="k")))))
+        for one in made.releases
+    )
+    with Postprocessor() as post:
+        return post.run(made, merge(made, [values]))
+
+
+def close(one: Any, other: Any) -> bool:
+    if one is None or other is None or isinstance(other, str):
+        return bool(one == other)
+    return math.isclose(float(one), float(other), rel_tol=1e-6, abs_tol=1e-6)
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_the_answer_is_that_of_the_plain_query(
+    duck: duckdb.DuckDBPyConnection, pg: psycopg.Connection[Any], name: str
+) -> None:
+    made = exact_plan(QUERIES[name])
+    plain: list[Row] = run_duckdb(duck, QUERIES[name])
+    for dialect, run in (
+        ("duckdb", lambda text: run_duckdb(duck, text)),
+        ("postgres", lambda text: run_postgres(pg, text)),
+    ):
+        rows = [row for row in answer(made, dialect, run).rows if name != "persons first" or row[1]]
+        expected = sorted(plain) if name in _SORTED else plain
+        found = sorted(rows) if name in _SORTED else rows  # type: ignore[type-var]
+        assert len(found) == len(expected)
+        for row, exact in zip(found, expected, strict=True):
+            assert all(close(a, b) for a, b in zip(row, exact, strict=True)), (row, exact)
+
+
+@pytest.mark.parametrize("name", QUERIES)
+@pytest.mark.parametrize("accounting", ["laplace", "gaussian", "auto"])
+def test_the_releases_share_the_budget_and_spend_no_more(name: str, accounting: Any) -> None:
+    made = plan(QUERIES[name], epsilon="1", delta="1e-6", mechanism=accounting)
+    assert made.loss.epsilon == 1
+    assert made.loss.delta <= Fraction(1, 10**6)
+    assert made.loss.rho == sum(one.rho for release in made.releases for one in release.statistics)
+    if accounting == "laplace":
+        assert sum(one.epsilon for release in made.releases for one in release.statistics) <= 1
+        assert made.loss.pure == 1
+    if accounting == "gaussian":
+        assert made.loss.pure is None
+
+
+def test_intervals_go_through_the_sql_above_several_releases(duck: duckdb.DuckDBPyConnection) -> None:
+    made = plan(QUERIES["joined"], max_rows_per_group=3, max_groups=2, epsilon="1")
+    table = answer(made, "duckdb", lambda text: run_duckdb(duck, text))
+    assert [column.noisy for column in table.columns] == [False, True, True, True]
+    for row, intervals in zip(table.rows, table.intervals, strict=True):
+        assert intervals[0] is None
+        for value, interval in zip(row[1:], intervals[1:], strict=True):
+            assert interval is not None
+            assert interval[0] < value < interval[1]  # type: ignore[operator]
+
+
+def test_a_release_that_is_read_twice_is_made_once() -> None:
+    assert len(plan(QUERIES["cumulative"]).releases) == 1
+    assert len(plan(QUERIES["shares"]).releases) == 1
+    assert len(plan(QUERIES["joined"]).releases) == 2
