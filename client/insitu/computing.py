@@ -11,6 +11,7 @@ from insitu.verification import Answer, Sent
 
 if TYPE_CHECKING:
     from insitu_access.release import NodeRelease
+    from insitu_privacy.plan import PrivacyPlan
     from insitu_privacy.postprocess import Postprocessor
 
 LEVEL = 0.95
@@ -40,9 +41,35 @@ def compute(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocessor,
         ),
         replayed=bool(releases) and all(release.replayed for release in releases),
         verified=True,
-        warnings=table.warnings,
+        warnings=(*table.warnings, *_unnamed(plan, answers)),
         evidence=evidence,
     )
+
+
+def _unnamed(plan: PrivacyPlan, answers: Sequence[Answer]) -> tuple[str, ...]:
+    """Where groups are selected by a noisy threshold, what is missing from the sums."""
+    from insitu_access.release import NodeRelease
+
+    opened = [answer.opened for answer in answers if isinstance(answer.opened, NodeRelease)]
+    found = []
+    for index, release in enumerate(plan.releases):
+        if release.threshold is None:
+            continue
+        named = {one.node: set(one.values[index].keys or ()) for one in opened}
+        every = set().union(*named.values())
+        silent = [node for node, keys in named.items() if not keys]
+        partial = sum(any(key not in keys for keys in named.values()) for key in every)
+        if silent:
+            found.append(
+                f"no group reached the threshold of {release.threshold.tau} persons at {', '.join(silent)}: "
+                "the sums hold nothing of what is there"
+            )
+        elif partial:
+            found.append(
+                f"{partial} of {len(every)} groups did not reach the threshold of {release.threshold.tau} persons "
+                "at every node: their sums hold only what other nodes named"
+            )
+    return tuple(found)
 
 
 def _releases(answers: Sequence[Answer]) -> list[NodeRelease]:

@@ -108,16 +108,19 @@ def table_text(result: Result) -> str:
         numeric = column.noisy or column.type in ("integer", "decimal")
         table.add_column(Text(column.name), justify="right" if numeric else "left", overflow="fold")
     for row, intervals in zip(result.rows, result.intervals, strict=True):
-        table.add_row(*(Text(cell_text(cell, interval)) for cell, interval in zip(row, intervals, strict=True)))
+        cells = zip(row, intervals, result.columns, strict=True)
+        table.add_row(*(Text(cell_text(cell, interval, noisy=column.noisy)) for cell, interval, column in cells))
     return rich_text(table, Text(_footer(result)))
 
 
-def cell_text(cell: Cell, interval: Interval) -> str:
-    """``1,312 ± 22``; numbers without an interval as they are; NULL as ``∅``."""
+def cell_text(cell: Cell, interval: Interval, *, noisy: bool = False) -> str:
+    """``1,312 ± 22``; exact numbers as they are; ``1312 ± ?`` where noise has no interval; NULL as ``∅``."""
     if cell is None:
         return "∅"
-    if interval is None or isinstance(cell, (bool, str)):
+    if isinstance(cell, (bool, str)):
         return one_line(str(cell))
+    if interval is None:
+        return f"{cell:.3g} ± ?" if noisy else one_line(str(cell))
     reach = max(interval[1] - cell, cell - interval[0], 0)
     if not math.isfinite(reach):
         return f"{cell:.6g} ± ∞"

@@ -30,13 +30,14 @@ from insitu_access.manifest import Manifest
 from insitu_access.release import BudgetRow, BudgetStatement, NodeRelease, Outcome, refusal_of, seal_outcome
 from insitu_access.request import request_sha256
 from insitu_privacy.accounting import Grantable
-from insitu_privacy.errors import ExecutionFailed, InsituError, Unavailable
+from insitu_privacy.errors import ExecutionFailed, InsituError
 from insitu_privacy.plan import PrivacyPlan, Release, ReleasedValues
 from insitu_privacy.render import render
 from insitu_proto.messages import MAX_OUTCOME_CHARS
 
 from insitu_node.admission import AdmittedBudget, AdmittedQuery, Site, admit
 from insitu_node.engines.base import Engine, Row, Session
+from insitu_node.fitness import Shapes
 from insitu_node.hooks import Hook, no_hook
 from insitu_node.ledger import Account, Ask, Ledger, Reservation
 from insitu_node.turns import Turns
@@ -87,6 +88,7 @@ class Cycle:
         self._clock = clock
         self._hook = hook
         self._turns = Turns()
+        self._shapes = Shapes()
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -172,10 +174,7 @@ class Cycle:
         """All that depends on the plan alone, done while a mistake is still free."""
         for release in plan.releases:
             self._noise.check(release)
-            for scan in release.relation.scans():
-                for name in (scan.table, *(step.path.through for step in scan.unit_path)):
-                    if name not in engine.tables:
-                        raise Unavailable("INSITU-NODE-TABLE", name=name)
+            self._shapes.check(engine, release.relation.scans())
         return [
             render(release, dialect=engine.dialect, tables=engine.tables, cap_key=self._cap_key)
             for release in plan.releases

@@ -7,14 +7,19 @@ What is not here: repairing anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from insitu_privacy.dataset import Column, Dataset, Table
+import structlog
+from insitu_privacy.dataset import Column, ColumnType, Dataset, Table
 from insitu_privacy.dialects import DIALECTS, Dialect
-from insitu_privacy.errors import ConfigInvalid, InsituError
+from insitu_privacy.errors import ConfigInvalid, InsituError, Unavailable
+from insitu_privacy.relations import Scan
 
-from insitu_node.engines.base import Engine, select
+from insitu_node.engines.base import Engine, SiteColumn, select
+
+_log = structlog.get_logger("insitu.node.fitness")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +45,57 @@ def _table(table: Table, engine: Engine) -> list[Finding]:
         found = {column.name: column for column in engine.describe(table.name)}
     except ConfigInvalid as error:
         return [Finding(level="error", table=table.name, column=None, text=error.text)]
-    shape = []
-    for name, column in table.columns.items():
-        if name not in found:
-            shape.append(Finding(level="error", table=table.name, column=name, text="no such column"))
-        elif column.type not in found[name].serves:
-            text = f"is {found[name].type}, which does not serve as {column.type}: cast it in the mapping"
-            shape.append(Finding(level="error", table=table.name, column=name, text=text))
+    shape = [
+        Finding(level="error", table=table.name, column=name, text=reason)
+        for name, column in table.columns.items()
+        if (reason := misfit(name, column.type, found)) is not None
+    ]
     return shape or _data(table, engine)
+
+
+def misfit(name: str, kind: ColumnType, found: Mapping[str, SiteColumn]) -> str | None:
+    """Why a site's table cannot serve a column; None where it can."""
+    if name not in found:
+        return "no such column"
+    if kind not in found[name].serves:
+        return f"is {found[name].type}, which does not serve as {kind}: cast it in the mapping"
+    return None
+
+
+class Shapes:
+    """Whether the columns that a query reads are there and of a type that serves; of no row is anything read.
+
+    What was found of a table is kept: a site's table that changes is looked at again when the node starts.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, str], Mapping[str, SiteColumn]] = {}
+
+    def check(self, engine: Engine, scans: Iterable[Scan]) -> None:
+        """Raises Unavailable (INSITU-NODE-TABLE) where a query cannot run here, whatever the data."""
+        for scan in scans:
+            through = [step.path.through for step in scan.unit_path]
+            for table in (scan.table, *through):
+                if table not in engine.tables:
+                    raise Unavailable("INSITU-NODE-TABLE", name=table)
+            for column in scan.columns:
+                if column.name.startswith("_unit_"):
+                    continue  # reached by the path
+                reason = misfit(column.name, column.type, self._columns(engine, scan.table))
+                if reason is not None:
+                    _log.error("table does not fit", table=scan.table, column=column.name, reason=reason)
+                    raise Unavailable("INSITU-NODE-TABLE", name=scan.table)
+
+    def _columns(self, engine: Engine, table: str) -> Mapping[str, SiteColumn]:
+        place = (id(engine), table)
+        if place not in self._found:
+            try:
+                described = engine.describe(table)
+            except ConfigInvalid as error:
+                _log.error("table does not fit", table=table, reason=error.text)
+                raise Unavailable("INSITU-NODE-TABLE", name=table) from None
+            self._found[place] = {column.name: column for column in described}
+        return self._found[place]
 
 
 def _data(table: Table, engine: Engine) -> list[Finding]:
@@ -97,6 +145,8 @@ def _counted(table: Table, engine: Engine, checks: list[tuple[str | None, str, s
 def _repeated(table: Table, columns: tuple[str, ...], engine: Engine, dialect: Dialect) -> object:
     """How many combinations of columns stand in more than one row."""
     names = ", ".join(dialect.identifier(name) for name in columns)
-    source = f"SELECT {names} FROM ({select(engine.tables[table.name])}) AS t GROUP BY {names} HAVING COUNT(*) > 1"
+    there = " AND ".join(f"{dialect.identifier(name)} IS NOT NULL" for name in columns)
+    source = f"SELECT {names} FROM ({select(engine.tables[table.name])}) AS t WHERE {there} GROUP BY {names} "
+    source += "HAVING COUNT(*) > 1"
     ((count,),) = engine.execute(f"SELECT COUNT(*) FROM ({source}) AS repeated")
     return count

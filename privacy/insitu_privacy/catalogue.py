@@ -51,7 +51,7 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
         "INSITU-SQL-GROUP-BY-UNIT",
         "sql",
         "grouping by {name} would return one row per person or per entity",
-        "Group by something that many persons share, or count with COUNT(DISTINCT {name}).",
+        "Group by something that many persons share, or count persons with {count}.",
     ),
     (
         "INSITU-SQL-UNGROUPED",
@@ -142,7 +142,7 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
         "INSITU-BUDGET-EXCEEDED",
         "budget",
         "this query costs more than what is left of the grant's budget",
-        "See `insitu budget`; ask with a smaller --epsilon, or ask the access authority for an amended grant.",
+        "See `insitu budget`; ask with a smaller --epsilon or --delta, or ask the access authority for more.",
     ),
     # the chain of trust, as a node's admission checks it
     ("INSITU-ACCESS-MANIFEST", "access", "no valid manifest: {reason}", "Ask the access authority for a new one."),
@@ -243,7 +243,8 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
         "INSITU-NODES-TOO-FEW",
         "unavailable",
         "{released} of {asked} nodes answered, {needed} are needed",
-        "See the nodes' own codes; ask again later, or accept fewer with --min-nodes {released}.",
+        "See the nodes' own codes. Those that answered have charged it and give it again for nothing: ask again later, "
+        "or accept fewer with --min-nodes {released}.",
     ),
     (
         "INSITU-NODE-TABLE",

@@ -133,10 +133,24 @@ class RemoteError(InsituError):
         Exception.__init__(self, self.line())
 
 
+_EXCERPT = 200
+
+
 def underline(sql: str, span: Span) -> str:
-    """The line of ``sql`` where ``span`` starts, and a second line of carets under the span."""
+    """The line of ``sql`` where ``span`` starts, and a second line of carets under the span.
+
+    Of a long line, what stands around the start.
+    """
     start = sql.rfind("\n", 0, span.start) + 1
     end = sql.find("\n", span.start)
     line = sql[start:] if end < 0 else sql[start:end]
     width = max(1, min(span.end, start + len(line)) - span.start)
-    return f"{line}\n{' ' * (span.start - start)}{'^' * width}"
+    before = span.start - start
+    if len(line) <= _EXCERPT:
+        return f"{line}\n{' ' * before}{'^' * width}"
+    left = max(0, before - _EXCERPT // 3)
+    shown = line[left : left + _EXCERPT]
+    marks = "^" * min(width, len(shown) - (before - left))
+    return (
+        f"{'…' * (left > 0)}{shown}{'…' * (left + _EXCERPT < len(line))}\n{' ' * (before - left + (left > 0))}{marks}"
+    )

@@ -278,6 +278,14 @@ class TestDuckDB(EngineContract):
         yield engine
         engine.close()
 
+    @pytest.mark.parametrize("name", ["person.parquet", "'person.parquet'"])
+    def test_a_table_may_be_a_file(self, on_files: Engine, tmp_path: Path, name: str) -> None:
+        engine = duckdb_engine(None, LIMITS, {"person": name, "visit": "visits/2020.csv"}, tmp_path)
+        for table in ("person", "visit"):
+            counted = f"SELECT COUNT(*) FROM {self.source(engine, table)} AS t"
+            assert engine.execute(counted) == on_files.execute(counted) == [(3,)]
+        engine.close()
+
     def test_reads_the_files_of_its_mapping_and_no_others(self, on_files: Engine, tmp_path: Path) -> None:
         assert on_files.execute(f"SELECT COUNT(*) FROM {self.source(on_files, 'person')} AS p") == [(3,)]
         assert on_files.execute(f"SELECT COUNT(*) FROM {self.source(on_files, 'visit')} AS v") == [(3,)]

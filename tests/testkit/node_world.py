@@ -106,7 +106,7 @@ def care() -> Dataset:
     return parse_dataset(BUNDLE)
 
 
-def care_engine(folder: Path) -> DuckDBEngine:
+def care_engine(folder: Path, *, visit: str = "visit") -> DuckDBEngine:
     path = folder / "site.duckdb"
     if not path.exists():
         new_duckdb(path, *SITE_SQL)
@@ -115,7 +115,7 @@ def care_engine(folder: Path) -> DuckDBEngine:
         bundle=BUNDLE,
         database=path,
         schema=None,
-        mapping={"person": "person", "visit": "visit"},
+        mapping={"person": "person", "visit": visit},
         base=folder,
         limits=LIMITS,
     )

@@ -101,8 +101,14 @@ def cores() -> int:
 
 
 def mapped(text: str) -> str:
-    """The site's text for a table, as ``render`` takes it: a name, or a SELECT that ends in a line of its own."""
+    """The site's text for a table, as ``render`` takes it: a name, or a SELECT that ends in a line of its own.
+
+    A file's name, quoted or not, becomes a SELECT of the file.
+    """
     body = text.strip().rstrip(";").rstrip()
+    if body.strip("'").lower().endswith(FILE_ENDINGS) and "(" not in body and not body.upper().startswith(_QUERY):
+        name = body.strip("'").replace("'", "''")
+        return f"SELECT * FROM '{name}'\n"
     return f"{body}\n" if body.upper().startswith(_QUERY) else body
 
 
@@ -112,6 +118,7 @@ def select(source: str) -> str:
 
 
 _QUERY = ("SELECT", "WITH", "VALUES")
+FILE_ENDINGS = (".parquet", ".csv", ".csv.gz", ".json", ".ndjson")
 
 
 def failed(error: BaseException, sqlstate: str | None = None) -> ExecutionFailed:

@@ -88,7 +88,7 @@ def _group_keys(groups: list[exp.Expr], tracked: Tracked) -> tuple[GroupKey, ...
             continue  # groups nothing
         expression = tracked.allow.expression(node)
         if tracked.is_identifying(expression):
-            raise refusal("INSITU-SQL-GROUP-BY-UNIT", node, name=node.sql())
+            raise refusal("INSITU-SQL-GROUP-BY-UNIT", node, name=node.sql(), count=tracked.counting_units())
         if all(key.node != node for key in keys):
             keys.append(GroupKey(name=f"k{len(keys)}", node=node, expression=expression))
     return tuple(keys)

@@ -47,7 +47,8 @@ def parse(sql: str, dialect: str) -> exp.Query:
         tokens = reader.tokenize(sql)
         _check_size(tokens)
         _check_depth(tokens)
-        statements = [tree for tree in reader.parser().parse(tokens, sql) if tree is not None]
+        parsed = reader.parser().parse(tokens, sql)
+        statements = [tree for tree in parsed if tree is not None and not isinstance(tree, exp.Semicolon)]
     except (ParseError, TokenError) as error:
         raise _syntax_error(error, sql) from None
     except RecursionError:

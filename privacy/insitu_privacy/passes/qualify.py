@@ -107,7 +107,10 @@ def _bind_using(part: SqlScope, names: Mapping[str, Collection[str] | None]) -> 
 
 
 def _written_name(item: exp.Expr) -> str | None:
-    """The name of a column without an alias: the expression as it was written; None where it has a name."""
+    """The name of a column: a quoted alias as it stands, without an alias the expression; None where it has another."""
+    alias = item.args.get("alias") if isinstance(item, exp.Alias) else None
+    if isinstance(alias, exp.Identifier) and alias.quoted:
+        return alias.name
     return None if isinstance(item, (exp.Alias, exp.Column)) else item.sql().lower()
 
 

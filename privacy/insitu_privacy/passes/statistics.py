@@ -170,8 +170,7 @@ def _count_distinct(node: exp.Expr, tracked: Tracked) -> _Function:
         guarded = _guarded_unit(lowered[0], tracked)
         if guarded is not None:
             return _Function("units", guarded, node, nullable=True)
-    names = ", ".join(column.column for column in tracked.relation.unit)
-    hint = f"Count persons with COUNT(DISTINCT {'the privacy unit' if names.startswith('_') else names})."
+    hint = f"Count persons with {tracked.counting_units()}."
     raise refusal("INSITU-SQL-AGGREGATE", node, name="COUNT(DISTINCT) of anything but the privacy unit", hint=hint)
 
 

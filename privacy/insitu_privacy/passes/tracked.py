@@ -50,6 +50,13 @@ class Tracked:
         """Whether no row of any person stands in it."""
         return not self.relation.unit
 
+    def counting_units(self) -> str:
+        """How a query counts persons, for hints."""
+        names = [column.column for column in self.relation.unit]
+        if any(name.startswith("_unit_") for name in names):
+            return "COUNT(DISTINCT ...) over the privacy unit"
+        return f"COUNT(DISTINCT {names[0] if len(names) == 1 else '(' + ', '.join(names) + ')'})"
+
     def is_identifying(self, expression: Expression) -> bool:
         """Whether it reads a column of the privacy unit or of an entity key."""
         return any(

@@ -78,6 +78,11 @@ def test_a_cell_reads_as_value_and_reach(cell: object, interval: object, text: s
     assert cell_text(cell, interval) == text
 
 
+@given(st.integers(-(2**64), 2**64) | st.floats(allow_nan=False, allow_infinity=False))
+def test_noise_without_an_interval_never_looks_exact(cell: float) -> None:
+    assert cell_text(cell, None, noisy=True).endswith(" ± ?")
+
+
 @given(
     st.integers(-(2**64), 2**64) | st.floats(allow_nan=False, allow_infinity=False),
     st.floats(0, 1e300),

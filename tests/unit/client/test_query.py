@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
 from itertools import count
@@ -13,6 +14,7 @@ import pytest
 from insitu.delivery import Delivery
 from insitu.transport import Reply
 from insitu.verification import NodesTooFew
+from insitu_access.release import NodeRelease, Outcome
 from insitu_privacy.errors import (
     AccessRefused,
     BudgetRefused,
@@ -23,6 +25,7 @@ from insitu_privacy.errors import (
     SqlRefused,
     Unavailable,
 )
+from insitu_privacy.plan import ReleasedValues
 from insitu_proto.messages import Accepted, Ask, Follow
 
 from tests.unit.client.world import BY_SEX, NODES, NOW, World
@@ -73,6 +76,36 @@ def test_keys_that_nodes_selected_are_united(world: World) -> None:
         result = federation.query("SELECT town, COUNT(*) AS n FROM person GROUP BY town ORDER BY n DESC", epsilon=1)
     assert [row[0] for row in result.rows] == ["Lille", "Brest"]
     assert result.rows[0][1] == 3 * 6000
+
+
+def test_an_answer_says_where_no_group_was_named(world: World) -> None:
+    def nothing(outcome: Outcome) -> Outcome:
+        assert isinstance(outcome, NodeRelease)
+        (values,) = outcome.values
+        return replace(outcome, values=(ReleasedValues(keys=(), statistics=((),) * len(values.statistics)),))
+
+    def first(outcome: Outcome) -> Outcome:
+        assert isinstance(outcome, NodeRelease) and outcome.values[0].keys is not None  # noqa: PT018
+        (values,) = outcome.values
+        return replace(
+            outcome,
+            values=(ReleasedValues(keys=values.keys[:1], statistics=tuple(one[:1] for one in values.statistics)),),
+        )
+
+    by_town = "SELECT town, COUNT(*) AS n FROM person GROUP BY town"
+    with world.federation() as federation:
+        assert federation.query(by_town, epsilon=1).warnings == ()
+        world.alter["chu-brest"] = first
+        assert "1 of 2 groups did not reach" in federation.query(by_town, epsilon=2).warnings[0]
+        world.alter["chu-brest"] = nothing
+        assert "persons at chu-brest" in federation.query(by_town, epsilon=3).warnings[0]
+
+
+def test_a_quoted_alias_stands_as_it_was_written(world: World) -> None:
+    sql = 'SELECT sex AS Sexe, COUNT(*) AS "Ma colonne" FROM person GROUP BY sex ORDER BY "Ma colonne" DESC'
+    with world.federation() as federation:
+        result = federation.query(sql, epsilon=1)
+    assert [column.name for column in result.columns] == ["sexe", "Ma colonne"]
 
 
 def test_only_the_nodes_asked_for_are_asked(world: World) -> None:

@@ -171,6 +171,20 @@ def test_a_database_that_is_away_costs_nothing(world: NodeWorld, broken: Broken)
     assert world.ledger.entries() == ()
 
 
+@pytest.mark.parametrize(
+    "visit", ["SELECT person_id, visit_id, day FROM visit", "SELECT * REPLACE (day::TEXT AS amount) FROM visit"]
+)
+def test_a_table_that_cannot_serve_the_query_is_refused_before_anything_is_spent(world: NodeWorld, visit: str) -> None:
+    world.engine = care_engine(world.folder, visit=visit)
+    cycle = world.cycle()
+    assert isinstance(world.ask(cycle, world.query()), NodeRelease), "what it can serve, it serves"
+    refused = world.ask(cycle, world.query("SELECT AVG(amount) AS a FROM visit"))
+    assert isinstance(refused, Refusal)
+    assert refused.code == "INSITU-NODE-TABLE"
+    assert [entry.state for entry in world.ledger.entries()] == ["released"]
+    cycle.stop()
+
+
 def test_a_stored_release_needs_no_database(world: NodeWorld, broken: Broken) -> None:
     cycle = world.cycle()
     request = world.query()

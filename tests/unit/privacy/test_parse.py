@@ -6,7 +6,7 @@ import logging
 import time
 
 import pytest
-from insitu_privacy.errors import SqlRefused, underline
+from insitu_privacy.errors import Span, SqlRefused, underline
 from insitu_privacy.passes.parse import SQL_BYTES, SQL_DEPTH, parse
 
 from tests.testkit.care import plan
@@ -105,6 +105,18 @@ def test_what_surrounds_one_statement_does_not_matter(sql: str) -> None:
 )  # fmt: skip
 def test_what_is_not_a_query_is_refused(sql: str) -> None:
     assert refused(sql).code in ("INSITU-SQL-NOT-SELECT", "INSITU-SQL-SYNTAX", "INSITU-SQL-FORBIDDEN-CONSTRUCT")
+
+
+@pytest.mark.parametrize("before", [0, 3, 70, 5000])
+def test_of_a_long_line_what_stands_around_the_clause_is_shown(before: int) -> None:
+    sql = "x" * before + "WRONG" + "y" * 5000
+    line, carets = underline(sql, Span(start=before, end=before + 5)).split("\n")
+    assert len(line) <= 202
+    assert line[carets.index("^") : len(carets)] == "WRONG"
+
+
+def test_a_comment_after_the_semicolon_is_no_statement() -> None:
+    assert parse("SELECT 1 AS one; -- and nothing more\n", "duckdb").sql() == "SELECT 1 AS one"
 
 
 @pytest.mark.parametrize(
