@@ -96,6 +96,8 @@ def parse_dataset(bundle: DatasetBundle) -> Dataset:
     """
     file = _completed(_read(bundle.toml), bundle.files)
     tables = {name: _table(file, name, bundle.files) for name in file.tables}
+    for table in tables.values():
+        _check_unique(table, bundle.files)
     return Dataset(
         name=file.dataset.name,
         version=file.dataset.version,
@@ -284,6 +286,18 @@ def _public_columns(source: str, files: Mapping[str, bytes]) -> Mapping[str, Cel
         return read_public(source, files[source])
     except ValueError as error:
         _refuse(f"{source}: {error}")
+
+
+def _check_unique(table: Table, files: Mapping[str, bytes]) -> None:
+    """A public table's key is unique in its source: a join to it cannot multiply rows."""
+    if table.source is None or not table.key:
+        return
+    columns = _public_columns(table.source, files)
+    if missing := [name for name in table.key if name not in columns]:
+        _refuse(f"tables.{table.name}: {table.source} has no column {missing[0]}")
+    rows = list(zip(*(columns[name] for name in table.key), strict=True))
+    if len(set(rows)) < len(rows):
+        _refuse(f"tables.{table.name}: its key {', '.join(table.key)} stands in more than one row of {table.source}")
 
 
 def _reference(file: _DatasetFile, where: str, target: str | None) -> tuple[str, str] | None:

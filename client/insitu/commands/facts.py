@@ -64,7 +64,8 @@ def verify(
 ) -> None:
     """Check a saved result again, offline.
 
-    Every signature, the plan, and the sums. Exit 0 only if all of it holds.
+    Every signature, the plan, the rows, the nodes and what was spent. Intervals are not part of what is signed:
+    they follow from the rows and the plan, and anyone may compute them again. Exit 0 only if all of it holds.
 
     Example: insitu verify result.json
     """

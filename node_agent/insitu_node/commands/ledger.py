@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from insitu_access.cli import Format, FormatOption, print_facts
 from insitu_privacy.errors import ConfigInvalid
@@ -11,6 +14,9 @@ from insitu_node.commands.options import ConfigOption
 from insitu_node.config import load_config
 from insitu_node.ledger import Account, LedgerEntry
 from insitu_node.ledger_sqlite import SqliteLedger
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def ledger(config: ConfigOption, format_: FormatOption = Format.TEXT) -> None:
@@ -35,7 +41,61 @@ def ledger(config: ConfigOption, format_: FormatOption = Format.TEXT) -> None:
         "accounts": [_account(account) for account in accounts],
         "charges": [_charge(entry) for entry in entries],
     }
-    print_facts(facts, format_)
+    if format_ is Format.JSON:
+        print_facts(facts, format_)
+    else:
+        _show(loaded.node_id, accounts, entries)
+
+
+def _show(node: str, accounts: Sequence[Account], entries: Sequence[LedgerEntry]) -> None:
+    """The same as tables, for people; ids of requests and plans by their first characters."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console.print(f"Node {node}: what every project has spent here, per grant and dataset")
+    console.print(
+        _table(
+            ("grant", "dataset", "ε spent", "δ spent", "ρ spent"),
+            [(a.grant_id, a.dataset, _g(a.epsilon), _g(a.delta), _g(a.spent.rho)) for a in accounts],
+        )
+    )
+    console.print("\nEvery charge, in the order made; the account is what was spent with it in all")
+    console.print(
+        _table(
+            ("charge", "reserved (UTC)", "state", "ε", "δ", "account ε", "grant", "dataset", "plan", "requests"),
+            [
+                (
+                    str(one.charge_id),
+                    f"{one.reserved_at:%Y-%m-%d %H:%M:%S}",
+                    one.state,
+                    _g(one.loss.epsilon),
+                    _g(one.loss.delta),
+                    _g(one.account_epsilon),
+                    one.grant_id,
+                    one.dataset,
+                    one.plan_digest[:12],
+                    f"{one.request_ids[0][:12]}{f' and {len(one.request_ids) - 1} more' * (len(one.request_ids) > 1)}",
+                )
+                for one in entries
+            ],
+        )
+    )
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _g(value: Fraction) -> str:
+    return f"{float(value):.6g}"
 
 
 def _account(account: Account) -> dict[str, object]:

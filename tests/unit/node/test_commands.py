@@ -156,6 +156,11 @@ def test_ledger_shows_accounts_and_charges_without_opendp(site: Path) -> None:
     ]
     (charge,) = shown["charges"]
     assert (charge["state"], charge["epsilon"]) == ("released", 1.0)
+    told = node(site, "ledger", "--config", str(site / "node.toml"))
+    assert told.returncode == 0
+    assert "grant-1" in told.stdout
+    assert f"{charge['plan'][:12]}" in told.stdout
+    assert max(map(len, told.stdout.splitlines())) <= 200
 
 
 @pytest.mark.parametrize("command", ["check", "run", "ledger"])

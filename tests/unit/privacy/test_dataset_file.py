@@ -199,3 +199,24 @@ def test_entity_keys_and_a_public_sources_columns_need_no_declaration() -> None:
     assert dataset.tables["act"].columns["code"].values == ("A", "B")
     kinds = {name: column.type for name, column in dataset.tables["chapter"].columns.items()}
     assert kinds == {"code": "text", "label": "text", "pages": "integer", "since": "date"}
+
+
+def test_the_key_of_a_public_table_is_unique_in_its_file() -> None:
+    toml = b"""
+    [dataset]
+    name = "d"
+    version = 1
+    [tables.person]
+    unit = "id"
+    [tables.person.columns]
+    id = { type = "integer" }
+    [tables.code]
+    public = true
+    key = ["code"]
+    source = "code.csv"
+    """
+    assert parse_dataset(DatasetBundle(toml=toml, files={"code.csv": b"code,label\nA,a\nB,a\n"})).tables["code"].key
+    with pytest.raises(ConfigInvalid, match=r"its key code stands in more than one row of code\.csv"):
+        parse_dataset(DatasetBundle(toml=toml, files={"code.csv": b"code,label\nA,a\nA,b\n"}))
+    with pytest.raises(ConfigInvalid, match="code is not one of its columns"):
+        parse_dataset(DatasetBundle(toml=toml, files={"code.csv": b"kode,label\nA,a\n"}))
