@@ -22,7 +22,7 @@ from insitu_privacy.passes.parse import parse
 from insitu_privacy.passes.qualify import qualify
 from insitu_privacy.passes.spans import forbidden
 from insitu_privacy.passes.statistics import Measured as Wants
-from insitu_privacy.passes.statistics import Reading, Wanted, read_back, statistics
+from insitu_privacy.passes.statistics import Reading, Scale, Wanted, read_back, statistics
 from insitu_privacy.plan import KeyColumn, PlannedColumn, QueryParameters, Scope
 from insitu_privacy.relations import Relation
 
@@ -150,8 +150,8 @@ def _measured(part: Part, question: _Question, tree: exp.Expr) -> tuple[Measured
 
 
 def _read(reading: Reading, bounded: tuple[Bounded, ...], released: str) -> exp.Expr:
-    first = bounded[reading.parts[0]]
-    return read_back(reading, first.granularity, first.center, released)
+    scales = [Scale(granularity=bounded[part].granularity, center=bounded[part].center) for part in reading.parts]
+    return read_back(reading, scales, released)
 
 
 def _with_units(found: Wants, front: Frontier, selects_keys: bool, min_units: int) -> Wants:

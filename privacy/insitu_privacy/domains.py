@@ -122,6 +122,8 @@ class Inference:
         args = [self.facts(argument) for argument in expression.args]
         kind = result_type(expression.op, [fact.type for fact in args])
         interval = interval_of(expression.op, args)
+        if expression.op is Op.MUL and expression.args[0] == expression.args[1] and interval is not None:
+            interval = (max(interval[0], Fraction(0)), interval[1])  # a square
         values = None
         if (cost := _combinations(args)) <= min(DOMAIN_LIMIT, self._left):
             self._left -= cost

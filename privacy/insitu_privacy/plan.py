@@ -28,7 +28,7 @@ Accounting = Literal["zcdp", "pure"]
 Mechanism = Literal["laplace", "gaussian"]
 MechanismChoice = Literal["auto", "laplace", "gaussian"]
 KeyValue = Scalar | None
-StatisticKind = Literal["rows", "units", "sum"]
+StatisticKind = Literal["rows", "units", "entities", "sum"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,8 @@ class Statistic:
     value: int | None
     """Index into the release's value expressions; None for rows and units of the whole group.
 
-    ``rows`` counts rows where the value is not NULL, ``units`` privacy units with such a row, ``sum`` adds values.
+    ``rows`` counts rows where the value is not NULL, ``units`` privacy units with such a row, ``entities`` the values
+    of an entity key, each once for each unit, ``sum`` adds values.
     """
     granularity: Fraction
     center: Fraction

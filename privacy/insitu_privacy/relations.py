@@ -137,6 +137,35 @@ class Grouping:
     aggregates: tuple[tuple[str, Aggregate], ...]
 
 
+WindowFunction = Literal[
+    "row_number", "rank", "dense_rank", "lag", "lead", "first", "last", "least", "greatest", "count", "sum"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A window function over one unit's rows. Where ties would leave a choice to the database, ``order`` breaks them."""
+
+    function: WindowFunction
+    value: Expression | None
+    type: ColumnType
+    offset: int
+    """Of ``lag`` and ``lead``."""
+    partition: tuple[Expression, ...]
+    """Beside the unit."""
+    order: tuple[tuple[Expression, bool, bool], ...]
+    """Expression, whether descending, whether NULL comes first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windowing:
+    """Rows of a relation with window functions over each unit's rows."""
+
+    relation: Relation
+    columns: tuple[Named, ...]
+    windows: tuple[tuple[str, Window], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Combination:
     """A set operation of two bodies with the same columns and, where protected, the same unit names."""
@@ -146,7 +175,7 @@ class Combination:
     right: Body
 
 
-Body = Projection | Grouping | Combination
+Body = Projection | Grouping | Windowing | Combination
 
 
 def _scans(body: Body) -> Iterator[Scan]:

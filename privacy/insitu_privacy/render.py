@@ -87,6 +87,9 @@ class _Writer:
                     found["n"] = "COUNT(*) AS n"
                 continue
             counted = f"v{index}" if statistic.kind == "sum" else f"x{statistic.value}"
+            if statistic.kind == "entities":
+                found[f"d_{counted}"] = f"COUNT(DISTINCT {counted}) AS d_{counted}"
+                continue
             found[f"c_{counted}"] = f"COUNT({counted}) AS c_{counted}"
             if statistic.kind == "sum":
                 found[f"s_{index}"] = f"SUM(v{index}) AS s_{index}"
@@ -198,6 +201,8 @@ class _Writer:
             one = f"LEAST(n, {most})" if statistic.kind == "rows" else "1"
         elif statistic.kind == "rows":
             one = f"LEAST(c_x{statistic.value}, {most})"
+        elif statistic.kind == "entities":
+            one = f"LEAST(d_x{statistic.value}, {most})"
         elif statistic.kind == "units":
             one = f"CASE WHEN c_x{statistic.value} > 0 THEN 1 ELSE 0 END"
         else:

@@ -25,6 +25,8 @@ from insitu_privacy.relations import (
     Relation,
     Scan,
     Source,
+    Window,
+    Windowing,
 )
 
 _STATEMENT = re.compile(r"(SELECT|WITH|VALUES|FROM)\b", re.IGNORECASE)
@@ -140,6 +142,8 @@ class BodyWriter:
             return f"({self.text(body.left)})\n{body.kind.upper()}\n({self.text(body.right)})"
         if isinstance(body, Projection):
             return self._projection(body)
+        if isinstance(body, Windowing):
+            return self._windowing(body)
         return self._grouping(body)
 
     def _projection(self, body: Projection) -> str:
@@ -160,6 +164,37 @@ class BodyWriter:
         rows = sources.rows(relation.first, relation.joins, relation.where)
         group = f"\nGROUP BY {', '.join(str(index + 1) for index in range(len(keys)))}" if keys else ""
         return f"SELECT {', '.join([*keys, *calls])}\n{rows}{group}"
+
+    def _windowing(self, body: Windowing) -> str:
+        relation = body.relation
+        read = [one.value for _, one in body.windows if one.value is not None]
+        read += [part for _, one in body.windows for part in (*one.partition, *(each for each, _, _ in one.order))]
+        output = [*(expression for _, expression in body.columns), *read]
+        sources = Sources(relation, output, self._dialect, self._tables)
+        columns = self._unit(relation) + [self._named(sources.write(one), name) for name, one in body.columns]
+        columns += [self._named(self._window(one, relation, sources), name) for name, one in body.windows]
+        return f"SELECT {', '.join(columns)}\n{sources.rows(relation.first, relation.joins, relation.where)}"
+
+    def _window(self, window: Window, relation: Relation, sources: Sources) -> str:
+        parts = [sources.write(one) for one in (*relation.unit, *window.partition)]
+        order = [
+            f"{sources.write(one)} {'DESC' if descending else 'ASC'} NULLS {'FIRST' if nulls_first else 'LAST'}"
+            for one, descending, nulls_first in window.order
+        ]
+        over = f"PARTITION BY {', '.join(parts)}" + (f" ORDER BY {', '.join(order)}" if order else "")
+        if window.value is None:
+            name = {"count": "COUNT(*)"}.get(window.function, f"{window.function.upper()}()")
+            return f"CAST({name} OVER ({over}) AS {self._dialect.bigint})"
+        value = sources.write(window.value)
+        if window.function in ("lag", "lead"):
+            return f"{window.function.upper()}({value}, {window.offset}) OVER ({over})"
+        if window.function in ("first", "last"):
+            whole = " ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING" if order else ""
+            return f"{window.function.upper()}_VALUE({value}) OVER ({over}{whole})"
+        if window.function in ("count", "sum"):
+            return f"CAST({window.function.upper()}({value}) OVER ({over}) AS {self._dialect.bigint})"
+        extreme = self._dialect.least_of if window.function == "least" else self._dialect.greatest_of
+        return f"{extreme(window.type, value)} OVER ({over})"
 
     def _unit(self, relation: Relation) -> list[str]:
         return [self._named(self._dialect.write(ref), f"_unit_{index}") for index, ref in enumerate(relation.unit)]

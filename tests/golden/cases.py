@@ -21,7 +21,7 @@ from insitu_privacy.passes.statistics import statistics
 from insitu_privacy.passes.track import track
 from insitu_privacy.passes.tracked import Tracked
 from insitu_privacy.plan import PrivacyPlan, Release, Scope
-from insitu_privacy.relations import Body, Combination, Derived, Projection, Relation
+from insitu_privacy.relations import Body, Combination, Derived, Projection, Relation, Windowing
 from insitu_privacy.render import render
 from sqlglot import exp
 
@@ -173,6 +173,28 @@ CASES: Mapping[str, Case] = {
         sql="SELECT j.chapter, COUNT(*) AS n FROM act a JOIN icd i ON i.code = a.code "
         "JOIN icd j ON j.severity > i.severity GROUP BY j.chapter"
     ),
+    "variances": Case(
+        sql="SELECT kind, VARIANCE(cost) AS v, STDDEV(stage) AS s, VAR_POP(cost) AS vp, STDDEV_POP(date_diff('day', start, "
+        "finish)) AS sp, AVG(cost) AS a FROM visit GROUP BY kind"
+    ),
+    "entities": Case(
+        sql="SELECT v.kind, COUNT(DISTINCT v.visit_id) AS visits, COUNT(DISTINCT a.act_id) AS acts, COUNT(*) AS n "
+        "FROM visit v JOIN act a ON a.visit_id = v.visit_id GROUP BY v.kind"
+    ),
+    "first_stay": Case(
+        sql="SELECT kind, COUNT(*) AS n, SUM(cost) AS s FROM (SELECT v.*, ROW_NUMBER() OVER (PARTITION BY person_id "
+        "ORDER BY start, visit_id) AS place, MAX(stage) OVER (PARTITION BY person_id) AS worst FROM visit v) f "
+        "WHERE place = 1 AND worst > 1 GROUP BY kind ORDER BY kind"
+    ),
+    "stay_before": Case(
+        sql="SELECT kind, COUNT(*) AS n, AVG(gap) AS g FROM (SELECT kind, date_diff('day', LAG(start) OVER (PARTITION BY "
+        "person_id ORDER BY start, visit_id), start) AS gap, COUNT(*) OVER (PARTITION BY person_id) AS k FROM visit) f "
+        "WHERE k > 1 AND gap IS NOT NULL GROUP BY kind ORDER BY kind"
+    ),
+    "ranks_of_groups": Case(
+        sql="SELECT r, COUNT(*) AS n FROM (SELECT person_id, kind, DENSE_RANK() OVER (PARTITION BY person_id ORDER BY "
+        "COUNT(*) DESC) AS r FROM visit GROUP BY person_id, kind) f WHERE r IN (1, 2) GROUP BY r ORDER BY r"
+    ),
     "keys_alone": Case(sql="SELECT noted IS NULL AS unknown, stage % 2 AS odd FROM visit GROUP BY 1, 2", exact=False),
 }
 
@@ -269,6 +291,13 @@ def _shown_body(body: Body) -> list[str]:
     lines = _shown_relation(body.relation)
     if isinstance(body, Projection):
         return lines + [f"{'distinct ' * body.distinct}{name} = {shown(one)}" for name, one in body.columns]
+    if isinstance(body, Windowing):
+        lines += [f"{name} = {shown(one)}" for name, one in body.columns]
+        return lines + [
+            f"{name} = {one.function}({'' if one.value is None else shown(one.value)}) over "
+            f"{' '.join(shown(part) for part in one.partition)} order {' '.join(shown(part) for part, _, _ in one.order)}"
+            for name, one in body.windows
+        ]
     lines += [f"group by {name} = {shown(one)}" for name, one in body.keys]
     return lines + [
         f"{name} = {one.kind}({'' if one.value is None else shown(one.value)}) within {one.limit}"

@@ -73,6 +73,17 @@ QUERIES = {
     "unit of a part in a condition": """SELECT p.sex, COUNT(*) FROM visit v JOIN person p ON p.person_id = v.person_id
         WHERE ABS(p.person_id) > 1 OR p.active GROUP BY p.sex""",
     "differences of dates": "SELECT AVG(date_diff('day', start, finish)), SUM(MONTH(finish)) FROM visit",
+    "variances": "SELECT kind, VARIANCE(cost), STDDEV(stage) FROM visit GROUP BY kind",
+    "entities": """SELECT v.kind, COUNT(DISTINCT v.visit_id), COUNT(DISTINCT a.act_id), COUNT(DISTINCT v.previous)
+        FROM visit v JOIN act a ON a.visit_id = v.visit_id GROUP BY v.kind""",
+    "first stay by a window": """SELECT kind, COUNT(*), SUM(cost) FROM (SELECT kind, cost, ROW_NUMBER() OVER
+        (PARTITION BY person_id ORDER BY start) AS place FROM visit) f WHERE place = 1 GROUP BY kind""",
+    "stay before": """SELECT kind, COUNT(*), AVG(gap) FROM (SELECT kind, date_diff('day', LAG(start) OVER (PARTITION BY
+        person_id ORDER BY start), start) AS gap, SUM(stage) OVER (PARTITION BY person_id ORDER BY start) AS s,
+        FIRST_VALUE(diagnosis) OVER (PARTITION BY person_id ORDER BY finish DESC) AS d FROM visit) f
+        WHERE s > 1 OR d = 'x' GROUP BY kind""",
+    "windows per stay": """SELECT r, COUNT(*) FROM (SELECT visit_id, RANK() OVER (PARTITION BY visit_id ORDER BY amount)
+        AS r FROM act) f WHERE r IN (1, 2, 3) GROUP BY r""",
     "keys alone": "SELECT diagnosis FROM visit GROUP BY diagnosis",
     "stays per person": """SELECT k, COUNT(*), SUM(dear), AVG(longest) FROM (SELECT person_id, COUNT(*) AS k,
         SUM(cost) AS dear, MAX(date_diff('day', start, finish)) AS longest FROM visit GROUP BY person_id) f GROUP BY k""",

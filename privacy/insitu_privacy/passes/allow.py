@@ -18,7 +18,7 @@ from sqlglot import exp
 
 from insitu_privacy.dataset import ColumnType
 from insitu_privacy.domains import INTEGER_LIMIT, Inference, is_bounded
-from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, call
+from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, call, replace
 from insitu_privacy.facts import Facts
 from insitu_privacy.passes.spans import forbidden, refusal
 
@@ -65,6 +65,17 @@ class Allow:
     def column(self, table: str, name: str) -> ColumnRef:
         """A column by the name its table has in the query."""
         return self._resolve(table, name)
+
+    def moved(
+        self, inference: Inference, columns: Mapping[ColumnRef, ColumnRef], known: Mapping[exp.Expr, Expression]
+    ) -> Allow:
+        """A translation over a relation made of this one's rows, where its columns stand under other names."""
+
+        def resolve(table: str, name: str) -> ColumnRef:
+            return columns[self._resolve(table, name)]
+
+        before = {node: _moved(expression, columns) for node, expression in self._known.items()}
+        return Allow(inference, resolve, known={**before, **known})
 
     def close(self) -> None:
         """From here on subqueries are refused: the relation they belong to is complete."""
@@ -166,6 +177,10 @@ class Allow:
         limit = _INTEGER_RESULT if facts.type == "integer" else _DECIMAL_RESULT
         if interval is None or not is_bounded(interval) or max(abs(interval[0]), abs(interval[1])) >= limit:
             raise refusal("INSITU-SQL-UNBOUNDED", node, name="this arithmetic", hint="LEAST(GREATEST(x, 0), 1000)")
+
+
+def _moved(expression: Expression, columns: Mapping[ColumnRef, ColumnRef]) -> Expression:
+    return replace(expression, lambda node: columns.get(node) if isinstance(node, ColumnRef) else None)
 
 
 _COMMON = {"this", "expression", "expressions"}

@@ -23,6 +23,7 @@ from insitu_privacy.facts import Facts
 from insitu_privacy.passes.grouping import grouped, is_grouped
 from insitu_privacy.passes.made import Made, bounds_of, entities_of, unit_places
 from insitu_privacy.passes.spans import forbidden, refusal
+from insitu_privacy.passes.windows import windowed
 from insitu_privacy.relations import Combination, Projection
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def _selected(tracker: Tracker, query: exp.Select, environment: Environment, use
     items = [item for item in query.expressions if used is None or distinct or item.alias_or_name in used]
     if is_grouped(query):
         tracked = grouped(tracker, query, items, tracked)
+    tracked = windowed(tracker, items, tracked)
     expressions = [tracked.allow.expression(item.unalias()) for item in items]
     if distinct and not tracked.public:
         _check_keeps_unit(tracked, tuple(expressions), query, "DISTINCT")

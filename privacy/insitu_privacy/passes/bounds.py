@@ -62,7 +62,7 @@ def bound(wanted: Wanted, rows: int, tracked: Tracked) -> Bounded:
     Raises SqlRefused (INSITU-SQL-UNBOUNDED) where a summed expression has no public bounds.
     """
     if wanted.kind != "sum":
-        linf = rows if wanted.kind == "rows" else 1
+        linf = 1 if wanted.kind == "units" else rows
         return Bounded(wanted=wanted, granularity=Fraction(1), center=Fraction(0), linf=linf)
     assert wanted.value is not None
     facts = tracked.facts.facts(wanted.value)

@@ -34,14 +34,17 @@ def is_grouped(query: exp.Select) -> bool:
 
 
 def aggregates_in(item: exp.Expr) -> list[exp.Expr]:
-    """The aggregate calls in an expression, FILTER included; those of windows are not among them."""
+    """The aggregate calls in an expression, FILTER included; a window's own function is not one, what it reads may."""
     found: list[exp.Expr] = []
     stack = [item]
     while stack:
         node = stack.pop()
-        if isinstance(node, (exp.Window, exp.Subquery, exp.Select)):
+        if isinstance(node, (exp.Subquery, exp.Select)):
             continue
-        if isinstance(node, (exp.AggFunc, exp.Filter)):
+        if isinstance(node, exp.Window):
+            stack.extend(part for part in node.iter_expressions() if part is not node.this)
+            stack.extend(node.this.iter_expressions())
+        elif isinstance(node, (exp.AggFunc, exp.Filter)):
             found.append(node)
         else:
             stack.extend(node.iter_expressions())

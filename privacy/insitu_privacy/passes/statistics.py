@@ -7,12 +7,13 @@ refused, with the nearest thing that works.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from sqlglot import exp
 
+from insitu_privacy.domains import is_bounded
 from insitu_privacy.expressions import Call, Expression, Literal, Op, call
 from insitu_privacy.passes.frontier import Aggregate, Frontier
 from insitu_privacy.passes.spans import forbidden, refusal
@@ -44,9 +45,9 @@ class Reading:
     """How the post-processing reads an aggregate back from statistics."""
 
     kind: str
-    """``count``, ``sum``, ``average``."""
+    """``count``, ``sum``, ``average``, or ``variance`` and ``deviation``, each of a population or a sample."""
     parts: tuple[int, ...]
-    """Indices of statistics: (count,), (sum,), or (sum, rows)."""
+    """Indices of statistics: (count,), (sum,), (sum, rows), or (sum, rows, sum of squares)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,8 @@ class _Function:
     nullable: bool = False
     shared: bool = False
     """Whether its rows are counted as those of the whole group, where they are declared never to be NULL."""
+    square: Expression | None = None
+    """Of a variance, the square of the value, which is taken from the middle of its bounds."""
 
 
 def _with_shared_counts(calls: Mapping[str, _Function]) -> dict[str, _Function]:
@@ -106,9 +109,13 @@ class _Table:
 
     def reading(self, function: _Function, averaged: set[Expression | None]) -> Reading:
         value, node = function.value, function.node
-        if function.name in ("rows", "units"):
-            kind: StatisticKind = "rows" if function.name == "rows" else "units"
-            return Reading(kind="count", parts=(self.index(Wanted(kind, value, node)),))
+        if function.name in ("rows", "units", "entities"):
+            kinds: dict[str, StatisticKind] = {"rows": "rows", "units": "units", "entities": "entities"}
+            return Reading(kind="count", parts=(self.index(Wanted(kinds[function.name], value, node)),))
+        if function.square is not None:
+            sums = [self.index(Wanted("sum", one, node, centred=True)) for one in (value, function.square)]
+            rows = self.index(Wanted("rows", value, node))
+            return Reading(kind=function.name, parts=(sums[0], rows, sums[1]))
         if value not in averaged:
             return Reading(kind="sum", parts=(self.index(Wanted("sum", value, node)),))
         counted = None if function.shared and not function.nullable else value
@@ -166,6 +173,8 @@ def _count_distinct(node: exp.Expr, tracked: Tracked) -> _Function:
     lowered = tuple(tracked.allow.expression(operand) for operand in operands)
     if tracked.is_unit(lowered):
         return _of_units(lowered, tracked, node)
+    if len(lowered) == 1 and tracked.entity_among(lowered):  # each value is one unit's, so that their numbers add up
+        return _Function("entities", lowered[0], node, nullable=True)
     if len(lowered) == 1 and isinstance(lowered[0], Call):
         guarded = _guarded_unit(lowered[0], tracked)
         if guarded is not None:
@@ -221,6 +230,28 @@ def _numeric(name: str) -> Callable[[exp.Expr, Tracked], _Function]:
     return rule
 
 
+def _spread(name: str, *, sample: bool) -> Callable[[exp.Expr, Tracked], _Function]:
+    """Variances, from the sums of x - c and its square, where c is the middle of the bounds of x."""
+
+    def rule(node: exp.Expr, tracked: Tracked) -> _Function:
+        function = _numeric(name)(node, tracked)
+        assert function.value is not None
+        facts = tracked.facts.facts(function.value)
+        if not is_bounded(facts.interval) or facts.interval is None:
+            text = node.this.sql()
+            raise refusal("INSITU-SQL-UNBOUNDED", node.this, name=text, hint=f"LEAST(GREATEST({text}, 0), 1000)")
+        low, high = facts.interval
+        middle = Literal("decimal", Fraction(((low + high) / 2).__floor__()))
+        decimal = call(Op.TO_DECIMAL, function.value) if facts.type == "integer" else function.value
+        shifted = call(Op.SUB, decimal, middle)
+        square = call(Op.MUL, shifted, shifted)
+        return replace(
+            function, name=f"{name} of a {'sample' if sample else 'population'}", value=shifted, square=square
+        )
+
+    return rule
+
+
 def _count_if(node: exp.Expr, tracked: Tracked) -> _Function:
     condition = tracked.allow.condition(node.this)
     value = call(Op.CASE, condition, Literal("boolean", True), Literal("boolean", None))
@@ -232,27 +263,70 @@ _AGGREGATES: Mapping[type[exp.Expr], Callable[[exp.Expr, Tracked], _Function]] =
     exp.CountIf: _count_if,
     exp.Sum: _numeric("sum"),
     exp.Avg: _numeric("average"),
+    exp.Variance: _spread("variance", sample=True),
+    exp.VariancePop: _spread("variance", sample=False),
+    exp.Stddev: _spread("deviation", sample=True),
+    exp.StddevSamp: _spread("deviation", sample=True),
+    exp.StddevPop: _spread("deviation", sample=False),
 }
 
 
 # -- reading back ----------------------------------------------------------------------------------------------------
 
 
-def read_back(reading: Reading, granularity: Fraction, center: Fraction, released: str) -> exp.Expr:
-    """DuckDB syntax that reads an aggregate from the statistics s0, s1, ... of the relation ``released``."""
-    first = exp.column(f"s{reading.parts[0]}", table=released)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How a statistic's integers are read: ``center + granularity * v``."""
+
+    granularity: Fraction
+    center: Fraction
+
+
+def read_back(reading: Reading, scales: Sequence[Scale], released: str) -> exp.Expr:
+    """DuckDB syntax that reads an aggregate from the statistics s0, s1, ... of the relation ``released``.
+
+    ``scales`` are those of the reading's parts.
+    """
+    columns = [exp.column(f"s{part}", table=released) for part in reading.parts]
     if reading.kind == "count":
-        return first
-    total = _times(first, granularity)
-    if len(reading.parts) == 1:
+        return columns[0]
+    total = _times(columns[0], scales[0].granularity)
+    if len(columns) == 1:
         return total
-    rows = exp.column(f"s{reading.parts[1]}", table=released)
     if reading.kind == "sum":
-        return total if center == 0 else exp.paren(exp.Add(this=total, expression=_times(rows.copy(), center)))
-    ratio = exp.Div(this=exp.cast(total, "DOUBLE"), expression=rows, typed=False, safe=True)
-    mean = exp.Add(this=_number(center), expression=ratio)
-    positive = exp.GT(this=rows.copy(), expression=exp.Literal.number(0))
-    return exp.Case(ifs=[exp.If(this=positive, true=mean)])
+        center = scales[0].center
+        return total if center == 0 else exp.paren(exp.Add(this=total, expression=_times(columns[1].copy(), center)))
+    if reading.kind == "average":
+        return _where_counted(columns[1], 0, _mean(columns[0], columns[1], scales[0]))
+    return _variance(reading.kind, columns, scales)
+
+
+def _mean(total: exp.Expr, rows: exp.Expr, scale: Scale) -> exp.Expr:
+    added = exp.cast(_times(total.copy(), scale.granularity), "DOUBLE")
+    ratio = exp.Div(this=added, expression=rows.copy(), typed=False, safe=True)
+    return exp.Add(this=_number(scale.center), expression=ratio)
+
+
+def _where_counted(rows: exp.Expr, more_than: int, value: exp.Expr) -> exp.Expr:
+    counted = exp.GT(this=rows.copy(), expression=exp.Literal.number(more_than))
+    return exp.Case(ifs=[exp.If(this=counted, true=value)])
+
+
+def _variance(kind: str, columns: Sequence[exp.Expr], scales: Sequence[Scale]) -> exp.Expr:
+    """E[y^2] - E[y]^2 for y the value from its middle; noise can push it below zero, where it is zero."""
+    total, rows, squares = columns
+    mean, mean_square = exp.paren(_mean(total, rows, scales[0])), exp.paren(_mean(squares, rows, scales[2]))
+    spread: exp.Expr = exp.Sub(this=mean_square, expression=exp.Mul(this=mean, expression=mean.copy()))
+    spread = exp.Greatest(this=spread, expressions=[exp.Literal.number(0)], ignore_nulls=True)
+    sample = kind.endswith("sample")
+    if sample:
+        fewer = exp.paren(exp.Sub(this=rows.copy(), expression=exp.Literal.number(1)))
+        spread = exp.Div(
+            this=exp.Mul(this=exp.paren(spread), expression=rows.copy()), expression=fewer, typed=False, safe=True
+        )
+    if kind.startswith("deviation"):
+        spread = exp.Sqrt(this=spread)
+    return _where_counted(rows, 1 if sample else 0, spread)
 
 
 def _times(column: exp.Expr, factor: Fraction) -> exp.Expr:

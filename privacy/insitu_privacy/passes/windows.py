@@ -1,0 +1,172 @@
+"""Window functions over persons' rows: each unit's rows apart from all others' ("first stay of each person").
+
+A window must be partitioned by the unit or an entity key, and the unit is a part of the partition in any case. What a
+window gives may not depend on the order in which the database happens to read rows, for that depends on other persons'
+rows: so ROW_NUMBER, LAG and their like have every column of the row as a last resort in their ORDER BY, and rows that
+are equal in all of them are the same to whoever reads on. Sums over a window are of integers alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from sqlglot import exp
+
+from insitu_privacy.domains import INTEGER_LIMIT, Inference
+from insitu_privacy.expressions import ColumnRef, Expression
+from insitu_privacy.facts import Facts
+from insitu_privacy.passes.made import Made, bounds_of, entities_of, unit_places
+from insitu_privacy.passes.spans import forbidden
+from insitu_privacy.relations import Relation, Window, WindowFunction, Windowing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from insitu_privacy.passes.track import Tracker
+    from insitu_privacy.passes.tracked import Tracked
+
+_RANKS: Mapping[type[exp.Expr], WindowFunction] = {
+    exp.RowNumber: "row_number",
+    exp.Rank: "rank",
+    exp.DenseRank: "dense_rank",
+}
+_VALUES: Mapping[type[exp.Expr], WindowFunction] = {
+    exp.Lag: "lag",
+    exp.Lead: "lead",
+    exp.FirstValue: "first",
+    exp.LastValue: "last",
+}
+_AGGREGATES: Mapping[type[exp.Expr], WindowFunction] = {
+    exp.Min: "least",
+    exp.Max: "greatest",
+    exp.Count: "count",
+    exp.Sum: "sum",
+}
+_BROKEN_TIES = ("row_number", "lag", "lead", "first", "last")
+_OFFSET_LIMIT = 1_000
+
+
+def windows_in(item: exp.Expr) -> list[exp.Window]:
+    """The window calls in an expression; those of subqueries are not among them."""
+    found: list[exp.Window] = []
+    stack = [item]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, (exp.Subquery, exp.Select)):
+            continue
+        if isinstance(node, exp.Window):
+            found.append(node)
+        else:
+            stack.extend(node.iter_expressions())
+    return found
+
+
+def windowed(tracker: Tracker, items: Sequence[exp.Expr], tracked: Tracked) -> Tracked:
+    """The relation with the window calls of ``items`` as columns of its rows; itself where there are none."""
+    nodes: dict[exp.Window, str] = {}
+    for item in items:
+        for node in windows_in(item):
+            nodes.setdefault(node, f"x{len(nodes)}")
+    if not nodes:
+        return tracked
+    columns = {ColumnRef(item.alias, name): f"w{index}" for index, (item, name) in enumerate(_columns(tracked))}
+    made = {name: _lowered(node, tracked, tuple(columns)) for node, name in nodes.items()}
+    alias = tracker.alias()
+    places: dict[Expression, list[str]] = {column: [name] for column, name in columns.items()}
+    item_ = Made(
+        body=Windowing(
+            relation=tracked.relation,
+            columns=tuple((name, column) for column, name in columns.items()),
+            windows=tuple((name, window) for name, (window, _) in made.items()),
+        ),
+        columns={name: tracked.facts.facts(column) for column, name in columns.items()}
+        | {name: facts for name, (_, facts) in made.items()},
+        names={},
+        width=len(tracked.relation.unit),
+        unit=unit_places(tracked, places),
+        entities=entities_of(tracked, places),
+        bounds=bounds_of(tracked),
+        one_row_per_unit=not tracked.public and tracked.one_row_per_unit,
+        tainted=frozenset(
+            [name for column, name in columns.items() if tracked.is_identifying(column)]
+            + [name for name, (one, _) in made.items() if one.value is not None and tracked.is_identifying(one.value)]
+        ),
+    ).as_input(alias, "the windows")
+    known: dict[exp.Expr, Expression] = {node: ColumnRef(alias, name) for node, name in nodes.items()}
+    inference = Inference({ColumnRef(alias, name): one for name, one in item_.facts.items()})
+    moved = {column: ColumnRef(alias, name) for column, name in columns.items()}
+    allow = tracked.allow.moved(inference, moved, known)
+    unit = tuple(ColumnRef(alias, name) for name in item_.source.unit)
+    relation = Relation(first=item_.source, joins=(), where=(), unit=unit)
+    return replace(tracked, relation=relation, allow=allow, facts=inference, inputs={alias: item_})
+
+
+def _columns(tracked: Tracked) -> list[tuple[Any, str]]:
+    return [
+        (item, name)
+        for item in tracked.inputs.values()
+        for name in item.facts
+        if not (name.startswith("_unit_") and name in item.source.unit)
+    ]
+
+
+def _lowered(node: exp.Window, tracked: Tracked, every: tuple[ColumnRef, ...]) -> tuple[Window, Facts]:
+    function = node.this
+    partition = tuple(tracked.allow.expression(one) for one in node.args.get("partition_by") or ())
+    if not tracked.public and tracked.unit_among(partition) is None and not tracked.entity_among(partition):
+        hint = "Write PARTITION BY the privacy unit in it."
+        raise forbidden(node, "a window over several persons' rows", hint)
+    if node.args.get("spec") is not None or node.args.get("alias") is not None or function is None:
+        raise forbidden(node, "this window", "Leave the frame out.")
+    name = {**_RANKS, **_VALUES, **_AGGREGATES}.get(type(function))
+    if name is None:
+        hint = "Use ROW_NUMBER, RANK, DENSE_RANK, LAG, LEAD, FIRST_VALUE, LAST_VALUE, MIN, MAX, COUNT or SUM."
+        raise forbidden(node, "this window function", hint)
+    value, facts, offset = _value(function, name, tracked)
+    asked = node.args["order"].expressions if node.args.get("order") else []
+    order = [
+        (tracked.allow.expression(one.this), bool(one.args.get("desc")), bool(one.args.get("nulls_first")))
+        for one in asked
+    ]
+    if name in _BROKEN_TIES:
+        known = {expression for expression, _, _ in order}
+        order += [(column, False, True) for column in every if column not in known]
+    window = Window(
+        function=name,
+        value=value,
+        type=facts.type,
+        offset=offset,
+        partition=partition,
+        order=tuple(order),
+    )
+    return window, facts
+
+
+def _value(function: exp.Expr, name: str, tracked: Tracked) -> tuple[Expression | None, Facts, int]:
+    counted = Facts(type="integer", nullable=False, interval=(Fraction(0), INTEGER_LIMIT))
+    if name in _RANKS.values():
+        return None, counted, 0
+    if name == "count" and (function.this is None or isinstance(function.this, exp.Star)):
+        return None, counted, 0
+    if isinstance(function.this, exp.Distinct) or function.args.get("default") is not None:
+        raise forbidden(function, "this form of the window function", "Give it one expression.")
+    value = tracked.allow.expression(function.this)
+    facts = tracked.facts.facts(value)
+    if name == "count":
+        return value, counted, 0
+    if name == "sum":
+        value = tracked.allow.require(value, ("integer",), function.this)
+        return value, Facts(type="integer", nullable=True, interval=(-INTEGER_LIMIT, INTEGER_LIMIT)), 0
+    return value, replace(facts, nullable=True, constant=False), _offset(function)
+
+
+def _offset(function: exp.Expr) -> int:
+    offset = function.args.get("offset")
+    if offset is None:
+        return 1
+    if not isinstance(offset, exp.Literal) or not offset.name.isdigit() or int(offset.name) > _OFFSET_LIMIT:
+        raise forbidden(function, "this offset", f"Write a whole number up to {_OFFSET_LIMIT}.")
+    return int(offset.name)
