@@ -144,7 +144,7 @@ WindowFunction = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A window function over one unit's rows. Where ties would leave a choice to the database, ``order`` breaks them."""
+    """A window function over one unit's rows. Where ties would leave the database a choice, ``order`` breaks them."""
 
     function: WindowFunction
     value: Expression | None

@@ -186,6 +186,11 @@ CASES: Mapping[str, Case] = {
         "ORDER BY start, visit_id) AS place, MAX(stage) OVER (PARTITION BY person_id) AS worst FROM visit v) f "
         "WHERE place = 1 AND worst > 1 GROUP BY kind ORDER BY kind"
     ),
+    "first_and_last_stay": Case(
+        sql="SELECT first, last, COUNT(*) AS n FROM (SELECT kind, ROW_NUMBER() OVER (PARTITION BY person_id ORDER BY "
+        "start, visit_id) AS first, ROW_NUMBER() OVER (PARTITION BY person_id ORDER BY start DESC, visit_id) AS last "
+        "FROM visit) f WHERE first IN (1, 2) AND last IN (1, 2) GROUP BY 1, 2 ORDER BY 1, 2"
+    ),
     "stay_before": Case(
         sql="SELECT kind, COUNT(*) AS n, AVG(gap) AS g FROM (SELECT kind, date_diff('day', LAG(start) OVER (PARTITION BY "
         "person_id ORDER BY start, visit_id), start) AS gap, COUNT(*) OVER (PARTITION BY person_id) AS k FROM visit) f "

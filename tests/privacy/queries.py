@@ -82,6 +82,9 @@ QUERIES = {
         person_id ORDER BY start), start) AS gap, SUM(stage) OVER (PARTITION BY person_id ORDER BY start) AS s,
         FIRST_VALUE(diagnosis) OVER (PARTITION BY person_id ORDER BY finish DESC) AS d FROM visit) f
         WHERE s > 1 OR d = 'x' GROUP BY kind""",
+    "first and last stay": """SELECT first, last, COUNT(*), SUM(cost) FROM (SELECT cost, ROW_NUMBER() OVER (PARTITION BY
+        person_id ORDER BY start) AS first, ROW_NUMBER() OVER (PARTITION BY person_id ORDER BY kind DESC) AS last
+        FROM visit) f WHERE first IN (1, 2) AND last IN (1, 2) GROUP BY first, last""",
     "windows per stay": """SELECT r, COUNT(*) FROM (SELECT visit_id, RANK() OVER (PARTITION BY visit_id ORDER BY amount)
         AS r FROM act) f WHERE r IN (1, 2, 3) GROUP BY r""",
     "keys alone": "SELECT diagnosis FROM visit GROUP BY diagnosis",

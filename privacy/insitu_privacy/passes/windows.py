@@ -46,6 +46,7 @@ _AGGREGATES: Mapping[type[exp.Expr], WindowFunction] = {
     exp.Sum: "sum",
 }
 _BROKEN_TIES = ("row_number", "lag", "lead", "first", "last")
+_CHOOSING = (exp.RowNumber, *_VALUES)
 _OFFSET_LIMIT = 1_000
 
 
@@ -72,8 +73,39 @@ def windowed(tracker: Tracker, items: Sequence[exp.Expr], tracked: Tracked) -> T
             nodes.setdefault(node, f"x{len(nodes)}")
     if not nodes:
         return tracked
+    tracked, ties = _with_ties(tracker, nodes, tracked)
+    made = {name: _lowered(node, tracked, ties) for node, name in nodes.items()}
+    return _layer(tracker, tracked, made, nodes)
+
+
+def _with_ties(
+    tracker: Tracker, nodes: Mapping[exp.Window, str], tracked: Tracked
+) -> tuple[Tracked, tuple[ColumnRef, ...]]:
+    """The columns that break ties. Several orders are broken by one number for each row, given out beforehand.
+
+    Rows that are equal in all columns may change places without anybody seeing it, but only if they do so in every
+    window at once.
+    """
+    every = tuple(ColumnRef(item.alias, name) for item, name in _columns(tracked))
+    choosing = {(str(n.args.get("partition_by")), str(n.args.get("order"))) for n in nodes if type(n.this) in _CHOOSING}
+    if len(choosing) < 2:
+        return tracked, every
+    order = tuple((column, False, True) for column in every)
+    number = Window(function="row_number", value=None, type="integer", offset=0, partition=(), order=order)
+    facts = Facts(type="integer", nullable=False, interval=(Fraction(0), INTEGER_LIMIT))
+    numbered = _layer(tracker, tracked, {"z": (number, facts)}, {})
+    (alias,) = numbered.inputs
+    return numbered, (ColumnRef(alias, "z"),)
+
+
+def _layer(
+    tracker: Tracker,
+    tracked: Tracked,
+    made: Mapping[str, tuple[Window, Facts]],
+    nodes: Mapping[exp.Window, str],
+) -> Tracked:
+    """The relation with windows as further columns."""
     columns = {ColumnRef(item.alias, name): f"w{index}" for index, (item, name) in enumerate(_columns(tracked))}
-    made = {name: _lowered(node, tracked, tuple(columns)) for node, name in nodes.items()}
     alias = tracker.alias()
     places: dict[Expression, list[str]] = {column: [name] for column, name in columns.items()}
     item_ = Made(
