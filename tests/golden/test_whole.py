@@ -35,6 +35,10 @@ QUERIES = {
     "WHERE stage IS NOT NULL GROUP BY stage), p AS (SELECT s.stage, s.total, SUM(q.total) AS accumulated FROM s "
     "JOIN s q ON q.rn <= s.rn GROUP BY s.stage, s.total, s.rn) SELECT MIN(CASE WHEN accumulated >= 0.5 * t.n THEN stage END) "
     "AS median FROM p CROSS JOIN (SELECT SUM(total) AS n FROM s) t",
+    "beside another": "SELECT kind, COUNT(*) AS n, ROUND(100.0 * COUNT(*) / (SELECT COUNT(*) FROM visit), 1) AS percent "
+    "FROM visit GROUP BY kind HAVING COUNT(*) > (SELECT COUNT(*) FROM visit) / 10 ORDER BY kind",
+    "everything of it": "WITH a AS (SELECT kind, COUNT(*) AS n FROM visit GROUP BY kind) SELECT * FROM a WHERE n > 3 "
+    "ORDER BY n DESC, kind",
     "persons first": "WITH per AS (SELECT person_id, COUNT(*) AS k FROM visit GROUP BY person_id), "
     "h AS (SELECT k, COUNT(*) AS persons FROM per GROUP BY k) SELECT k, persons, SUM(persons) OVER (ORDER BY k) AS cum "
     "FROM h ORDER BY k",

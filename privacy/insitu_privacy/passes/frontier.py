@@ -6,6 +6,7 @@ ORDER BY and LIMIT, is post-processing: it runs on noisy values, where no raw da
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -17,6 +18,9 @@ from insitu_privacy.passes.tracked import Tracked
 
 CELL = "__cell"
 """The column of a released relation that numbers its cells."""
+
+
+LiftSubquery = Callable[[exp.Expr], exp.Query]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +51,16 @@ class Frontier:
     outer: exp.Select
 
 
-def frontier(tree: exp.Select, tracked: Tracked, name: str) -> Frontier:
+def frontier(tree: exp.Select, tracked: Tracked, name: str, lifted: LiftSubquery | None = None) -> Frontier:
     """The release of a qualified SELECT and its post-processing.
 
+    ``lifted`` gives for a subquery among the aggregates the SQL above its own releases.
     Raises SqlRefused where rows of persons would be returned, or where the outer SQL holds something unlisted.
     """
     _check_clauses(tree)
     groups = list(tree.args["group"].expressions) if tree.args.get("group") else []
     keys = _group_keys(groups, tracked)
-    split = _Split(keys, name)
+    split = _Split(keys, name, lifted)
     above = exp.Select(expressions=[_projection(split, item) for item in tree.expressions])
     if tree.args.get("having"):
         above.set("where", exp.Where(this=split.replace(tree.args["having"].this)))
@@ -97,9 +102,10 @@ def _group_keys(groups: list[exp.Expr], tracked: Tracked) -> tuple[GroupKey, ...
 class _Split:
     """Replaces group keys and aggregates by columns of the released relation, from the top down."""
 
-    def __init__(self, keys: tuple[GroupKey, ...], name: str) -> None:
+    def __init__(self, keys: tuple[GroupKey, ...], name: str, lifted: LiftSubquery | None) -> None:
         self._keys = keys
         self._name = name
+        self._lifted = lifted
         self.aggregates: dict[exp.Expr, Aggregate] = {}
 
     def replace(self, node: exp.Expr) -> exp.Expr:
@@ -108,6 +114,8 @@ class _Split:
                 return exp.column(key.name, table=self._name)
         if isinstance(node, exp.Window):
             return self._window(node)
+        if isinstance(node, exp.Subquery) and self._lifted is not None:
+            return exp.Subquery(this=self._lifted(node))
         if isinstance(node, (exp.AggFunc, exp.Filter)):
             aggregate = self.aggregates.setdefault(node, Aggregate(name=f"a{len(self.aggregates)}", node=node))
             return exp.column(aggregate.name, table=self._name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Literal
 
 from sqlglot import exp
@@ -65,11 +66,11 @@ def lift(tree: exp.Select, *, dataset: Dataset) -> Lifted:
     if walk.is_above(tree, scope):
         above, noisy = walk.above(tree, scope, with_)
         names = [item.alias_or_name for item in above.expressions]
-        return Lifted(parts=tuple(walk.parts), outer=above, noisy=tuple(name in noisy for name in names), by_cell=False)
+        return Lifted(parts=walk.parts, outer=above, noisy=tuple(name in noisy for name in names), by_cell=False)
     above, noisy = walk.release(tree, scope)
     names = [item.alias_or_name for item in above.expressions]
-    by_cell = above.find(exp.Window) is None
-    return Lifted(parts=tuple(walk.parts), outer=above, noisy=tuple(name in noisy for name in names), by_cell=by_cell)
+    by_cell = above.find(exp.Window) is None and len(walk.parts) == 1
+    return Lifted(parts=walk.parts, outer=above, noisy=tuple(name in noisy for name in names), by_cell=by_cell)
 
 
 class _Lift:
@@ -77,7 +78,13 @@ class _Lift:
         self._dataset = dataset
         self._tracker = Tracker(dataset)
         self._kinds: dict[int, tuple[exp.Expr, Kind]] = {}
-        self.parts: list[Part] = []
+        self._numbers = count()
+        self._made: dict[int, Part] = {}
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The releases, in the order of their names."""
+        return tuple(part for _, part in sorted(self._made.items()))
 
     # -- what a query is ---------------------------------------------------------------------------------------------
 
@@ -188,19 +195,20 @@ class _Lift:
 
     def release(self, query: exp.Select, scope: _Scope) -> tuple[exp.Select, frozenset[str]]:
         """A SELECT over persons' rows whose aggregates and keys are released."""
-        if len(self.parts) >= RELEASES_LIMIT:
+        number = next(self._numbers)
+        if number >= RELEASES_LIMIT:
             raise forbidden(query, f"more than {RELEASES_LIMIT} releases", "Ask several queries.")
         if query.args.get("distinct") is not None and not is_grouped(query):
             query = query.copy()
             query.set("group", exp.Group(expressions=[item.unalias().copy() for item in query.expressions]))
             query.set("distinct", None)
         tracked = self._tracker.select(query, scope.rows, None)
-        front = frontier(query, tracked, f"r{len(self.parts)}")
-        self.parts.append(Part(tracked=tracked, front=front))
+        front = frontier(query, tracked, f"r{number}", lambda node: self._side(node, scope)[0])
+        self._made[number] = Part(tracked=tracked, front=front)
         noisy = frozenset(
             item.alias
             for item in front.outer.expressions
-            if any(column.name.startswith("a") for column in item.find_all(exp.Column))
+            if item.find(exp.Query) or any(column.name.startswith("a") for column in item.find_all(exp.Column))
         )
         return front.outer.copy(), noisy
 

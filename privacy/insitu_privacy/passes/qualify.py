@@ -37,7 +37,7 @@ def qualify(tree: exp.Query, *, dialect: str, dataset: Dataset, scope: Scope) ->
     Raises SqlRefused for unknown or ambiguous names, AccessRefused for tables and columns outside the grant.
     """
     _check_shape(tree)
-    written = [_written_name(item) for item in tree.expressions] if isinstance(tree, exp.Select) else []
+    written = [_written_name(item) for item in tree.expressions] if not _has_star(tree) else []
     if isinstance(tree, exp.SetOperation):
         tree = _selected_from(tree)
     tree = normalize_identifiers(tree.copy(), dialect=dialect)
@@ -63,6 +63,11 @@ def qualify(tree: exp.Query, *, dialect: str, dataset: Dataset, scope: Scope) ->
     if written:
         _name_columns(bound, written)
     return bound
+
+
+def _has_star(tree: exp.Query) -> bool:
+    """Whether the answer's columns are not written one by one."""
+    return not isinstance(tree, exp.Select) or any(item.is_star for item in tree.expressions)
 
 
 def _selected_from(tree: exp.SetOperation) -> exp.Select:
@@ -127,7 +132,9 @@ def _first_line(error: SqlglotError) -> str:
 
 def _check_shape(tree: exp.Query) -> None:
     """What has no meaning here, refused before names are looked up."""
-    for item in tree.expressions:
+    named = {one.alias.lower() for one in (tree.args["with_"].expressions if tree.args.get("with_") else ())}
+    rows = any(isinstance(item, exp.Table) and item.name.lower() not in named for item in _sources(tree))
+    for item in tree.expressions if isinstance(tree, exp.Select) and rows else ():
         if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
             raise refusal("INSITU-SQL-ROW-OUTPUT", item)
     for select in tree.find_all(exp.Select):
