@@ -68,14 +68,14 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
     (
         "INSITU-SQL-JOIN-PUBLIC",
         "sql",
-        "this join to public table {name} is not on its unique key",
+        "nothing ties public table {name} to the rows it is joined to",
         "Join on equality of {hint}.",
     ),
     (
         "INSITU-SQL-JOIN-KIND",
         "sql",
         "{name} joins are not supported",
-        "Use JOIN or LEFT JOIN to a public table, JOIN between protected tables.",
+        "Use JOIN or LEFT JOIN, from persons' rows to other tables.",
     ),
     (
         "INSITU-SQL-NO-PROTECTED",

@@ -171,6 +171,14 @@ def _to_integer(dialect: Dialect, args: Sequence[str]) -> str:
     return f"CASE WHEN {args[0]} THEN {one} WHEN NOT {args[0]} THEN {zero} END"
 
 
+def _bucket(dialect: Dialect, args: Sequence[str]) -> str:
+    value, low, high, parts = args
+    place = f"FLOOR((CAST({value} AS {dialect.double}) - {low}) * {parts} / ({high} - {low}))"
+    inside = f"CAST(LEAST({place}, {parts} - 1) AS {dialect.bigint}) + 1"
+    outside = f"WHEN {value} < {low} THEN 0 WHEN {value} >= {high} THEN {parts} + 1"
+    return f"CASE {outside} WHEN {value} IS NOT NULL THEN {inside} END"
+
+
 def _divide(dialect: Dialect, args: Sequence[str]) -> str:
     a, b = (f"CAST({arg} AS {dialect.double})" for arg in args)
     quotient = f"CASE WHEN ABS({a}) >= {_TINY} THEN {a} / {b} WHEN {a} IS NOT NULL THEN 0.0 END"
@@ -221,6 +229,9 @@ _OPERATIONS: Mapping[Op, Callable[[Dialect, Sequence[str]], str]] = {
     Op.TO_DATE: lambda dialect, args: f"CAST({args[0]} AS DATE)",
     Op.TO_DECIMAL: lambda dialect, args: f"CAST({args[0]} AS {dialect.double})",
     Op.TO_INTEGER: _to_integer,
+    Op.TO_WHOLE: lambda dialect, args: f"CAST({args[0]} AS {dialect.bigint})",
+    Op.TO_TEXT: lambda dialect, args: f"CAST({args[0]} AS VARCHAR)",
+    Op.BUCKET: _bucket,
     Op.LOWER: _function("LOWER"),
     Op.UPPER: _function("UPPER"),
     Op.LENGTH: lambda dialect, args: f"CAST(LENGTH({args[0]}) AS {dialect.bigint})",
@@ -249,6 +260,8 @@ class DuckDB(Dialect):
             return f"DATE_DIFF('day', CAST({args[0]} AS DATE), CAST({args[1]} AS DATE))"
         if op is Op.ADD_DAYS:
             return f"({args[0]} + CAST({args[1]} AS INTEGER))"
+        if op is Op.ADD_MONTHS:
+            return f"CAST({args[0]} + TO_MONTHS(CAST({args[1]} AS INTEGER)) AS DATE)"
         raise KeyError(op)
 
     def scaled(self, total: str, rows: str, most: int) -> str:
@@ -285,6 +298,8 @@ class PostgreSQL(Dialect):
             return f"CAST(CAST({args[1]} AS DATE) - CAST({args[0]} AS DATE) AS BIGINT)"
         if op is Op.ADD_DAYS:
             return f"({args[0]} + CAST({args[1]} AS INTEGER))"
+        if op is Op.ADD_MONTHS:
+            return f"CAST({args[0]} + MAKE_INTERVAL(months => CAST({args[1]} AS INTEGER)) AS DATE)"
         raise KeyError(op)
 
     def scaled(self, total: str, rows: str, most: int) -> str:

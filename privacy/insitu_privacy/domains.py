@@ -185,11 +185,12 @@ def _cut(facts: Facts, op: Op, literals: list[Value]) -> Interval | None:
 # -- types -----------------------------------------------------------------------------------------------------------
 
 _BOOLEAN = frozenset({Op.EQ, Op.NE, Op.LT, Op.LE, Op.GT, Op.GE, Op.IN, Op.IS_NULL, Op.LIKE, Op.ILIKE, Op.AND, Op.OR})
-_INTEGER = frozenset({Op.INTDIV, Op.YEAR, Op.QUARTER, Op.MONTH, Op.DAY, Op.DAYS_BETWEEN, Op.TO_INTEGER, Op.LENGTH})
+_INTEGER = frozenset({Op.INTDIV, Op.YEAR, Op.QUARTER, Op.MONTH, Op.DAY, Op.DAYS_BETWEEN, Op.TO_INTEGER, Op.LENGTH,
+                     Op.TO_WHOLE, Op.BUCKET})  # fmt: skip
 _DECIMAL = frozenset({Op.DIV, Op.TO_DECIMAL, Op.FLOOR, Op.CEIL, Op.ROUND})
-_DATE = frozenset({Op.TRUNC_YEAR, Op.TRUNC_MONTH, Op.ADD_DAYS, Op.TO_DATE})
-_TEXT = frozenset({Op.LOWER, Op.UPPER, Op.SUBSTRING, Op.CONCAT})
-_CALENDAR_PARTS = frozenset({Op.YEAR, Op.QUARTER, Op.MONTH, Op.DAY, Op.DAYS_BETWEEN})
+_DATE = frozenset({Op.TRUNC_YEAR, Op.TRUNC_MONTH, Op.ADD_DAYS, Op.ADD_MONTHS, Op.TO_DATE})
+_TEXT = frozenset({Op.LOWER, Op.UPPER, Op.SUBSTRING, Op.CONCAT, Op.TO_TEXT})
+_CALENDAR_PARTS = frozenset({Op.YEAR, Op.QUARTER, Op.MONTH, Op.DAY, Op.DAYS_BETWEEN, Op.BUCKET})
 
 
 def result_type(op: Op, args: list[ColumnType]) -> ColumnType:

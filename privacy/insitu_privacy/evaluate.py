@@ -12,6 +12,7 @@ from datetime import date, datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
+from insitu_privacy.calendar import add_months
 from insitu_privacy.expressions import ColumnRef, Exists, Expression, Literal, Op
 
 Value = int | float | str | bool | date | datetime | None
@@ -125,6 +126,12 @@ def _shifted(day: date, days: int) -> date | None:
         return None
 
 
+def _bucket(a: float, low: float, high: float, parts: int) -> int:
+    if a < low:
+        return 0
+    return parts + 1 if a >= high else min(math.floor((float(a) - low) * parts / (high - low)), parts - 1) + 1
+
+
 def _like(text: str, pattern: str) -> bool:
     """SQL LIKE without escapes, in time linear in the text for each pattern part."""
     ends = {0}
@@ -169,9 +176,13 @@ _STRICT: Mapping[Op, Callable[..., Any]] = {
     Op.TRUNC_MONTH: lambda a: date(a.year, a.month, 1),
     Op.DAYS_BETWEEN: lambda a, b: _day(b).toordinal() - _day(a).toordinal(),
     Op.ADD_DAYS: _shifted,
+    Op.ADD_MONTHS: add_months,
     Op.TO_DATE: _day,
     Op.TO_DECIMAL: float,
     Op.TO_INTEGER: int,
+    Op.TO_WHOLE: round,
+    Op.TO_TEXT: str,
+    Op.BUCKET: _bucket,
     Op.LOWER: str.lower,
     Op.UPPER: str.upper,
     Op.LENGTH: len,

@@ -59,9 +59,13 @@ class Op(StrEnum):
     TRUNC_MONTH = "trunc_month"
     DAYS_BETWEEN = "days_between"  # start, end: end - start in days
     ADD_DAYS = "add_days"  # date, whole number of days within the calendar
+    ADD_MONTHS = "add_months"  # date, literal number of months within the calendar; the last day where there is no such
     TO_DATE = "to_date"  # a timestamp's day
     TO_DECIMAL = "to_decimal"
     TO_INTEGER = "to_integer"  # a boolean's 0 or 1
+    TO_WHOLE = "to_whole"  # a bounded decimal, rounded half to even
+    TO_TEXT = "to_text"  # an integer's digits
+    BUCKET = "bucket"  # number, literal low, high and count of equal parts: 0 below, count + 1 from high on
     LOWER = "lower"
     UPPER = "upper"
     LENGTH = "length"

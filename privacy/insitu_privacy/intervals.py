@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta
 from fractions import Fraction
 
+from insitu_privacy.calendar import add_months
 from insitu_privacy.expressions import Op
 from insitu_privacy.facts import MISSING, Facts, Interval
 
@@ -102,6 +103,11 @@ def _shifted(a: Interval, n: Interval) -> Interval | None:
         return None
 
 
+def _months(a: Interval, n: Interval) -> Interval | None:
+    ends = [add_months(end, int(n[0])) for end in a]
+    return None if None in ends else (ends[0], ends[1])
+
+
 def _day_of(value: date | datetime) -> date:
     return value.date() if isinstance(value, datetime) else value
 
@@ -126,6 +132,9 @@ _INTERVALS: Mapping[Op, Callable[..., Interval | None]] = {
     Op.DAY: lambda a: (Fraction(1), Fraction(31)),
     Op.DAYS_BETWEEN: _days,
     Op.ADD_DAYS: _shifted,
+    Op.ADD_MONTHS: _months,
+    Op.TO_WHOLE: _whole,
+    Op.BUCKET: lambda a, low, high, parts: (Fraction(0), parts[1] + 1),
     Op.TO_DATE: lambda a: (_day_of(a[0]), _day_of(a[1])),
     Op.TRUNC_YEAR: lambda a: (date(a[0].year, 1, 1), date(a[1].year, 1, 1)),
     Op.TRUNC_MONTH: lambda a: (date(a[0].year, a[0].month, 1), date(a[1].year, a[1].month, 1)),

@@ -171,6 +171,7 @@ def _extend_texts(a: st.SearchStrategy[str], c: st.SearchStrategy[str]) -> st.Se
         _of("SUBSTRING({}, {}, {})", a, st.sampled_from("123"), st.sampled_from("0129")),
         _of("SUBSTRING({}, 2)", a),
         _of("LEFT({}, 1)", a),
+        _of("CAST({} AS VARCHAR)", _INTEGERS),
         _of("COALESCE({}, {})", a, a),
         _of("NULLIF({}, {})", a, a),
         _of("CASE WHEN {} THEN {} ELSE {} END", c, a, a),
@@ -182,6 +183,9 @@ def _extend_dates(a: st.SearchStrategy[str], c: st.SearchStrategy[str]) -> st.Se
         "DATE_TRUNC('month', {})",
         "DATE_TRUNC('year', {})",
         "({} + INTERVAL 40 DAY)",
+        "({} + INTERVAL 1 MONTH)",
+        "({} - INTERVAL '2' YEAR)",
+        "({} + TO_DAYS(i))",
         "({} - 366)",
         "CAST({} AS DATE)",
     ]
@@ -205,6 +209,13 @@ _parts = st.one_of(
     _of("{}({})", st.sampled_from(["YEAR", "QUARTER", "MONTH", "DAY"]), _moments),
     _of("date_diff('day', {}, {})", _moments, _moments),
     _of("LENGTH({})", _texts),
+    _of(
+        "WIDTH_BUCKET({}, {}, 7, {})",
+        st.one_of(_integers, _decimals),
+        st.sampled_from(["-2.5", "0", "1"]),
+        st.sampled_from(["1", "3", "100"]),
+    ),
+    _of("CAST({} AS BIGINT)", _decimals),
 )
 _quotients = st.one_of(
     _of("({} / {})", _decimals, _decimals),

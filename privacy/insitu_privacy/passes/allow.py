@@ -26,7 +26,7 @@ _NUMBERS: tuple[ColumnType, ...] = ("integer", "decimal")
 _NUMBER = re.compile(r"(?=.*[0-9])[0-9]{0,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _INTEGER_RESULT = Fraction(2**62)
 _WEIGHT_LIMIT = 50_000
-_WRITTEN: Mapping[Op, int] = {Op.MUL: 3, Op.DIV: 3, Op.ROUND: 2, Op.TO_INTEGER: 2}
+_WRITTEN: Mapping[Op, int] = {Op.MUL: 3, Op.DIV: 3, Op.ROUND: 2, Op.TO_INTEGER: 2, Op.BUCKET: 4}
 """How often ``dialects`` writes the arguments of an operation."""
 _DECIMAL_RESULT = Fraction(10**30)
 
@@ -193,6 +193,7 @@ _READ: Mapping[type[exp.Expr], set[str]] = {
     exp.If: {"true", "false"},
     exp.In: {"query", "unnest", "field"},
     exp.Round: {"decimals"},
+    exp.WidthBucket: {"min_value", "max_value", "num_buckets"},
     exp.DateDiff: {"unit", "date_part_boundary"},
     exp.DateAdd: {"unit"},
     exp.DateSub: {"unit"},

@@ -5,12 +5,14 @@ Dialects name the same function differently; sqlglot's parser gives them one syn
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 from sqlglot import exp
 
 from insitu_privacy.dataset import ColumnType
+from insitu_privacy.domains import INTEGER_LIMIT
 from insitu_privacy.expressions import Call, Expression, Literal, Op, call
 from insitu_privacy.passes.allow import Allow, date_literal
 from insitu_privacy.passes.spans import forbidden, refusal
@@ -21,6 +23,7 @@ _PARTS: Mapping[str, Op] = {"YEAR": Op.YEAR, "QUARTER": Op.QUARTER, "MONTH": Op.
 _DAYS_LIMIT = 200_000
 _ROUND_DIGITS = 9
 _TEXT_LIMIT = 10_000
+_BUCKETS_LIMIT = 10_000
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------
@@ -54,6 +57,19 @@ def _whole(node: exp.Expr, low: int, high: int) -> int:
     if number is None or not low <= number <= high:
         raise forbidden(node, "this argument", f"Write a whole number from {low} to {high}.")
     return number
+
+
+def _width_bucket(allow: Allow, node: exp.Expr) -> Expression:
+    (value,) = allow.numbers(node.this)
+    ends = [allow.expression(node.args[name]) for name in ("min_value", "max_value")]
+    parts = _whole(node.args["num_buckets"], 1, _BUCKETS_LIMIT)
+    numbers = [
+        Fraction(one.value) for one in ends if isinstance(one, Literal) and isinstance(one.value, (int, Fraction))
+    ]
+    if len(numbers) < len(ends) or numbers[0] >= numbers[1]:
+        raise forbidden(node, "these bounds of buckets", "Write literal numbers, the lower one first.")
+    low, high = (Literal("decimal", number) for number in numbers)
+    return call(Op.BUCKET, value, low, high, Literal("integer", parts))
 
 
 def _extreme(op: Op) -> Rule:
@@ -113,10 +129,12 @@ def _shift(sign: int) -> Rule:
 
     def rule(allow: Allow, node: exp.Expr) -> Expression:
         left, right = node.this, node.expression
-        if isinstance(left, exp.Interval) and sign > 0:
+        if isinstance(left, (exp.Interval, exp.ToDays)) and sign > 0:
             left, right = right, left
         if isinstance(right, exp.Interval):
-            return _add_days(allow, left, sign * _interval_days(right), node)
+            return _add_interval(allow, left, right, sign, node)
+        if isinstance(right, exp.ToDays):
+            return _checked_shift(allow, _moment(allow, left), _days_of(allow, right.this, sign), node)
         a, b = allow.expression(left), allow.expression(right)
         if allow.type_of(a) in _MOMENTS:
             return _moments(allow, a, b, sign, node)
@@ -129,30 +147,52 @@ def _shift(sign: int) -> Rule:
 def _moments(allow: Allow, a: Expression, b: Expression, sign: int, node: exp.Expr) -> Expression:
     if allow.type_of(b) in _MOMENTS and sign < 0:
         return call(Op.DAYS_BETWEEN, b, a)
-    if isinstance(b, Literal) and isinstance(b.value, int) and b.type == "integer":
-        return _checked_shift(allow, a, sign * b.value, node)
-    raise refusal("INSITU-SQL-TYPE", node, name="this arithmetic", type="a date", hint="Add a literal number of days.")
+    if allow.type_of(b) == "integer":
+        return _checked_shift(allow, a, b if sign > 0 else _negated(b), node)
+    raise refusal("INSITU-SQL-TYPE", node, name="this arithmetic", type="a date", hint="Add a whole number of days.")
 
 
-def _add_days(allow: Allow, value: exp.Expr, days: int, node: exp.Expr) -> Expression:
-    return _checked_shift(allow, _moment(allow, value), days, node)
+def _negated(value: Expression) -> Expression:
+    if isinstance(value, Literal) and isinstance(value.value, int):
+        return Literal("integer", -value.value)
+    return call(Op.NEG, value)
 
 
-def _checked_shift(allow: Allow, value: Expression, days: int, node: exp.Expr) -> Expression:
-    if allow.type_of(value) != "date" or abs(days) > _DAYS_LIMIT:
+def _days_of(allow: Allow, node: exp.Expr, sign: int) -> Expression:
+    days = allow.require(allow.expression(node), ("integer",), node)
+    return days if sign > 0 else _negated(days)
+
+
+def _add_interval(allow: Allow, value: exp.Expr, interval: exp.Interval, sign: int, node: exp.Expr) -> Expression:
+    number, unit = _interval(interval)
+    if unit in ("DAY", "WEEK"):
+        return _checked_shift(
+            allow, _moment(allow, value), Literal("integer", sign * number * (7 if unit == "WEEK" else 1)), node
+        )
+    months = Literal("integer", sign * number * (12 if unit == "YEAR" else 1))
+    return _checked_shift(allow, _moment(allow, value), months, node, op=Op.ADD_MONTHS)
+
+
+def _checked_shift(
+    allow: Allow, value: Expression, amount: Expression, node: exp.Expr, op: Op = Op.ADD_DAYS
+) -> Expression:
+    literal = amount.value if isinstance(amount, Literal) else 0
+    if allow.type_of(value) != "date" or not isinstance(literal, int) or abs(literal) > _DAYS_LIMIT:
         raise refusal("INSITU-SQL-TYPE", node, name="adding days", type="this", hint="CAST to DATE; add fewer days.")
-    shifted = call(Op.ADD_DAYS, value, Literal("integer", days))
+    shifted = call(op, value, amount)
     if not allow.bounded(shifted):
         raise refusal("INSITU-SQL-UNBOUNDED", node, name="this date", hint="declared min and max in the dataset")
     return shifted
 
 
-def _interval_days(node: exp.Interval) -> int:
+def _interval(node: exp.Interval) -> tuple[int, str]:
     unit = str(node.args["unit"].name if node.args.get("unit") else "").upper().rstrip("S")
-    text = node.this.name if node.this is not None else ""
-    if unit not in ("DAY", "WEEK") or not text.lstrip("-").isdigit():
-        raise forbidden(node, "this interval", "Use INTERVAL n DAY.")
-    return int(text) * (7 if unit == "WEEK" else 1)
+    number = node.this
+    sign = -1 if isinstance(number, exp.Neg) else 1
+    text = (number.this if sign < 0 else number).name if number is not None else ""
+    if unit not in ("DAY", "WEEK", "MONTH", "YEAR") or not re.fullmatch(r"-?[0-9]{1,6}", text, re.ASCII):
+        raise forbidden(node, "this interval", "Use INTERVAL n DAY, WEEK, MONTH or YEAR.")
+    return sign * int(text), unit
 
 
 def _date_add(allow: Allow, node: exp.Expr) -> Expression:
@@ -160,7 +200,7 @@ def _date_add(allow: Allow, node: exp.Expr) -> Expression:
     amount = node.expression
     if not isinstance(amount, exp.Interval):
         amount = exp.Interval(this=amount, unit=node.args.get("unit") or exp.var("DAY"))
-    return _add_days(allow, node.this, sign * _interval_days(amount), node)
+    return _add_interval(allow, node.this, amount, sign, node)
 
 
 def _trunc(allow: Allow, node: exp.Expr) -> Expression:
@@ -220,6 +260,12 @@ def _cast(allow: Allow, node: exp.Expr) -> Expression:
         return date_literal(str(value.value), node)
     if target in _DECIMAL_TYPES and kind in ("integer", "decimal"):
         return call(Op.TO_DECIMAL, value) if kind == "integer" else value
+    if target in _INTEGER_TYPES and kind == "decimal" and allow.bounded(value):
+        interval = allow.facts_of(value).interval
+        if interval is not None and max(abs(interval[0]), abs(interval[1])) < INTEGER_LIMIT:
+            return call(Op.TO_WHOLE, value)
+    if target in _TEXT_TYPES and kind == "integer":
+        return call(Op.TO_TEXT, value)
     if target in _INTEGER_TYPES and kind == "boolean":
         return call(Op.TO_INTEGER, value)
     if target is _T.DATE and kind == "timestamp":
@@ -238,6 +284,7 @@ RULES: Mapping[type[exp.Expr], Rule] = {
     exp.Floor: _numeric(Op.FLOOR),
     exp.Ceil: _numeric(Op.CEIL),
     exp.Round: _round,
+    exp.WidthBucket: _width_bucket,
     exp.Least: _extreme(Op.LEAST),
     exp.Greatest: _extreme(Op.GREATEST),
     exp.Coalesce: _extreme(Op.COALESCE),

@@ -79,6 +79,8 @@ def test_every_operation_is_reached_by_the_generator(op: Op) -> None:
         Op.TRUNC_MONTH: "DATE_TRUNC('month', k)", Op.DAYS_BETWEEN: "date_diff('day', k, m)", Op.ADD_DAYS: "k + 1",
         Op.TO_DATE: "CAST(z AS DATE)", Op.TO_DECIMAL: "CAST(i AS DOUBLE)", Op.LOWER: "LOWER(x)", Op.UPPER: "UPPER(x)",
         Op.LENGTH: "LENGTH(x)", Op.SUBSTRING: "SUBSTRING(x, 1, 2)", Op.CONCAT: "x || s",
+        Op.ADD_MONTHS: "k + INTERVAL 2 MONTH", Op.TO_WHOLE: "CAST(d AS INTEGER)", Op.TO_TEXT: "CAST(i AS VARCHAR)",
+        Op.BUCKET: "WIDTH_BUCKET(e, 0, 100, 10)",
     }  # fmt: skip
     assert op in {node.op for node in walk(lowered(examples[op])) if hasattr(node, "op")}
 
