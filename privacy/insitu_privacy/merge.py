@@ -26,6 +26,8 @@ class MergedRelease:
     """``statistics[j][i]``: statistic j in cell i, summed over nodes."""
     nodes: tuple[int, ...]
     """How many nodes' noise stands in each cell."""
+    answered: int
+    """How many nodes released; of a group that fewer of them named, the sum holds only a part."""
 
 
 def merge(plan: PrivacyPlan, releases: Sequence[Sequence[ReleasedValues]]) -> tuple[MergedRelease, ...]:
@@ -54,7 +56,9 @@ def _merge_one(release: Release, values: Sequence[ReleasedValues]) -> MergedRele
         else (0,) * len(keys)
         for index in range(len(release.statistics))
     )
-    return MergedRelease(release=release, keys=keys, statistics=columns, nodes=(len(values),) * len(keys))
+    return MergedRelease(
+        release=release, keys=keys, statistics=columns, nodes=(len(values),) * len(keys), answered=len(values)
+    )
 
 
 _LIMIT = 2**63 - 1
@@ -84,7 +88,13 @@ def _merge_selected(release: Release, values: Sequence[ReleasedValues]) -> Merge
                 total[index] = _fitted(total[index] + one.statistics[index][place])
     keys = tuple(sorted(sums, key=key_order))
     columns = tuple(tuple(sums[key][index] for key in keys) for index in range(width))
-    return MergedRelease(release=release, keys=keys, statistics=columns, nodes=tuple(nodes[key] for key in keys))
+    return MergedRelease(
+        release=release,
+        keys=keys,
+        statistics=columns,
+        nodes=tuple(nodes[key] for key in keys),
+        answered=len(values),
+    )
 
 
 def _typed(columns: Sequence[KeyColumn], raw: Sequence[int | float | str | bool | None]) -> tuple[KeyValue, ...]:

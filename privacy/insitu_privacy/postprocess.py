@@ -4,6 +4,7 @@ Everything here works on values that are already private: it costs no budget and
 the plan, but a gateway runs it for strangers, so DuckDB is in memory and locked down: no files, no network, no
 extensions, bounded memory and time, configuration locked.
 
+What nodes left out because a group did not reach the threshold is in no sum, so that such a cell has no interval.
 Intervals are a parametric bootstrap: each statistic is perturbed by noise of its own law, one draw per node, the
 outer SQL is run on all copies, and the spread of a cell's copies around it gives its interval. The generator is seeded
 with the plan and the values, so that gateway and SDK compute the same intervals.
@@ -36,7 +37,7 @@ Interval = tuple[float, float] | None
 _COPIES = 999
 _CELL_BUDGET = 100_000
 """Copies times cells: larger relations get fewer copies, at least 199."""
-_WHOLE_COPIES = 200
+_WHOLE_COPIES = 100
 """Copies of a whole answer, where its rows are not cells: each is a run of the outer SQL of its own."""
 _POOL = 2**19
 
@@ -109,7 +110,7 @@ class Postprocessor:
         with self._lock, self._timed():
             try:
                 return self._run(plan, merged, level)
-            except duckdb.Error:
+            except (duckdb.Error, RuntimeError):  # an interrupt may come as either
                 hint = "Simplify the arithmetic over aggregates."
                 raise SqlRefused("INSITU-SQL-NOT-TOTAL", name="the post-processing", hint=hint) from None
 
@@ -130,7 +131,11 @@ class Postprocessor:
         if plan.rows_are_cells:
             cells, rows = [row[0] for row in found], [row[1:] for row in found]
             spread = self._spread(plan, merged[0], visible[0], level) if found else {}
-            deviations = [{index: (low[cell], high[cell]) for index, (low, high) in spread.items()} for cell in cells]
+            whole = [count == merged[0].answered for count in merged[0].nodes]
+            deviations = [
+                {index: (low[cell], high[cell]) for index, (low, high) in spread.items()} if whole[cell] else {}
+                for cell in cells
+            ]
         else:
             rows = found
             deviations = self._deviations_by_row(plan, merged, visible, rows, level)
@@ -173,7 +178,8 @@ class Postprocessor:
         """For SQL over whole releases: it is run again on perturbed copies, and rows are found by what is not noisy."""
         noisy = [index for index, column in enumerate(plan.output) if column.noisy]
         keys = [_row_key(row, noisy) for row in rows]
-        if not noisy or len(set(keys)) < len(keys):
+        partial = any(count < one.answered for one in merged for count in one.nodes)
+        if not noisy or partial or len(set(keys)) < len(keys):
             return [{} for _ in rows]
         copies = [_Copies(plan, one, seen, _WHOLE_COPIES) for one, seen in zip(merged, visible, strict=True)]
         seen_rows: dict[Any, list[tuple[Any, ...]]] = {key: [] for key in keys}

