@@ -60,6 +60,7 @@ class NodeStream:
         """Write what is queued until ``listening`` ends or the stream is closed. Raises what ended it."""
         tasks = [asyncio.ensure_future(each) for each in (listening, self._write(), self._closed.wait())]
         self._writer = tasks[1]
+        self._writer.add_done_callback(_let_go)
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -73,10 +74,7 @@ class NodeStream:
     async def settle(self) -> None:
         """Wait for a write that is under way: gRPC cannot end a call in the middle of one."""
         if self._writer is not None:
-            done, _ = await asyncio.wait((self._writer,), timeout=_SILENT_BEATS * self._beat_s)
-            for writer in done:
-                if not writer.cancelled():
-                    writer.exception()  # the stream has ended: how its last write did is of no more interest
+            await asyncio.wait((self._writer,), timeout=_SILENT_BEATS * self._beat_s)
 
     async def _write(self) -> None:
         while not self._closed.is_set():
@@ -96,3 +94,9 @@ class NodeStream:
             except TimeoutError:
                 return Heartbeat()
         return self._queue.popleft()
+
+
+def _let_go(writer: asyncio.Future[Any]) -> None:
+    """A write that fails when the stream has ended is of no interest, whoever still waits for it or does not."""
+    if not writer.cancelled():
+        writer.exception()

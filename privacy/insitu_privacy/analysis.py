@@ -54,7 +54,7 @@ class Analysis:
     releases: tuple[Measured, ...]
     postprocessing: str
     rows_are_cells: bool
-    cell_sql: str
+    copies_sql: str
     output: tuple[PlannedColumn, ...]
 
 
@@ -110,13 +110,13 @@ def _analyse(question: _Question) -> Analysis:
         release, readings = _measured(part, question, tree)
         releases.append(release)
         read |= readings
-    postprocessing, cell_sql = _outer_sql(lifted, read)
+    postprocessing, copies_sql = _outer_sql(lifted, read)
     names = [item.alias_or_name for item in lifted.outer.selects]
     return Analysis(
         releases=tuple(releases),
         postprocessing=postprocessing,
         rows_are_cells=lifted.by_cell,
-        cell_sql=cell_sql,
+        copies_sql=copies_sql,
         output=tuple(PlannedColumn(name=name, noisy=flag) for name, flag in zip(names, lifted.noisy, strict=True)),
     )
 
@@ -165,7 +165,7 @@ def _with_units(found: Wants, front: Frontier, selects_keys: bool, min_units: in
 
 
 def _outer_sql(lifted: Lifted, read: dict[tuple[str, str], exp.Expr]) -> tuple[str, str]:
-    """The post-processing; and, where each of its rows is a cell, its noisy columns for every cell."""
+    """The post-processing; and what copies are run through: where its rows are cells, its noisy columns alone."""
 
     def reader(node: exp.Expr) -> exp.Expr:
         found = read.get((node.table, node.name)) if isinstance(node, exp.Column) else None
@@ -173,10 +173,22 @@ def _outer_sql(lifted: Lifted, read: dict[tuple[str, str], exp.Expr]) -> tuple[s
 
     above = lifted.outer.transform(reader)
     assert isinstance(above, exp.Query)
+    copied = _guarded(above.copy())
     if not lifted.by_cell:
-        return above.sql("duckdb"), ""
-    shown = [item.copy() for item, flag in zip(above.selects, lifted.noisy, strict=True) if flag]
+        return above.sql("duckdb"), copied.sql("duckdb")
+    shown = [item for item, flag in zip(copied.selects, lifted.noisy, strict=True) if flag]
     cells = exp.Select(expressions=shown)
-    cells.set("from_", above.args["from_"].copy())
+    cells.set("from_", copied.args["from_"])
     above.set("expressions", [exp.column(CELL), *above.selects])
     return above.sql("duckdb"), cells.sql("duckdb") if shown else ""
+
+
+def _guarded(tree: exp.Query) -> exp.Query:
+    """Ratios with a value only where their denominator is above zero: for copies, ``postprocess`` says why."""
+    for node in list(tree.find_all(exp.Div, exp.IntDiv)):
+        divisor = node.expression
+        if divisor.find(exp.Column, exp.Query) is None:
+            continue
+        positive = exp.GT(this=exp.paren(divisor.copy()), expression=exp.Literal.number(0))
+        node.replace(exp.Case(ifs=[exp.If(this=positive, true=node.copy())]))
+    return tree

@@ -192,8 +192,10 @@ class PrivacyPlan:
     """DuckDB SQL over the released relations; where its rows are cells, its first column numbers them."""
     rows_are_cells: bool
     """Whether each row of the answer is made of one cell of the one release."""
-    cell_sql: str
-    """Its noisy columns for every cell, in order, without HAVING, ORDER BY and LIMIT; empty where there are none."""
+    copies_sql: str
+    """What perturbed copies are run through: the post-processing with ratios that have a value only over a positive
+    denominator. Where rows are cells, the noisy columns alone, for every cell in order, without HAVING, ORDER BY and
+    LIMIT; empty where there are none."""
     output: tuple[PlannedColumn, ...]
 
     @cached_property

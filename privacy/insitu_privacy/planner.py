@@ -98,6 +98,6 @@ def _with_noise(analysis: Analysis, noises: Sequence[Noise], dataset: Dataset) -
         nodes_per_unit=dataset.nodes_per_unit,
         postprocessing=analysis.postprocessing,
         rows_are_cells=analysis.rows_are_cells,
-        cell_sql=analysis.cell_sql,
+        copies_sql=analysis.copies_sql,
         output=analysis.output,
     )

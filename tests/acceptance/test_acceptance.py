@@ -172,13 +172,14 @@ def test_without_noise_to_speak_of_the_answer_is_exact(sites: Sites, name: str, 
 
 def test_at_epsilon_1_the_intervals_hold_the_exact_value_in_95_of_100_runs(sites: Sites) -> None:
     held: dict[str, list[bool]] = {}
+    bounded: dict[str, list[bool]] = {}
     for name in ANSWERED:
         question = questions()[name]
         plan = sites.plan(question["sql"], "1")
         if any(release.threshold for release in plan.releases):
             continue  # a group near the threshold is named when the noise is high, and only then
         cells = sites.exact(plan)
-        for _ in range(100 if plan.rows_are_cells else 10):
+        for _ in range(150 if plan.rows_are_cells else 60):
             table = sites.answer(plan, cells)
             found = _by_key(table)
             for key, columns in _expected(question, table).items():
@@ -186,9 +187,11 @@ def test_at_epsilon_1_the_intervals_hold_the_exact_value_in_95_of_100_runs(sites
                     continue
                 for column, exact in columns.items():
                     interval = found[key][column][1]
-                    if interval is not None:  # a mean whose count is lost in noise has none
-                        held.setdefault(name, []).append(interval[0] <= exact <= interval[1])
+                    bounded.setdefault(name, []).append(interval is not None)
+                    # a ratio whose denominator is lost in noise has none, which is to say that it may be anything
+                    held.setdefault(name, []).append(interval is None or interval[0] <= exact <= interval[1])
     for name, values in held.items():
         assert sum(values) / len(values) >= 0.88, name
+        assert sum(bounded[name]) / len(values) >= 0.4, name
     every = [value for values in held.values() for value in values]
     assert 0.935 <= sum(every) / len(every) <= 0.975

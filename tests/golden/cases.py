@@ -365,7 +365,7 @@ def _mechanisms(name: str) -> str:
 def _postprocessing(name: str) -> str:
     made = planned(name)
     columns = ", ".join(f"{column.name}{' noisy' if column.noisy else ''}" for column in made.output)
-    return f"{made.postprocessing}\n{made.cell_sql}\n{columns}"
+    return f"{made.postprocessing}\n{made.copies_sql}\n{columns}"
 
 
 def _rendered(dialect: Any) -> Callable[[str], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import grpc.aio
@@ -84,6 +85,34 @@ def test_a_reader_that_is_too_slow_loses_its_stream_even_in_the_middle_of_a_writ
         line.open.set()
         await settling
         assert line.written == [m.Heartbeat()]  # and nothing more is written
+
+    run(work)
+
+
+def test_a_write_that_fails_after_the_end_is_of_no_interest() -> None:
+    class Torn(Line):
+        async def write(self, message: pb.GatewayMessage) -> None:
+            await super().write(message)
+            raise ConnectionError
+
+    async def work() -> None:
+        line, complaints = Torn(), list[dict[str, Any]]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        line.open.clear()
+        one = stream(line)
+        running = asyncio.ensure_future(one.run(listen(one)))
+        one.send(m.Heartbeat())
+        await until(lambda: line.begun == 1)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        line.open.set()
+        await until(lambda: len(line.written) == 1)
+        del one, running
+        await asyncio.sleep(0)
+        gc.collect()
+        await asyncio.sleep(0)
+        assert complaints == []
 
     run(work)
 

@@ -157,4 +157,4 @@ def test_keys_of_each_type_travel_as_json_and_come_back() -> None:
 
 def test_merging_takes_no_part_of_the_plan_but_its_releases() -> None:
     values = ReleasedValues(keys=None, statistics=(_ROW, _ROW))
-    assert added(PUBLIC, values) == added(replace(PUBLIC, postprocessing="", cell_sql=""), values)
+    assert added(PUBLIC, values) == added(replace(PUBLIC, postprocessing="", copies_sql=""), values)
