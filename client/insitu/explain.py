@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from insitu_privacy.dataset import ColumnType, Dataset
 from insitu_privacy.errors import InsituError
-from insitu_privacy.plan import KeyColumn, PrivacyPlan, Release, ReleasedValues, Statistic
+from insitu_privacy.plan import KeyColumn, PrivacyPlan, Release, ReleasedValues, Statistic, Tree
 
 from insitu.noise import half_width
 
@@ -125,11 +125,25 @@ def _expected(plan: PrivacyPlan, nodes: int, postprocessor: Postprocessor, level
 def _made_up(release: Release) -> ReleasedValues:
     """One node's share of a release in which every group has the representative size and mean values."""
     cells = release.cells
+    if release.tree is not None:
+        return _made_up_tree(release, release.tree)
     if cells is not None:
         return ReleasedValues(keys=None, statistics=tuple((_typical(one),) * cells for one in release.statistics))
     key = tuple(_example(column) for column in release.keys)
     floor = release.threshold.tau + 1 if release.threshold else 0
     return ReleasedValues(keys=(key,), statistics=tuple((max(_typical(one), floor),) for one in release.statistics))
+
+
+def _made_up_tree(release: Release, tree: Tree) -> ReleasedValues:
+    """Rows spread evenly over the leaves."""
+    from insitu_privacy.tree import grown
+
+    each = -(-REPRESENTATIVE_ROWS // tree.leaves) * tree.weight
+    counts = grown(tree.leaves, ((leaf, each) for leaf in range(tree.leaves)))
+    if tree.keys_of is None:
+        return ReleasedValues(keys=None, statistics=tuple((count,) * (release.cells or 0) for count in counts))
+    key = tuple(_example(column) for column in release.keys)
+    return ReleasedValues(keys=(key,), statistics=tuple((count,) for count in counts))
 
 
 def _typical(statistic: Statistic) -> int:
@@ -162,6 +176,7 @@ def _release(release: Release, nodes: int, level: float) -> dict[str, Any]:
 
 def _statistic(release: Release, statistic: Statistic, nodes: int, level: float) -> dict[str, Any]:
     width = half_width(release.mechanism, statistic.scale, nodes, level)
+    one = float(statistic.granularity) if release.tree is None else 1 / release.tree.weight
     return {
         "kind": str(statistic.kind),
         "linf": statistic.linf,
@@ -170,7 +185,9 @@ def _statistic(release: Release, statistic: Statistic, nodes: int, level: float)
         "epsilon": float(statistic.epsilon),
         "rho": float(statistic.rho),
         "scale": float(statistic.scale),
-        "half_width": width * float(statistic.granularity),
+        "half_width": width * one,
+        "one": one,
+        "leaves": None if release.tree is None else release.tree.leaves,
     }
 
 

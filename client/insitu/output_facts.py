@@ -131,8 +131,12 @@ def _release_head(release: Release) -> str:
         f"{release.mechanism.capitalize()} noise; a person counts with up to {bounds.max_rows_per_group} rows in each "
         f"of up to {bounds.max_groups} groups"
     ]
+    if release.tree is not None:
+        lines.append(f"A tree of counts over {release.tree.leaves} values: quantiles are read from it")
     if release.threshold is not None:
         lines.append(f"Groups are released above {release.threshold.tau} persons by a noisy count at one node")
+    elif release.cells is None:
+        lines.append(f"For the groups that {release.tree.keys_of if release.tree else ''} releases")
     elif release.keys:
         lines.append(f"All {release.cells} groups are released")
     lines += [f"  {key.name}: {key.reason}" for key in release.keys]
@@ -145,7 +149,7 @@ def _statistics(explanation: Explanation, release: Release) -> RichTable:
     for name in ("a person adds up to", "scale", "± of the sum over nodes"):
         view.add_column(name, justify="right")
     for statistic in explanation.to_json()["releases"][explanation.plan.releases.index(release)]["statistics"]:
-        most = statistic["linf"] * statistic["granularity"]
-        scale = statistic["scale"] * statistic["granularity"]
+        most = statistic["linf"] * statistic["one"]
+        scale = statistic["scale"] * statistic["one"]
         view.add_row(statistic["kind"], f"{most:,.6g}", f"{scale:,.6g}", f"{statistic['half_width']:,.4g}")
     return view

@@ -135,7 +135,7 @@ def _check_release(release: NodeRelease, sent: Sent) -> None:
 
 def _fits(values: ReleasedValues, planned: Release) -> bool:
     cells = planned.cells
-    if (values.keys is None) != (cells is not None) or len(values.statistics) != len(planned.statistics):
+    if (values.keys is None) != (cells is not None) or len(values.statistics) != planned.width:
         return False
     if values.keys is not None:
         if any(len(key) != len(planned.keys) for key in values.keys) or len(set(values.keys)) != len(values.keys):

@@ -58,8 +58,8 @@ class Noise(Protocol):
     def check(self, release: Release) -> None:
         """Recomputes the loss of a release. Raises ExecutionFailed where it exceeds the plan's claim."""
 
-    def draw(self, release: Release, rows: list[Row]) -> ReleasedValues:
-        """Makes exact rows noisy."""
+    def draw(self, release: Release, rows: list[Row], before: Mapping[str, ReleasedValues]) -> ReleasedValues:
+        """Makes exact rows noisy. ``before`` holds the plan's releases before this one: it may follow their keys."""
 
 
 class Cycle:
@@ -193,8 +193,7 @@ class Cycle:
             self._stop_quietly()
             self._hook("after-execute")
             progress("executed")
-            pairs = zip(plan.releases, exact, strict=True)
-            values = tuple(self._noise.draw(release, rows) for release, rows in pairs)
+            values = self._drawn(plan, exact)
             self._hook("after-noise")
         except Stopped:
             raise
@@ -207,6 +206,13 @@ class Cycle:
         stored = self._ledger.commit(reservation, values, self._clock())
         self._hook("after-commit")
         return stored
+
+    def _drawn(self, plan: PrivacyPlan, exact: list[list[Row]]) -> tuple[ReleasedValues, ...]:
+        """In plan order: a release may follow the keys of one before it."""
+        made: dict[str, ReleasedValues] = {}
+        for release, rows in zip(plan.releases, exact, strict=True):
+            made[release.name] = self._noise.draw(release, rows, made)
+        return tuple(made.values())
 
     def _release(
         self, admitted: AdmittedQuery, reservation: Reservation, values: tuple[ReleasedValues, ...]

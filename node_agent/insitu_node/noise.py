@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 
 from insitu_privacy.accounting import zcdp_epsilon
@@ -18,10 +19,11 @@ class Mechanisms:
 
         check_claims(release)
 
-    def draw(self, release: Release, rows: list[Row]) -> ReleasedValues:
+    def draw(self, release: Release, rows: list[Row], before: Mapping[str, ReleasedValues]) -> ReleasedValues:
         from insitu_privacy.mechanisms import ExactCells, privatize
 
-        return privatize(release, ExactCells(tuple(rows)))
+        followed = before.get(release.tree.keys_of) if release.tree and release.tree.keys_of else None
+        return privatize(release, ExactCells(tuple(rows)), None if followed is None else followed.keys)
 
 
 def warm_up() -> None:

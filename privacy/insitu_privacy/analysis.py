@@ -7,7 +7,7 @@ epsilons, and a node sees what its researchers ask again. Pure: what is kept is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from sqlglot import exp
@@ -16,14 +16,15 @@ from insitu_privacy.dataset import ColumnType, ContributionBounds, Dataset
 from insitu_privacy.expressions import Expression
 from insitu_privacy.passes.bounds import Bounded, bound, check_sensitivity, contribution_bounds
 from insitu_privacy.passes.frontier import CELL, Frontier
-from insitu_privacy.passes.keys import effective_bounds, keys
+from insitu_privacy.passes.keys import effective_bounds, keys, leaves_limit
 from insitu_privacy.passes.lift import Lifted, Part, lift
 from insitu_privacy.passes.parse import parse
 from insitu_privacy.passes.qualify import qualify
+from insitu_privacy.passes.quantiles import read_quantile, within_groups
 from insitu_privacy.passes.spans import forbidden
 from insitu_privacy.passes.statistics import Measured as Wants
 from insitu_privacy.passes.statistics import Reading, Scale, Wanted, read_back, statistics
-from insitu_privacy.plan import KeyColumn, PlannedColumn, QueryParameters, Scope
+from insitu_privacy.plan import KeyColumn, PlannedColumn, Quantile, QueryParameters, Scope, Tree
 from insitu_privacy.relations import Relation
 
 STATISTICS_LIMIT = 100
@@ -45,6 +46,7 @@ class Measured:
     """For each statistic, the index of its value expression."""
     bounds: ContributionBounds
     selects_keys: bool
+    tree: Tree | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ class Analysis:
     rows_are_cells: bool
     copies_sql: str
     output: tuple[PlannedColumn, ...]
+    quantiles: tuple[Quantile, ...]
 
 
 def analyse(sql: str, *, dialect: str, dataset: Dataset, parameters: QueryParameters, scope: Scope) -> Analysis:
@@ -100,16 +103,18 @@ def _tables(scope: Scope) -> _Tables | None:
 @lru_cache(maxsize=_KEPT)
 def _analyse(question: _Question) -> Analysis:
     dataset = question.dataset
-    tree = qualify(
-        parse(question.sql, question.dialect), dialect=question.dialect, dataset=dataset, scope=question.scope
-    )
+    parsed = parse(question.sql, question.dialect)
+    within_groups(parsed)
+    tree = qualify(parsed, dialect=question.dialect, dataset=dataset, scope=question.scope)
     lifted = lift(tree, dataset=dataset)
     read: dict[tuple[str, str], exp.Expr] = {}
-    releases = []
+    releases: list[Measured] = []
+    quantiles: list[Quantile] = []
     for part in lifted.parts:
-        release, readings = _measured(part, question, tree)
-        releases.append(release)
-        read |= readings
+        made = _measured(part, question, tree)
+        releases += made.releases
+        quantiles += made.quantiles
+        read |= made.readings
     postprocessing, copies_sql = _outer_sql(lifted, read)
     names = [item.alias_or_name for item in lifted.outer.selects]
     return Analysis(
@@ -118,11 +123,21 @@ def _analyse(question: _Question) -> Analysis:
         rows_are_cells=lifted.by_cell,
         copies_sql=copies_sql,
         output=tuple(PlannedColumn(name=name, noisy=flag) for name, flag in zip(names, lifted.noisy, strict=True)),
+        quantiles=tuple(quantiles),
     )
 
 
-def _measured(part: Part, question: _Question, tree: exp.Expr) -> tuple[Measured, dict[tuple[str, str], exp.Expr]]:
-    """A release, and for each aggregate of it, by released relation and placeholder, what it is read back by."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """The releases of one aggregation: its statistics, and a tree of counts for each expression of its quantiles."""
+
+    releases: list[Measured]
+    readings: dict[tuple[str, str], exp.Expr]
+    """For each aggregate, by released relation and placeholder, what it is read back by."""
+    quantiles: list[Quantile]
+
+
+def _measured(part: Part, question: _Question, tree: exp.Expr) -> _Made:
     tracked, front = part.tracked, part.front
     columns = keys(front, tracked)
     selects_keys = any(column.domain is None for column in columns)
@@ -130,23 +145,40 @@ def _measured(part: Part, question: _Question, tree: exp.Expr) -> tuple[Measured
     if len(found.wanted) > STATISTICS_LIMIT:
         raise forbidden(tree, f"more than {STATISTICS_LIMIT} statistics", "Ask several queries.")
     bounds = effective_bounds(contribution_bounds(tracked, question.parameters), columns)
-    bounded = tuple(bound(wanted, bounds.max_rows_per_group, tracked) for wanted in found.wanted)
-    check_sensitivity(bounded, bounds)
-    values = list(dict.fromkeys(wanted.value for wanted in found.wanted if wanted.value is not None))
-    release = Measured(
-        name=front.name,
-        relation=tracked.relation,
-        values=tuple(values),
-        value_types=tuple(tracked.facts.facts(value).type for value in values),
-        keys=columns,
-        measured=bounded,
-        measured_values=tuple(None if one.value is None else values.index(one.value) for one in found.wanted),
-        bounds=bounds,
-        selects_keys=selects_keys,
-    )
-    return release, {
-        (front.name, name): _read(reading, bounded, front.name) for name, reading in found.readings.items()
+
+    def measured(name: str, wanted: tuple[Wanted, ...], leaves: int) -> Measured:
+        bounded = tuple(bound(one, bounds.max_rows_per_group, tracked, leaves) for one in wanted)
+        check_sensitivity(bounded, bounds)
+        values = list(dict.fromkeys(one.value for one in wanted if one.value is not None))
+        base = front.name if selects_keys else None
+        return Measured(
+            name=name,
+            relation=tracked.relation,
+            values=tuple(values),
+            value_types=tuple(tracked.facts.facts(value).type for value in values),
+            keys=columns,
+            measured=bounded,
+            measured_values=tuple(None if one.value is None else values.index(one.value) for one in wanted),
+            bounds=bounds,
+            selects_keys=selects_keys and not leaves,
+            tree=Tree(leaves=bounded[0].leaves, weight=bounded[0].weight, keys_of=base) if leaves else None,
+        )
+
+    releases = [measured(front.name, found.wanted, 0)] if found.wanted else []
+    limit = leaves_limit(columns, front) if found.trees else 0
+    names = [
+        front.name if not releases and not place else f"{front.name}_t{place}" for place in range(len(found.trees))
+    ]
+    releases += [measured(name, (one,), limit) for name, one in zip(names, found.trees, strict=True)]
+    readings = {
+        (front.name, name): _read(reading, releases[0].measured, front.name) for name, reading in found.readings.items()
     }
+    quantiles = []
+    for place, (name, (at, asked)) in enumerate(found.quantiles.items()):
+        quantile = Quantile(relation=front.name, column=f"q{place}", tree=names[at], kind=asked.kind, level=asked.level)
+        quantiles.append(quantile)
+        readings[front.name, name] = read_quantile(asked, quantile)
+    return _Made(releases=releases, readings=readings, quantiles=quantiles)
 
 
 def _read(reading: Reading, bounded: tuple[Bounded, ...], released: str) -> exp.Expr:
@@ -161,7 +193,7 @@ def _with_units(found: Wants, front: Frontier, selects_keys: bool, min_units: in
     if not needed and (counted or not min_units):
         return found
     node = front.keys[0].node if front.keys else front.aggregates[0].node
-    return Wants(wanted=(*found.wanted, Wanted("units", None, node)), readings=found.readings)
+    return replace(found, wanted=(*found.wanted, Wanted("units", None, node)))
 
 
 def _outer_sql(lifted: Lifted, read: dict[tuple[str, str], exp.Expr]) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from statistics import NormalDist
@@ -20,88 +20,96 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from insitu_privacy.dataset import ColumnType
 from insitu_privacy.merge import MergedRelease
 from insitu_privacy.plan import Mechanism, PrivacyPlan, Release
+from insitu_privacy.released import Released, key_arrays, quantile_array
+from insitu_privacy.tree import Array
 
-Array = np.ndarray[Any, Any]
 _COPIES = 999
 _CELL_BUDGET = 100_000
 """Copies times cells: larger relations get fewer copies, at least 199."""
 WHOLE_COPIES = 100
 """Copies of a whole answer, where its rows are not cells: each is a run of the outer SQL of its own."""
+_TREE_BUDGET = 4_000_000
+"""Copies times nodes of trees: larger trees get fewer copies, at least 100."""
+_FEWEST = 100
+_TREES_AT_ONCE = 500_000
 _POOL = 2**19
 _LEAST_SIDE = 0.02
 """With a smaller share of copies on one side the value is an extreme of what noise makes of it: no interval."""
 
-_ARROW: dict[ColumnType, pa.DataType] = {
-    "integer": pa.int64(),
-    "decimal": pa.float64(),
-    "text": pa.string(),
-    "date": pa.date32(),
-    "timestamp": pa.timestamp("us"),
-    "boolean": pa.bool_(),
-}
-
-
 # -- copies ------------------------------------------------------------------------------------------------------------
 
 
-def key_columns(one: MergedRelease, repeat: int, sql: str) -> dict[str, pa.Array]:
-    """The key columns that a statement reads, once for each copy."""
-    columns = {}
-    for place, column in enumerate(one.release.keys):
-        if f"{one.release.name}.{column.name}" not in sql:
-            continue
-        array = pa.array([key[place] for key in one.keys], type=_ARROW[column.type])
-        columns[column.name] = pa.concat_arrays([array] * repeat) if repeat > 1 else array
-    return columns
+def number_of_copies(one: Released) -> int:
+    """How many copies a released relation gets."""
+    cells = max(len(one.keys), 1)
+    copies = max(199, min(_COPIES, _CELL_BUDGET // cells))
+    nodes = sum(tree.release.width for _, tree in one.quantiles) * cells
+    return max(_FEWEST, min(copies, _TREE_BUDGET // nodes)) if nodes else copies
 
 
-def number_of_copies(cells: int) -> int:
-    """How many copies a release of so many cells gets."""
-    return max(199, min(_COPIES, _CELL_BUDGET // max(cells, 1)))
-
-
-def stacked_copies(plan: PrivacyPlan, one: MergedRelease, visible: list[bool], copies: int) -> pa.Table:
-    """All copies of the one release of a plan, under one another. The first is not perturbed."""
+def stacked_copies(plan: PrivacyPlan, one: Released, copies: int) -> pa.Table:
+    """All copies of the one relation of a plan, under one another. The first is not perturbed."""
     cells = len(one.keys)
-    generator = _generator(plan, one)
     columns: dict[str, Any] = {
         "__cell": np.tile(np.arange(cells, dtype=np.int64), copies),
-        **key_columns(one, copies, plan.copies_sql),
+        **key_arrays(one, copies, plan.copies_sql),
+        **_perturbed(plan, one, copies, first_as_it_is=True),
     }
-    hidden = None if all(visible) else np.tile(~np.array(visible, dtype=bool), copies)
-    for index, values in enumerate(one.statistics):
-        if f"{one.release.name}.s{index}" not in plan.copies_sql:
-            continue
-        noise = _noise(generator, one.release, index, one.nodes, copies)
-        noise[:cells] = 0
-        noise += np.tile(np.array(values, dtype=np.int64), copies)
-        columns[f"s{index}"] = pa.array(noise, mask=hidden)
     return pa.table(columns)
 
 
 class Copies:
-    """Perturbed copies of one release, one table each."""
+    """Perturbed copies of one relation, one table each."""
 
-    def __init__(self, plan: PrivacyPlan, one: MergedRelease, visible: list[bool]) -> None:
+    def __init__(self, plan: PrivacyPlan, one: Released) -> None:
         self._cells = len(one.keys)
-        self._keys = key_columns(one, 1, plan.copies_sql)
-        self._hidden = None if all(visible) else ~np.array(visible, dtype=bool)
-        generator = _generator(plan, one)
-        self._values = [
-            np.array(values, dtype=np.int64)
-            + _noise(generator, one.release, index, one.nodes, WHOLE_COPIES).reshape(WHOLE_COPIES, -1)
-            for index, values in enumerate(one.statistics)
-        ]
+        self._keys = key_arrays(one, 1, plan.copies_sql)
+        self._values = _perturbed(plan, one, WHOLE_COPIES, first_as_it_is=False)
 
     def table(self, number: int) -> pa.Table:
         """One copy."""
         columns = {"__cell": pa.array(range(self._cells), type=pa.int64()), **self._keys}
-        for index, values in enumerate(self._values):
-            columns[f"s{index}"] = pa.array(values[number], mask=self._hidden)
+        for name, values in self._values.items():
+            columns[name] = values.slice(number * self._cells, self._cells)
         return pa.table(columns)
+
+
+def _perturbed(plan: PrivacyPlan, one: Released, copies: int, *, first_as_it_is: bool) -> dict[str, pa.Array]:
+    """The statistics and quantiles that the SQL for copies reads, for all copies."""
+    columns: dict[str, pa.Array] = {}
+    hidden = None if one.hidden is None else np.tile(one.hidden, copies)
+    if one.base is not None:
+        generator = _generator(plan, one.base)
+        for index, values in enumerate(one.base.statistics):
+            if f"{one.name}.s{index}" not in plan.copies_sql:
+                continue
+            noise = _noise(generator, one.base.release, index, one.base.nodes, copies)
+            if first_as_it_is:
+                noise[: len(values)] = 0
+            columns[f"s{index}"] = pa.array(noise + np.tile(np.array(values, dtype=np.int64), copies), mask=hidden)
+    for quantile, tree in one.quantiles:
+        found = [
+            quantile_array(quantile, tree, counts, one.hidden)
+            for counts in _perturbed_trees(plan, tree, copies, first_as_it_is=first_as_it_is)
+        ]
+        columns[quantile.column] = pa.concat_arrays(found)
+    return columns
+
+
+def _perturbed_trees(plan: PrivacyPlan, tree: MergedRelease, copies: int, *, first_as_it_is: bool) -> Iterator[Array]:
+    """Perturbed trees (some copies, cells, nodes), a few copies at a time."""
+    counts = np.array(tree.statistics, dtype=float).reshape(tree.release.width, -1)
+    nodes = tree.nodes * tree.release.width
+    at_once = max(1, _TREES_AT_ONCE // max(1, counts.size))
+    generator = _generator(plan, tree)
+    for start in range(0, copies, at_once):
+        number = min(at_once, copies - start)
+        noise = _noise(generator, tree.release, 0, nodes, number).reshape(number, *counts.shape).astype(float)
+        if first_as_it_is and not start:
+            noise[0] = 0
+        yield (noise + counts).swapaxes(-1, -2)
 
 
 def _generator(plan: PrivacyPlan, one: MergedRelease) -> np.random.Generator:

@@ -25,11 +25,13 @@ from typing import Any
 import opendp.prelude as dp
 
 from insitu_privacy.errors import ExecutionFailed
-from insitu_privacy.plan import KeyValue, Release, ReleasedValues, Statistic, key_order
+from insitu_privacy.plan import KeyValue, Release, ReleasedValues, Statistic, Tree, key_order
+from insitu_privacy.tree import grown
 
 dp.enable_features("contrib")
 
 Row = tuple[Any, ...]
+JsonKey = int | float | str | bool | None
 _SATURATION = 2**62
 
 
@@ -43,12 +45,17 @@ class ExactCells:
         return "ExactCells(<private>)"
 
 
-def privatize(release: Release, cells: ExactCells) -> ReleasedValues:
+def privatize(
+    release: Release, cells: ExactCells, selected: Sequence[tuple[JsonKey, ...]] | None = None
+) -> ReleasedValues:
     """The noisy values of a release.
 
+    ``selected`` are the keys of the release that this one follows (``Tree.keys_of``): public by then.
     Raises ExecutionFailed (INSITU-MECHANISM-CLAIM) before drawing noise where OpenDP's map exceeds the plan's claim.
     """
     check_claims(release)
+    if release.tree is not None:
+        return _grown(release, release.tree, cells, selected)
     groups = _by_key(release, cells)
     if release.threshold is None:
         domains = [key.domain or () for key in release.keys]
@@ -66,9 +73,9 @@ def check_claims(release: Release) -> None:
             continue
         measurement = _vector_measurement(release.mechanism, statistic.scale)
         if release.mechanism == "laplace":
-            loss = measurement.map(groups * statistic.linf)
+            loss = measurement.map(groups * statistic.levels * statistic.linf)
         else:
-            loss = measurement.map(_l2(groups, statistic.linf))
+            loss = measurement.map(_l2(groups * statistic.levels, statistic.linf))
         _require(loss, statistic.epsilon if release.mechanism == "laplace" else statistic.rho)
 
 
@@ -182,5 +189,29 @@ def _selected(release: Release, groups: Mapping[tuple[KeyValue, ...], Row]) -> R
     )
 
 
-def _json(value: KeyValue) -> int | float | str | bool | None:
+def _grown(
+    release: Release, tree: Tree, cells: ExactCells, selected: Sequence[tuple[JsonKey, ...]] | None
+) -> ReleasedValues:
+    """A noisy tree of counts for each group, noise on every node."""
+    width = len(release.keys)
+    leaves: dict[tuple[JsonKey, ...], list[tuple[int, int]]] = {}
+    for row in cells.rows:
+        key = tuple(_json(_key(value)) for value in row[:width])
+        leaves.setdefault(key, []).append((int(row[width]), _saturated(row[width + 1])))
+    if tree.keys_of is None:
+        order = [tuple(map(_json, key)) for key in product(*(key.domain or () for key in release.keys))]
+    elif selected is not None:
+        order = list(selected)
+    else:
+        raise ExecutionFailed("INSITU-MECHANISM-CLAIM")  # without keys there is nothing that may be shown
+    exact = [count for key in order for count in grown(tree.leaves, leaves.get(key, ()))]
+    (statistic,) = release.statistics
+    noisy, nodes = _vector_measurement(release.mechanism, statistic.scale)(exact), release.width
+    return ReleasedValues(
+        keys=None if tree.keys_of is None else tuple(order),
+        statistics=tuple(tuple(noisy[place::nodes]) for place in range(nodes)),
+    )
+
+
+def _json(value: KeyValue) -> JsonKey:
     return value.isoformat() if isinstance(value, (date, datetime)) else value

@@ -38,13 +38,21 @@ def merge(plan: PrivacyPlan, releases: Sequence[Sequence[ReleasedValues]]) -> tu
     for values in releases:
         if len(values) != len(plan.releases):
             raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="a node released another number of relations")
+        _check_followed(plan, values)
     return tuple(
         _merge_one(release, [values[index] for values in releases]) for index, release in enumerate(plan.releases)
     )
 
 
+def _check_followed(plan: PrivacyPlan, values: Sequence[ReleasedValues]) -> None:
+    keys = {release.name: one.keys for release, one in zip(plan.releases, values, strict=True)}
+    for release in plan.releases:
+        if release.tree is not None and release.tree.keys_of and keys[release.name] != keys[release.tree.keys_of]:
+            raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="a tree of counts has other keys than its release")
+
+
 def _merge_one(release: Release, values: Sequence[ReleasedValues]) -> MergedRelease:
-    if release.threshold is not None:
+    if release.cells is None:
         return _merge_selected(release, values)
     keys = tuple(product(*(key.domain or () for key in release.keys)))
     for one in values:
@@ -54,7 +62,7 @@ def _merge_one(release: Release, values: Sequence[ReleasedValues]) -> MergedRele
         tuple(_fitted(sum(cell)) for cell in zip(*(one.statistics[index] for one in values), strict=True))
         if values
         else (0,) * len(keys)
-        for index in range(len(release.statistics))
+        for index in range(release.width)
     )
     return MergedRelease(
         release=release, keys=keys, statistics=columns, nodes=(len(values),) * len(keys), answered=len(values)
@@ -70,11 +78,11 @@ def _fitted(total: int) -> int:
 
 
 def _fits(release: Release, values: ReleasedValues, cells: int) -> bool:
-    return len(values.statistics) == len(release.statistics) and all(len(row) == cells for row in values.statistics)
+    return len(values.statistics) == release.width and all(len(row) == cells for row in values.statistics)
 
 
 def _merge_selected(release: Release, values: Sequence[ReleasedValues]) -> MergedRelease:
-    width = len(release.statistics)
+    width = release.width
     sums: dict[tuple[KeyValue, ...], list[int]] = {}
     nodes: dict[tuple[KeyValue, ...], int] = {}
     for one in values:

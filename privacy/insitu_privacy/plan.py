@@ -28,7 +28,8 @@ Accounting = Literal["zcdp", "pure"]
 Mechanism = Literal["laplace", "gaussian"]
 MechanismChoice = Literal["auto", "laplace", "gaussian"]
 KeyValue = Scalar | None
-StatisticKind = Literal["rows", "units", "entities", "sum"]
+StatisticKind = Literal["rows", "units", "entities", "sum", "leaves"]
+QuantileKind = Literal["continuous", "discrete", "least", "greatest"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,7 @@ class Statistic:
     """Index into the release's value expressions; None for rows and units of the whole group.
 
     ``rows`` counts rows where the value is not NULL, ``units`` privacy units with such a row, ``entities`` the values
-    of an entity key, each once for each unit, ``sum`` adds values.
+    of an entity key, each once for each unit, ``sum`` adds values, ``leaves`` counts the rows of each leaf of a tree.
     """
     granularity: Fraction
     center: Fraction
@@ -103,6 +104,22 @@ class Statistic:
     """The share of zCDP loss this statistic spends."""
     scale: Fraction
     """Noise scale: b of discrete Laplace, sigma of discrete Gaussian; exact, rounded up."""
+    levels: int = 1
+    """How many times a unit's part is counted: once for each level of a tree of counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """A tree of counts over the values of an expression (Hay, Rastogi, Miklau, Suciu 2010): what quantiles are read of.
+
+    Leaf i holds the values that are nearest to ``center + granularity * i`` of its statistic. A unit adds to the leaves
+    of a group at most ``weight`` for each row that is counted.
+    """
+
+    leaves: int
+    weight: int
+    keys_of: str | None
+    """Name of the release whose selected keys this one has too; None where keys are public."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +152,32 @@ def key_order(key: Sequence[KeyValue]) -> tuple[tuple[bool, Any], ...]:
     return tuple((value is not None, value if value is not None else 0) for value in key)
 
 
+_BRANCHES = 16
+_LEAST_LEVEL = 32
+
+
+def tree_levels(leaves: int) -> tuple[int, ...]:
+    """Nodes of each level of a tree of counts, the top first. Every node stands above 16 of the level below."""
+    levels = [leaves]
+    while levels[0] > _LEAST_LEVEL:
+        levels.insert(0, -(-levels[0] // _BRANCHES))
+    return tuple(levels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantile:
+    """A column of a released relation that is read from a tree of counts."""
+
+    relation: str
+    """The released relation's table name."""
+    column: str
+    tree: str
+    """Name of the release that is the tree."""
+    kind: QuantileKind
+    level: Fraction
+    """Share of the rows below; no part of a least or greatest value."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
     """Key selection by a noisy number of units (DESIGN.md section 4, Group keys)."""
@@ -162,6 +205,8 @@ class Release:
     """As they bind here: max_groups is 1 where each unit has one group."""
     mechanism: Mechanism
     threshold: Threshold | None
+    tree: Tree | None = None
+    """Where it is a tree of counts: its one statistic then stands for a vector over the nodes of the tree."""
     suppress_below: int
     """Cells whose noisy count is below this are suppressed after merging; 0 for none."""
 
@@ -169,6 +214,11 @@ class Release:
     def cells(self) -> int | None:
         """Number of cells of a public key set; None where keys are private."""
         return cell_count(self.keys)
+
+    @property
+    def width(self) -> int:
+        """Number of integers of each cell."""
+        return len(self.statistics) if self.tree is None else sum(tree_levels(self.tree.leaves))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +247,7 @@ class PrivacyPlan:
     denominator. Where rows are cells, the noisy columns alone, for every cell in order, without HAVING, ORDER BY and
     LIMIT; empty where there are none."""
     output: tuple[PlannedColumn, ...]
+    quantiles: tuple[Quantile, ...] = ()
 
     @cached_property
     def digest(self) -> str:

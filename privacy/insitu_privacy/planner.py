@@ -86,6 +86,7 @@ def _with_noise(analysis: Analysis, noises: Sequence[Noise], dataset: Dataset) -
             bounds=one.bounds,
             mechanism=noise.mechanism,
             threshold=noise.threshold,
+            tree=one.tree,
             suppress_below=dataset.min_units,
         )
         for one, noise in zip(analysis.releases, noises, strict=True)
@@ -100,4 +101,5 @@ def _with_noise(analysis: Analysis, noises: Sequence[Noise], dataset: Dataset) -
         rows_are_cells=analysis.rows_are_cells,
         copies_sql=analysis.copies_sql,
         output=analysis.output,
+        quantiles=analysis.quantiles,
     )

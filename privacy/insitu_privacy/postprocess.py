@@ -26,11 +26,9 @@ import pyarrow as pa
 
 from insitu_privacy.bootstrap import (
     WHOLE_COPIES,
-    Array,
     Copies,
     cell_deviations,
     is_numeric,
-    key_columns,
     number_of_copies,
     row_deviation,
     stacked_copies,
@@ -39,6 +37,8 @@ from insitu_privacy.dataset import ColumnType
 from insitu_privacy.errors import SqlRefused
 from insitu_privacy.merge import MergedRelease
 from insitu_privacy.plan import PrivacyPlan
+from insitu_privacy.released import Released, point_table, released_relations, warnings
+from insitu_privacy.tree import Array
 
 JsonScalar = int | float | str | bool | None
 Interval = tuple[float, float] | None
@@ -118,21 +118,22 @@ class Postprocessor:
             timer.cancel()
 
     def _run(self, plan: PrivacyPlan, merged: Sequence[MergedRelease], level: float) -> ResultTable:
-        visible = [_suppressed(one) for one in merged]
-        points = [_point_table(one, seen, plan.postprocessing) for one, seen in zip(merged, visible, strict=True)]
-        found, types = self._answers(plan.postprocessing, merged, points)
+        relations = released_relations(plan, merged)
+        found, types = self._answers(
+            plan.postprocessing, relations, [point_table(one, plan.postprocessing) for one in relations]
+        )
         types = types[1:] if plan.rows_are_cells else types
         if plan.rows_are_cells:
             cells, rows = [row[0] for row in found], [row[1:] for row in found]
-            spread = self._spread(plan, merged[0], visible[0], level) if found else {}
-            whole = [count == merged[0].answered for count in merged[0].nodes]
+            spread = self._spread(plan, relations[0], level) if found else {}
+            whole = relations[0].whole
             deviations = [
                 {index: (low[cell], high[cell]) for index, (low, high) in spread.items()} if whole[cell] else {}
                 for cell in cells
             ]
         else:
             rows = found
-            deviations = self._deviations_by_row(plan, merged, visible, rows, level)
+            deviations = self._deviations_by_row(plan, relations, rows, level)
         columns = tuple(
             OutputColumn(name=column.name, type=kind, noisy=column.noisy)
             for column, kind in zip(plan.output, types, strict=True)
@@ -142,43 +143,40 @@ class Postprocessor:
             tuple(_interval(spread_of.get(index), value) for index, value in enumerate(cells))
             for spread_of, cells in zip(deviations, values, strict=True)
         )
-        return ResultTable(
-            columns=columns, rows=values, intervals=intervals, level=level, warnings=_warnings(merged, visible)
-        )
+        return ResultTable(columns=columns, rows=values, intervals=intervals, level=level, warnings=warnings(relations))
 
     def _answers(
-        self, sql: str, merged: Sequence[MergedRelease], tables: Sequence[pa.Table]
+        self, sql: str, relations: Sequence[Released], tables: Sequence[pa.Table]
     ) -> tuple[list[tuple[Any, ...]], list[ColumnType]]:
-        """The rows of a statement over ``tables``, one for each release, and the types of its columns."""
+        """The rows of a statement over ``tables``, one for each relation, and the types of its columns."""
         cursor = self._connection
         try:
-            for one, table in zip(merged, tables, strict=True):
-                cursor.register(one.release.name, table)
+            for one, table in zip(relations, tables, strict=True):
+                cursor.register(one.name, table)
             result = cursor.execute(sql)
             types = [_column_type(str(item[1])) for item in result.description]
             return result.fetchall(), types
         finally:
-            for one in merged:
-                cursor.unregister(one.release.name)
+            for one in relations:
+                cursor.unregister(one.name)
 
     def _deviations_by_row(
         self,
         plan: PrivacyPlan,
-        merged: Sequence[MergedRelease],
-        visible: Sequence[list[bool]],
+        relations: Sequence[Released],
         rows: Sequence[tuple[Any, ...]],
         level: float,
     ) -> list[dict[int, tuple[float, float]]]:
         """For SQL over whole releases: it is run again on perturbed copies, and rows are found by what is not noisy."""
         noisy = [index for index, column in enumerate(plan.output) if column.noisy]
         keys = [_row_key(row, noisy) for row in rows]
-        partial = any(count < one.answered for one in merged for count in one.nodes)
+        partial = not all(all(one.whole) for one in relations)
         if not noisy or partial or len(set(keys)) < len(keys):
             return [{} for _ in rows]
-        copies = [Copies(plan, one, seen) for one, seen in zip(merged, visible, strict=True)]
+        copies = [Copies(plan, one) for one in relations]
         seen_rows: dict[Any, list[tuple[Any, ...]]] = {key: [] for key in keys}
         for number in range(WHOLE_COPIES):
-            found, _ = self._answers(plan.copies_sql, merged, [one.table(number) for one in copies])
+            found, _ = self._answers(plan.copies_sql, relations, [one.table(number) for one in copies])
             for row in found:
                 if (key := _row_key(row, noisy)) in seen_rows:
                     seen_rows[key].append(row)
@@ -190,8 +188,7 @@ class Postprocessor:
     def _spread(
         self,
         plan: PrivacyPlan,
-        one: MergedRelease,
-        visible: list[bool],
+        one: Released,
         level: float,
     ) -> dict[int, tuple[Array, Array]]:
         """By output column: lower and upper deviation of each cell, NaN where it is not bounded."""
@@ -199,49 +196,18 @@ class Postprocessor:
         if not noisy:
             return {}
         cells = len(one.keys)
-        copies = number_of_copies(cells)
+        copies = number_of_copies(one)
         cursor = self._connection
-        cursor.register(one.release.name, stacked_copies(plan, one, visible, copies))
+        cursor.register(one.name, stacked_copies(plan, one, copies))
         try:
             answers = cursor.sql(plan.copies_sql).to_arrow_table()  # one thread keeps the rows' order
         finally:
-            cursor.unregister(one.release.name)
+            cursor.unregister(one.name)
         return {
             index: cell_deviations(answers.column(place), copies, cells, level)
             for place, index in enumerate(noisy)
             if is_numeric(answers.column(place).type)
         }
-
-
-# -- tables ----------------------------------------------------------------------------------------------------------
-
-
-def _warnings(merged: Sequence[MergedRelease], visible: Sequence[list[bool]]) -> tuple[str, ...]:
-    return tuple(
-        f"{hidden} of {len(seen)} cells have fewer than {one.release.suppress_below} by their noisy count "
-        "and are suppressed"
-        for one, seen in zip(merged, visible, strict=True)
-        if (hidden := sum(not shown for shown in seen))
-    )
-
-
-def _suppressed(one: MergedRelease) -> list[bool]:
-    """Which cells are shown: those whose noisy count reaches ``suppress_below``."""
-    least = one.release.suppress_below
-    counts = [s.value is None and s.kind in ("units", "rows") for s in one.release.statistics]
-    units = [s.value is None and s.kind == "units" for s in one.release.statistics]
-    index = units.index(True) if True in units else counts.index(True) if True in counts else None
-    if not least or index is None:
-        return [True] * len(one.keys)
-    return [count >= least for count in one.statistics[index]]
-
-
-def _point_table(one: MergedRelease, visible: list[bool], sql: str) -> pa.Table:
-    columns = {"__cell": pa.array(range(len(one.keys)), type=pa.int64()), **key_columns(one, 1, sql)}
-    for index, values in enumerate(one.statistics):
-        shown = [value if seen else None for value, seen in zip(values, visible, strict=True)]
-        columns[f"s{index}"] = pa.array(shown, type=pa.int64())
-    return pa.table(columns)
 
 
 # -- answers ---------------------------------------------------------------------------------------------------------

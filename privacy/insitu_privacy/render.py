@@ -34,54 +34,55 @@ def render(release: Release, *, dialect: str, tables: Mapping[str, str], cap_key
     ``tables`` maps dataset tables to the site's own: a table or view name, or a SELECT. ``cap_key`` is the node's
     secret for choosing groups; it does not change what is guaranteed.
     """
-    return _Writer(release, DIALECTS[dialect], tables, cap_key).statement()
+    from insitu_privacy.render_tree import TreeWriter
+
+    kind = Writer if release.tree is None else TreeWriter
+    return kind(release, DIALECTS[dialect], tables, cap_key).statement()
 
 
-class _Writer:
+class Writer:
+    """Writes the statement of a release of statistics."""
+
     def __init__(self, release: Release, dialect: Dialect, tables: Mapping[str, str], cap_key: str) -> None:
-        self._release = release
-        self._dialect = dialect
+        self.release = release
+        self.dialect = dialect
         output = [*(key.expression for key in release.keys), *release.values]
-        self._sources = Sources(release.relation, output, dialect, tables)
+        self.sources = Sources(release.relation, output, dialect, tables)
         self._cap_key = cap_key
         self._shape: Shape = shape(release)
-        self._units = [f"u{index}" for index in range(len(self._shape.unit))]
+        self.units = [f"u{index}" for index in range(len(self._shape.unit))]
+        self.varying = [key.name for key in self._shape.keys if not key.constant]
+        self.constant = [key for key in self._shape.keys if key.constant]
 
     def statement(self) -> str:
         """WITH insitu_rows, [parts], [capped] SELECT keys, sums GROUP BY keys."""
         stages = [f"insitu_rows AS (\n{self._insitu_rows()}\n)"]
-        stages += [f"insitu_part_{i} AS (\n{self._part(part)}\n)" for i, part in enumerate(self._shape.parts)]
+        stages += self.parts()
         source = "insitu_rows"
-        if self._needs_cap():
-            stages.append(f"insitu_capped AS (\n{self._capped()}\n)")
+        if self.needs_cap():
+            stages.append(f"insitu_capped AS (\n{self.capped('ROW_NUMBER()')}\n)")
             source = "insitu_capped"
-        keys = [key.name for key in self._release.keys]
-        columns = [*keys, *(f"{self._summed(s)} AS s{i}" for i, s in enumerate(self._release.statistics))]
-        joins = "".join(
-            f"\nJOIN insitu_part_{i} ON {self._on_unit(source, f'insitu_part_{i}')}"
-            for i in range(len(self._shape.parts))
-        )
+        keys = [key.name for key in self.release.keys]
+        columns = [*keys, *(f"{self._summed(s)} AS s{i}" for i, s in enumerate(self.release.statistics))]
         group = f"\nGROUP BY {', '.join(keys)}" if keys else ""
-        return f"WITH {', '.join(stages)}\nSELECT {', '.join(columns)}\nFROM {source}{joins}{group}"
+        return f"WITH {', '.join(stages)}\nSELECT {', '.join(columns)}\nFROM {source}{self.joined_parts(source)}{group}"
 
     # -- rows to units -----------------------------------------------------------------------------------------------
 
     def _insitu_rows(self) -> str:
-        varying = [key.name for key in self._shape.keys if not key.constant]
-        constant = [key for key in self._shape.keys if key.constant]
         columns = [
-            *self._units,
-            *varying,
-            *(f"{self._dialect.least_of(key.type, key.name)} AS {key.name}" for key in constant),
+            *self.units,
+            *self.varying,
+            *(f"{self.dialect.least_of(key.type, key.name)} AS {key.name}" for key in self.constant),
             *self._sums(),
         ]
-        group = ", ".join([*self._units, *varying])
+        group = ", ".join([*self.units, *self.varying])
         return f"SELECT {', '.join(columns)}\nFROM (\n{self._rows()}\n) AS bounded_rows\nGROUP BY {group}"
 
     def _sums(self) -> list[str]:
         """Per unit and group: n rows, c<i> rows with value i, s<i> the sum of statistic i."""
         found: dict[str, str] = {}
-        for index, statistic in enumerate(self._release.statistics):
+        for index, statistic in enumerate(self.release.statistics):
             if statistic.value is None:
                 if statistic.kind == "rows":
                     found["n"] = "COUNT(*) AS n"
@@ -96,37 +97,45 @@ class _Writer:
         return list(found.values())
 
     def _rows(self) -> str:
-        layout = self._shape
-        columns = [f"{self._sources.write(ref)} AS {name}" for ref, name in zip(layout.unit, self._units, strict=True)]
-        columns += [f"{self._sources.write(key.expression)} AS {key.name}" for key in layout.keys]
-        for index, statistic in enumerate(self._release.statistics):
+        columns = self.key_columns()
+        for index, statistic in enumerate(self.release.statistics):
             if statistic.value is None:
                 continue
-            value = self._release.values[statistic.value]
+            value = self.release.values[statistic.value]
             if statistic.kind == "sum":
                 columns.append(f"{self._fixed_point(statistic, value)} AS v{index}")
             else:
-                text = f"{self._sources.write(value)} AS x{statistic.value}"
+                text = f"{self.sources.write(value)} AS x{statistic.value}"
                 columns += [] if text in columns else [text]
-        rows = self._sources.rows(layout.first, layout.joins, layout.where)
-        fence = self._dialect.fence if any(one.kind == "sum" for one in self._release.statistics) else ""
-        return f"SELECT {', '.join(columns)}\n{rows}{fence}"
+        fence = self.dialect.fence if any(one.kind == "sum" for one in self.release.statistics) else ""
+        return f"SELECT {', '.join(columns)}\n{self.source_rows()}{fence}"
+
+    def key_columns(self) -> list[str]:
+        """The unit and the keys of a row."""
+        layout = self._shape
+        units = [f"{self.sources.write(ref)} AS {name}" for ref, name in zip(layout.unit, self.units, strict=True)]
+        return units + [f"{self.sources.write(key.expression)} AS {key.name}" for key in layout.keys]
+
+    def source_rows(self) -> str:
+        """FROM and WHERE of the rows that are summed per unit."""
+        return self.sources.rows(self._shape.first, self._shape.joins, self._shape.where)
 
     def _fixed_point(self, statistic: Statistic, value: Expression) -> str:
         """``round((x - c) / g)``, clipped to what one row may add; NULL stays NULL."""
-        text = self._sources.write(value)
-        most = statistic.linf // self._release.bounds.max_rows_per_group
-        if statistic.granularity == 1 and statistic.center.denominator == 1 and self._is_integer(value):
-            shifted = f"({text} - {self._dialect.number('integer', statistic.center)})" if statistic.center else text
-            return f"CAST({self._clipped(shifted, str(most), f'(-{most})')} AS {self._dialect.whole(most)})"
+        text = self.sources.write(value)
+        most = statistic.linf // self.release.bounds.max_rows_per_group
+        if statistic.granularity == 1 and statistic.center.denominator == 1 and self.is_integer(value):
+            shifted = f"({text} - {self.dialect.number('integer', statistic.center)})" if statistic.center else text
+            return f"CAST({self.clipped(shifted, str(most), f'(-{most})')} AS {self.dialect.whole(most)})"
         if self._is_clipped_by_guard(statistic, value):
-            return f"CAST({self._rounded(statistic, text)} AS {self._dialect.whole(most)})"
-        rounded = self._rounded(statistic, text)
-        return f"CAST({self._clipped(rounded, str(most), f'(-{most})')} AS {self._dialect.whole(most)})"
+            return f"CAST({self.rounded(statistic, text)} AS {self.dialect.whole(most)})"
+        rounded = self.rounded(statistic, text)
+        return f"CAST({self.clipped(rounded, str(most), f'(-{most})')} AS {self.dialect.whole(most)})"
 
-    def _rounded(self, statistic: Statistic, text: str) -> str:
-        number = f"CAST({text} AS {self._dialect.double})"
-        centered = f"({number} - {self._dialect.number('decimal', statistic.center)})" if statistic.center else number
+    def rounded(self, statistic: Statistic, text: str) -> str:
+        """``round((x - c) / g)``."""
+        number = f"CAST({text} AS {self.dialect.double})"
+        centered = f"({number} - {self.dialect.number('decimal', statistic.center)})" if statistic.center else number
         step = statistic.granularity
         scaled = f"{centered} * {1 / step}" if step <= 1 else f"{centered} / {step}"
         return f"FLOOR({scaled} + 0.5)"
@@ -135,68 +144,84 @@ class _Writer:
         """Whether the guard that reads the column has clipped already: its bounds are on the grid and within linf."""
         if not isinstance(value, ColumnRef):
             return False
-        source = next(one for one in self._release.relation.sources if one.alias == value.scan)
+        source = next(one for one in self.release.relation.sources if one.alias == value.scan)
         if not isinstance(source, Scan):
             return False
         column = next(one for one in source.columns if one.name == value.column)
-        most = statistic.linf // self._release.bounds.max_rows_per_group
+        most = statistic.linf // self.release.bounds.max_rows_per_group
         ends = (column.minimum, column.maximum)
         if not all(isinstance(end, Fraction) for end in ends):
             return False
         steps = [(Fraction(end) - statistic.center) / statistic.granularity for end in ends]  # type: ignore[arg-type]
         return all(step.denominator == 1 and abs(step) <= most for step in steps)
 
-    def _clipped(self, text: str, high: str, low: str) -> str:
+    def clipped(self, text: str, high: str, low: str) -> str:
+        """A number within bounds; NULL stays NULL."""
         return f"CASE WHEN {text} > {high} THEN {high} WHEN {text} < {low} THEN {low} ELSE {text} END"
 
-    def _is_integer(self, value: Expression) -> bool:
-        return self._release.value_types[self._release.values.index(value)] == "integer"
+    def is_integer(self, value: Expression) -> bool:
+        """Whether a value expression is whole."""
+        return self.release.value_types[self.release.values.index(value)] == "integer"
 
     # -- units to groups ---------------------------------------------------------------------------------------------
 
+    def parts(self) -> list[str]:
+        """The stages of what is joined to units."""
+        return [f"insitu_part_{i} AS (\n{self._part(part)}\n)" for i, part in enumerate(self._shape.parts)]
+
+    def joined_parts(self, source: str) -> str:
+        """The joins of those stages to ``source``."""
+        return "".join(
+            f"\nJOIN insitu_part_{i} ON {self._on_unit(source, f'insitu_part_{i}')}"
+            for i in range(len(self._shape.parts))
+        )
+
     def _part(self, part: UnitPart) -> str:
         """One row per unit, whatever the data: each key is the least of the unit's."""
-        units = [f"{self._sources.write(ColumnRef(part.scan.alias, name))}" for name in part.scan.unit]
-        columns = [f"{text} AS {name}" for text, name in zip(units, self._units, strict=True)]
+        units = [f"{self.sources.write(ColumnRef(part.scan.alias, name))}" for name in part.scan.unit]
+        columns = [f"{text} AS {name}" for text, name in zip(units, self.units, strict=True)]
         columns += [f"{self._least(key)} AS {key.name}" for key in part.keys]
         return (
-            f"SELECT {', '.join(columns)}\nFROM {self._sources.text(part.scan)}{self._sources.where(part.where)}"
+            f"SELECT {', '.join(columns)}\nFROM {self.sources.text(part.scan)}{self.sources.where(part.where)}"
             f"\nGROUP BY {', '.join(units)}"
         )
 
     def _least(self, key: KeyColumn) -> str:
-        return self._dialect.least_of(key.type, self._sources.write(key.expression))
+        return self.dialect.least_of(key.type, self.sources.write(key.expression))
 
     def _on_unit(self, a: str, b: str) -> str:
-        return " AND ".join(f"{a}.{name} = {b}.{name}" for name in self._units)
+        return " AND ".join(f"{a}.{name} = {b}.{name}" for name in self.units)
 
-    def _needs_cap(self) -> bool:
+    def needs_cap(self) -> bool:
+        """Whether a unit may be in more groups than are kept."""
         most = cell_count([key for key in self._shape.keys if not key.constant])
-        return most is None or most > self._release.bounds.max_groups
+        return most is None or most > self.release.bounds.max_groups
 
-    def _capped(self) -> str:
-        """The C groups of each unit with the smallest keyed hash: a choice that depends on this unit alone."""
-        varying = [key.name for key in self._shape.keys if not key.constant]
-        parts = [self._dialect.text(self._cap_key), *(self._dialect.as_text(n) for n in [*self._units, *varying])]
+    def capped(self, place: str) -> str:
+        """The C groups of each unit with the smallest keyed hash: a choice that depends on this unit alone.
+
+        ``place`` numbers a unit's groups.
+        """
+        parts = [self.dialect.text(self._cap_key), *(self.dialect.as_text(n) for n in [*self.units, *self.varying])]
         text = " || '|' || ".join(parts)
-        order = f"MD5({text}), {', '.join(varying)}"
-        units = ", ".join(self._units)
-        ranked = f"SELECT *, ROW_NUMBER() OVER (PARTITION BY {units} ORDER BY {order}) AS place FROM insitu_rows"
+        order = f"MD5({text}), {', '.join(self.varying)}"
+        units = ", ".join(self.units)
+        ranked = f"SELECT *, {place} OVER (PARTITION BY {units} ORDER BY {order}) AS place FROM insitu_rows"
         known = " AND ".join(text for key in self._shape.keys if (text := self._in_domain(key)))
         ranked += f" WHERE {known}" if known else ""
-        return f"SELECT * FROM ({ranked}) AS ranked WHERE place <= {self._release.bounds.max_groups}"
+        return f"SELECT * FROM ({ranked}) AS ranked WHERE place <= {self.release.bounds.max_groups}"
 
     def _in_domain(self, key: KeyColumn) -> str:
         """Groups outside a public domain are never released, so they may not take the place of one that is."""
         if key.constant or key.domain is None:
             return ""
-        listed = ", ".join(self._dialect.literal(key.type, value) for value in key.domain if value is not None)
+        listed = ", ".join(self.dialect.literal(key.type, value) for value in key.domain if value is not None)
         inside = f"{key.name} IN ({listed})" if listed else "FALSE"
         return f"({inside} OR {key.name} IS NULL)" if None in key.domain else inside
 
     def _summed(self, statistic: Statistic) -> str:
-        index = self._release.statistics.index(statistic)
-        most = self._release.bounds.max_rows_per_group
+        index = self.release.statistics.index(statistic)
+        most = self.release.bounds.max_rows_per_group
         if statistic.value is None:
             one = f"LEAST(n, {most})" if statistic.kind == "rows" else "1"
         elif statistic.kind == "rows":
@@ -206,6 +231,6 @@ class _Writer:
         elif statistic.kind == "units":
             one = f"CASE WHEN c_x{statistic.value} > 0 THEN 1 ELSE 0 END"
         else:
-            scaled = self._dialect.scaled(f"s_{index}", f"c_v{index}", most)
+            scaled = self.dialect.scaled(f"s_{index}", f"c_v{index}", most)
             one = f"CASE WHEN c_v{index} > {most} THEN {scaled} ELSE s_{index} END"
         return f"COALESCE(SUM({one}), 0)"

@@ -8,6 +8,7 @@ person leaves all tables, no more than ``max_groups`` groups change, and none by
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -43,7 +44,7 @@ class SeenNoise:
     def check(self, release: Release) -> None:
         self.release = release
 
-    def draw(self, release: Release, rows: list[Row]) -> ReleasedValues:
+    def draw(self, release: Release, rows: list[Row], before: Mapping[str, ReleasedValues]) -> ReleasedValues:
         width = len(release.keys)
         self.seen = {tuple(row[:width]): tuple(int(value) for value in row[width:]) for row in rows}  # type: ignore[arg-type]
         cells = release.cells or 0

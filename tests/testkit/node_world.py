@@ -6,7 +6,7 @@ Knobs: ``grant_with``, ``request_with`` and ``manifest_with`` change one signed 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -83,7 +83,7 @@ class ExactNoise:
         if self.claims is not None:
             raise self.claims
 
-    def draw(self, release: Release, rows: list[Row]) -> ReleasedValues:
+    def draw(self, release: Release, rows: list[Row], before: Mapping[str, ReleasedValues]) -> ReleasedValues:
         self.draws += 1
         if self.fails is not None:
             raise self.fails

@@ -15,11 +15,12 @@ from fractions import Fraction
 from insitu_privacy.dataset import ContributionBounds
 from insitu_privacy.domains import is_bounded
 from insitu_privacy.errors import ParameterRefused
+from insitu_privacy.facts import Facts
 from insitu_privacy.fixed_point import granularity
 from insitu_privacy.passes.spans import refusal
 from insitu_privacy.passes.statistics import Wanted
 from insitu_privacy.passes.tracked import Tracked
-from insitu_privacy.plan import QueryParameters
+from insitu_privacy.plan import QueryParameters, tree_levels
 
 BOUND_LIMIT = 1_000_000
 _SENSITIVITY_LIMIT = 2**61
@@ -33,6 +34,10 @@ class Bounded:
     granularity: Fraction
     center: Fraction
     linf: int
+    leaves: int = 0
+    """Of a tree of counts, the number of its leaves."""
+    weight: int = 1
+    """Of a tree of counts, what a row adds."""
 
 
 def contribution_bounds(tracked: Tracked, parameters: QueryParameters) -> ContributionBounds:
@@ -56,20 +61,24 @@ def contribution_bounds(tracked: Tracked, parameters: QueryParameters) -> Contri
     )
 
 
-def bound(wanted: Wanted, rows: int, tracked: Tracked) -> Bounded:
+def bound(wanted: Wanted, rows: int, tracked: Tracked, leaves: int) -> Bounded:
     """The fixed-point form of one statistic where a unit has at most ``rows`` rows in a group.
+
+    ``leaves`` limits those of a tree of counts.
 
     Raises SqlRefused (INSITU-SQL-UNBOUNDED) where a summed expression has no public bounds.
     """
-    if wanted.kind != "sum":
+    if wanted.kind not in ("sum", "leaves"):
         linf = 1 if wanted.kind == "units" else rows
         return Bounded(wanted=wanted, granularity=Fraction(1), center=Fraction(0), linf=linf)
     assert wanted.value is not None
     facts = tracked.facts.facts(wanted.value)
     if not is_bounded(facts.interval) or facts.interval is None:
         text = wanted.node.this.sql()
-        hint = f"SUM(LEAST(GREATEST({text}, 0), 1000))"
+        hint = f"{wanted.node.key.upper()}(LEAST(GREATEST({text}, 0), 1000))"
         raise refusal("INSITU-SQL-UNBOUNDED", wanted.node.this, name=text, hint=hint)
+    if wanted.kind == "leaves":
+        return _tree(wanted, rows, facts, leaves, one_row=tracked.one_row_per_unit)
     low, high = facts.interval
     step = granularity(facts)
     center = Fraction(((low + high) / 2 / step).__floor__()) * step if wanted.centred else Fraction(0)
@@ -77,9 +86,39 @@ def bound(wanted: Wanted, rows: int, tracked: Tracked) -> Bounded:
     return Bounded(wanted=wanted, granularity=step, center=center, linf=rows * largest)
 
 
+_WEIGHT = 2**10
+"""A unit with more rows than are counted has them scaled: in this many parts of a row."""
+
+
+def _tree(wanted: Wanted, rows: int, facts: Facts, limit: int, *, one_row: bool) -> Bounded:
+    """Leaves at round numbers, as many as the limit allows; no finer than whole numbers where values are whole."""
+    assert facts.interval is not None
+    low, high = facts.interval
+    step = Fraction(1) if facts.type == "integer" else _round_step(Fraction(high - low) / 10**6)
+    while (count := _leaves(low, high, step)) > limit:
+        step = _round_step(step * Fraction(3, 2))
+    weight = 1 if one_row else _WEIGHT
+    center = Fraction((low / step).__floor__()) * step
+    return Bounded(wanted=wanted, granularity=step, center=center, linf=rows * weight, leaves=count, weight=weight)
+
+
+def _leaves(low: Fraction, high: Fraction, step: Fraction) -> int:
+    return (high / step).__ceil__() - (low / step).__floor__() + 1
+
+
+def _round_step(least: Fraction) -> Fraction:
+    """The least of 1, 2, 5, 10, 20, 50, ... and 0.5, 0.2, 0.1, ... that is not below ``least``."""
+    step = Fraction(1)
+    while step > max(least, Fraction(1, 10**9)):
+        step /= 10
+    while step < least:
+        step *= next(factor for factor in (2, 5, 10) if step * factor >= least or factor == 10)
+    return step
+
+
 def check_sensitivity(measured: Sequence[Bounded], bounds: ContributionBounds) -> None:
     """Refuses bounds whose sensitivity does not fit 64 bits, which OpenDP computes in."""
-    widest = max(one.linf for one in measured)
+    widest = max(one.linf * len(tree_levels(one.leaves)) for one in measured)
     if widest * bounds.max_groups >= _SENSITIVITY_LIMIT:
         limit = max(1, _SENSITIVITY_LIMIT // widest)
         raise ParameterRefused("INSITU-PARAM-BOUND", name="max-groups", limit=limit, value=bounds.max_groups)

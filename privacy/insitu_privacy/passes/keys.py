@@ -10,6 +10,7 @@ from insitu_privacy.dataset import ContributionBounds
 from insitu_privacy.domains import Facts
 from insitu_privacy.evaluate import Value
 from insitu_privacy.passes.frontier import Frontier, GroupKey
+from insitu_privacy.passes.spans import forbidden
 from insitu_privacy.passes.tracked import Tracked
 from insitu_privacy.plan import KeyColumn, KeyValue, cell_count
 
@@ -35,6 +36,24 @@ def keys(front: Frontier, tracked: Tracked) -> tuple[KeyColumn, ...]:
         )
         for column in columns
     )
+
+
+_TREE_NODES = 2**16
+_LEAVES = (16, 4096)
+_LEAVES_OF_PRIVATE_KEYS = 256
+
+
+def leaves_limit(columns: tuple[KeyColumn, ...], front: Frontier) -> int:
+    """How many leaves a tree of counts may have for each group, so that there is not too much noise to draw."""
+    cells = cell_count(columns)
+    if cells is None:
+        return _LEAVES_OF_PRIVATE_KEYS
+    if cells * _LEAVES[0] > _TREE_NODES:
+        limit = _TREE_NODES // _LEAVES[0]
+        raise forbidden(
+            front.keys[0].node, f"a quantile of more than {limit} groups", "Group by fewer or coarser keys."
+        )
+    return max(_LEAVES[0], min(_LEAVES[1], _TREE_NODES // cells))
 
 
 def _key(key: GroupKey, tracked: Tracked) -> KeyColumn:

@@ -3,6 +3,8 @@
 Statistic j moves in at most C groups by at most linf_j each for one unit, so its l1 sensitivity is C * linf_j and its
 l2 sensitivity sqrt(C) * linf_j. With k statistics:
 
+A tree of counts counts each unit once a level, so it counts as one statistic for each of its h levels.
+
 * discrete Laplace, epsilon / k each: scale b_j = C * linf_j * k / epsilon. The run is epsilon-DP, and
   sum of (epsilon / k)^2 / 2 in zCDP (Bun and Steinke 2016, Proposition 1.4);
 * discrete Gaussian, rho / k each: sigma_j = linf_j * sqrt(C * k / (2 * rho)) (Canonne, Kamath, Steinke 2020, Theorem
@@ -17,14 +19,23 @@ All roundings go towards more noise.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from insitu_privacy.dataset import ContributionBounds
 from insitu_privacy.errors import ParameterRefused
 from insitu_privacy.passes.bounds import Bounded
-from insitu_privacy.plan import Accounting, Loss, Mechanism, QueryParameters, Statistic, StatisticKind, Threshold
+from insitu_privacy.plan import (
+    Accounting,
+    Loss,
+    Mechanism,
+    QueryParameters,
+    Statistic,
+    StatisticKind,
+    Threshold,
+    tree_levels,
+)
 
 _RESOLUTION = 10**12
 """Losses and scales are whole multiples of its inverse, so that exact sums stay short."""
@@ -81,13 +92,13 @@ def _deviation(noise: Noise) -> float:
 
 def _laplace(demand: Demand) -> Noise:
     measured, bounds, parameters = demand.measured, demand.bounds, demand.parameters
-    share = _down(parameters.epsilon / len(measured))
+    share = _down(parameters.epsilon / _counted(measured))
     statistics = tuple(
         _statistic(
             one,
             value,
-            epsilon=share,
-            rho=_up(share * share / 2),
+            epsilon=share * levels(one),
+            rho=_up(share * share / 2 * levels(one)),
             scale=_up(Fraction(bounds.max_groups * one.linf) / share),
         )
         for one, value in zip(measured, demand.values, strict=True)
@@ -108,7 +119,7 @@ def _gaussian(demand: Demand) -> Noise:
         raise ParameterRefused("INSITU-PARAM-DELTA-NEEDED", reason="Gaussian noise")
     delta = _threshold_delta(demand.selects_keys, parameters, Fraction(1, 2))
     total = _rho_of(parameters.epsilon, parameters.delta - delta)
-    share = _down(total / len(measured))
+    share = _down(total / _counted(measured))
     if share <= 0:
         raise ParameterRefused("INSITU-PARAM-MECHANISM", value="gaussian", reason="this epsilon is too small for it")
     statistics = tuple(
@@ -116,15 +127,24 @@ def _gaussian(demand: Demand) -> Noise:
             one,
             value,
             epsilon=Fraction(0),
-            rho=share,
+            rho=share * levels(one),
             scale=_up_float(one.linf * math.sqrt(bounds.max_groups / (2 * float(share)))),
         )
         for one, value in zip(measured, demand.values, strict=True)
     )
     threshold = _select(statistics, bounds, delta, _gaussian_tail) if demand.selects_keys else None
-    rho = share * len(measured)
+    rho = share * _counted(measured)
     loss = Loss(epsilon=parameters.epsilon, delta=parameters.delta, rho=rho, threshold_delta=delta, pure=None)
     return Noise(mechanism="gaussian", statistics=statistics, threshold=threshold, loss=loss)
+
+
+def levels(one: Bounded) -> int:
+    """How many times a statistic counts each unit."""
+    return len(tree_levels(one.leaves)) if one.leaves else 1
+
+
+def _counted(measured: Sequence[Bounded]) -> int:
+    return sum(levels(one) for one in measured)
 
 
 def _statistic(one: Bounded, value: int | None, *, epsilon: Fraction, rho: Fraction, scale: Fraction) -> Statistic:
@@ -138,6 +158,7 @@ def _statistic(one: Bounded, value: int | None, *, epsilon: Fraction, rho: Fract
         epsilon=epsilon,
         rho=rho,
         scale=scale,
+        levels=levels(one),
     )
 
 

@@ -16,13 +16,12 @@ from sqlglot import exp
 from insitu_privacy.domains import is_bounded
 from insitu_privacy.expressions import Call, Expression, Literal, Op, call
 from insitu_privacy.passes.frontier import Aggregate, Frontier
+from insitu_privacy.passes.quantiles import Wish, wish
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.passes.tracked import Tracked
 from insitu_privacy.plan import StatisticKind
 
 _HINTS: Mapping[type[exp.Expr], str] = {
-    exp.Min: "Use COUNT, SUM or AVG; quantiles come with a later version.",
-    exp.Max: "Use COUNT, SUM or AVG; quantiles come with a later version.",
     exp.ApproxDistinct: "Use COUNT(DISTINCT ...) over the privacy unit.",
     exp.ArrayAgg: "Group by the column and count.",
     exp.GroupConcat: "Group by the column and count.",
@@ -45,7 +44,7 @@ class Reading:
     """How the post-processing reads an aggregate back from statistics."""
 
     kind: str
-    """``count``, ``sum``, ``average``, or ``variance`` and ``deviation``, each of a population or a sample."""
+    """``count``, ``sum``, ``average``, ``variance`` and ``deviation``, each of a population or a sample."""
     parts: tuple[int, ...]
     """Indices of statistics: (count,), (sum,), (sum, rows), or (sum, rows, sum of squares)."""
 
@@ -56,18 +55,29 @@ class Measured:
 
     wanted: tuple[Wanted, ...]
     readings: Mapping[str, Reading]
+    trees: tuple[Wanted, ...] = ()
+    """Trees of counts."""
+    quantiles: Mapping[str, tuple[int, Wish]] = field(default_factory=dict)
+    """By placeholder, what is read from which tree."""
 
 
 def statistics(front: Frontier, tracked: Tracked) -> Measured:
     """The statistics that the aggregates of a release need. Raises SqlRefused for aggregates without any."""
-    calls = {aggregate.name: _aggregate(aggregate, tracked) for aggregate in front.aggregates}
-    calls = _with_shared_counts(calls)
+    found = {aggregate.name: _aggregate(aggregate, tracked) for aggregate in front.aggregates}
+    wishes = {name: function for name, function in found.items() if function.wish is not None}
+    calls = _with_shared_counts({name: function for name, function in found.items() if name not in wishes})
     averaged = {function.value for function in calls.values() if function.name == "average"}
     table = _Table()
     readings = {name: table.reading(function, averaged) for name, function in calls.items()}
-    if not calls:  # group keys alone: each is kept or dropped by its number of units
+    if not found:  # group keys alone: each is kept or dropped by its number of units
         table.index(Wanted("units", None, front.keys[0].node))
-    return Measured(wanted=tuple(table.wanted), readings=readings)
+    trees = _Table()
+    quantiles = {
+        name: (trees.index(Wanted("leaves", function.value, function.node)), function.wish)
+        for name, function in wishes.items()
+        if function.wish is not None
+    }
+    return Measured(wanted=tuple(table.wanted), readings=readings, trees=tuple(trees.wanted), quantiles=quantiles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,8 @@ class _Function:
     nullable: bool = False
     shared: bool = False
     """Whether its rows are counted as those of the whole group, where they are declared never to be NULL."""
+    wish: Wish | None = None
+    """Of a quantile, what is asked for."""
     square: Expression | None = None
     """Of a variance, the square of the value, which is taken from the middle of its bounds."""
 
@@ -143,10 +155,13 @@ def _aggregate(aggregate: Aggregate, tracked: Tracked) -> _Function:
 def _filtered(function: _Function, condition: Expression | None, tracked: Tracked) -> _Function:
     if condition is None:
         return function
+
+    def where(value: Expression) -> Expression:
+        return call(Op.CASE, condition, value, Literal(tracked.facts.facts(value).type, None))
+
     value = function.value if function.value is not None else Literal("boolean", True)
-    kind = tracked.facts.facts(value).type
-    guarded = call(Op.CASE, condition, value, Literal(kind, None))
-    return _Function(function.name, guarded, function.node, nullable=True)
+    square = None if function.square is None else where(function.square)
+    return replace(function, value=where(value), square=square, nullable=True)
 
 
 def _count(node: exp.Expr, tracked: Tracked) -> _Function:
@@ -258,11 +273,23 @@ def _count_if(node: exp.Expr, tracked: Tracked) -> _Function:
     return _Function("rows", value, node, nullable=True)
 
 
+def _quantile(node: exp.Expr, tracked: Tracked) -> _Function:
+    asked = wish(node, tracked)
+    return _Function("quantile", asked.value, node, nullable=True, wish=asked)
+
+
 _AGGREGATES: Mapping[type[exp.Expr], Callable[[exp.Expr, Tracked], _Function]] = {
     exp.Count: _count,
     exp.CountIf: _count_if,
     exp.Sum: _numeric("sum"),
     exp.Avg: _numeric("average"),
+    exp.Min: _quantile,
+    exp.Max: _quantile,
+    exp.Median: _quantile,
+    exp.PercentileCont: _quantile,
+    exp.PercentileDisc: _quantile,
+    exp.Quantile: _quantile,
+    exp.ApproxQuantile: _quantile,
     exp.Variance: _spread("variance", sample=True),
     exp.VariancePop: _spread("variance", sample=False),
     exp.Stddev: _spread("deviation", sample=True),

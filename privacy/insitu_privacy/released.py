@@ -1,0 +1,149 @@
+"""Released relations as the post-processing sees them: keys, statistics, and quantiles read from trees of counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from insitu_privacy.dataset import ColumnType
+from insitu_privacy.merge import MergedRelease
+from insitu_privacy.plan import KeyColumn, KeyValue, PrivacyPlan, Quantile, Release
+from insitu_privacy.tree import Array, quantile_places
+
+_ARROW: dict[ColumnType, pa.DataType] = {
+    "integer": pa.int64(),
+    "decimal": pa.float64(),
+    "text": pa.string(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us"),
+    "boolean": pa.bool_(),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """One released relation: the merged release of its statistics, if it has any, and its trees."""
+
+    name: str
+    base: MergedRelease | None
+    quantiles: tuple[tuple[Quantile, MergedRelease], ...]
+    visible: tuple[bool, ...]
+    """Which cells are shown: those whose noisy count reaches ``suppress_below``."""
+
+    @property
+    def any(self) -> MergedRelease:
+        """Any of its releases: all have the same cells."""
+        return self.base if self.base is not None else self.quantiles[0][1]
+
+    @property
+    def keys(self) -> tuple[tuple[KeyValue, ...], ...]:
+        """One tuple per cell."""
+        return self.any.keys
+
+    @property
+    def key_columns(self) -> tuple[KeyColumn, ...]:
+        """The group keys."""
+        return self.any.release.keys
+
+    @property
+    def whole(self) -> list[bool]:
+        """Of each cell, whether all nodes that answered named it."""
+        return [count == self.any.answered for count in self.any.nodes]
+
+    @property
+    def hidden(self) -> Array | None:
+        """Mask of the cells that are not shown; None where all are."""
+        return None if all(self.visible) else ~np.array(self.visible, dtype=bool)
+
+
+def released_relations(plan: PrivacyPlan, merged: Sequence[MergedRelease]) -> list[Released]:
+    """The relations that the post-processing of a plan reads."""
+    by_name = {one.release.name: one for one in merged}
+    bases = {one.release.name: one for one in merged if one.release.tree is None}
+    names = dict.fromkeys([*bases, *(quantile.relation for quantile in plan.quantiles)])
+    return [
+        Released(
+            name=name,
+            base=bases.get(name),
+            quantiles=tuple((one, by_name[one.tree]) for one in plan.quantiles if one.relation == name),
+            visible=tuple(_visible(bases[name])) if name in bases else (True,) * len(by_name[name].keys),
+        )
+        for name in names
+    ]
+
+
+def _visible(one: MergedRelease) -> list[bool]:
+    least = one.release.suppress_below
+    counts = [s.value is None and s.kind in ("units", "rows") for s in one.release.statistics]
+    units = [s.value is None and s.kind == "units" for s in one.release.statistics]
+    index = units.index(True) if True in units else counts.index(True) if True in counts else None
+    if not least or index is None:
+        return [True] * len(one.keys)
+    return [count >= least for count in one.statistics[index]]
+
+
+def key_arrays(one: Released, repeat: int, sql: str) -> dict[str, pa.Array]:
+    """The key columns that a statement reads, ``repeat`` times under one another."""
+    columns = {}
+    for place, column in enumerate(one.key_columns):
+        if f"{one.name}.{column.name}" not in sql:
+            continue
+        array = pa.array([key[place] for key in one.keys], type=_ARROW[column.type])
+        columns[column.name] = pa.concat_arrays([array] * repeat) if repeat > 1 else array
+    return columns
+
+
+def point_table(one: Released, sql: str) -> pa.Table:
+    """The relation as it was released."""
+    columns = {"__cell": pa.array(range(len(one.keys)), type=pa.int64()), **key_arrays(one, 1, sql)}
+    for index, values in enumerate(() if one.base is None else one.base.statistics):
+        shown = [value if seen else None for value, seen in zip(values, one.visible, strict=True)]
+        columns[f"s{index}"] = pa.array(shown, type=pa.int64())
+    for quantile, tree in one.quantiles:
+        counts = np.array(tree.statistics, dtype=float).reshape(tree.release.width, -1).T
+        columns[quantile.column] = quantile_array(quantile, tree, counts, one.hidden)
+    return pa.table(columns)
+
+
+def quantile_array(quantile: Quantile, tree: MergedRelease, counts: Array, hidden: Array | None) -> pa.Array:
+    """A quantile's numbers from trees (..., cells, nodes), one after another; NULL where there is none."""
+    release = tree.release
+    (statistic,) = release.statistics
+    assert release.tree is not None
+    places = quantile_places(
+        release.tree.leaves,
+        counts,
+        kind=quantile.kind,
+        level=float(quantile.level),
+        weight=release.tree.weight,
+        deviation=np.broadcast_to(deviation(release, tree.nodes), counts.shape[:-1]),
+    )
+    missing = np.isnan(places) if hidden is None else np.isnan(places) | hidden
+    values = float(statistic.center) + np.where(missing, 0, places) * float(statistic.granularity)
+    return pa.array(np.round(values, 9).reshape(-1), mask=missing.reshape(-1))
+
+
+def deviation(release: Release, nodes: Sequence[int]) -> Array:
+    """Standard deviation of the noise of a release's first statistic, for each cell."""
+    scale = float(release.statistics[0].scale) * (math.sqrt(2) if release.mechanism == "laplace" else 1)
+    found: Array = scale * np.sqrt(np.array(nodes, dtype=float))
+    return found
+
+
+def warnings(relations: Sequence[Released]) -> tuple[str, ...]:
+    """What a reader of the answer has to know."""
+    found = [
+        f"{hidden} of {len(one.visible)} cells have fewer than {one.base.release.suppress_below} by their noisy count "
+        "and are suppressed"
+        for one in relations
+        if one.base is not None and (hidden := sum(not shown for shown in one.visible))
+    ]
+    if any(quantile.kind in ("least", "greatest") for one in relations for quantile, _ in one.quantiles):
+        found.append(
+            "MIN and MAX are the outermost values that stand clear of the noise: the true ones may lie further out"
+        )
+    return tuple(found)

@@ -1,0 +1,130 @@
+"""Trees of counts: from leaves to a tree, and from a noisy tree to quantiles.
+
+A tree of counts (Hay, Rastogi, Miklau, Suciu: Boosting the accuracy of differentially private histograms through
+consistency, VLDB 2010) counts the leaves, and the sums of 16 leaves each, and so on up: a rank is then the sum of a few
+nodes rather than of many leaves. ``consistent`` is the paper's section 4.2: the least-squares leaves, given that every
+node was measured with the same noise.
+
+A tree is one vector, level by level from the top; ``plan.tree_levels`` has the sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from insitu_privacy.plan import QuantileKind, tree_levels
+
+Array = np.ndarray[Any, Any]
+_BRANCHES = 16
+_CLEAR = 0.01
+"""The chance that a level without any rows at its edge shows a node that seems to stand clear of the noise."""
+
+
+def grown(leaves: int, counts: Iterable[tuple[int, int]]) -> list[int]:
+    """The tree over leaf counts, given as (leaf, count) for those that are there."""
+    bottom = [0] * leaves
+    for leaf, count in counts:
+        bottom[leaf] += count
+    levels = [bottom]
+    for size in reversed(tree_levels(leaves)[:-1]):
+        below = levels[0]
+        levels.insert(0, [sum(below[place * _BRANCHES : (place + 1) * _BRANCHES]) for place in range(size)])
+    return [count for level in levels for count in level]
+
+
+def consistent(leaves: int, tree: Array) -> Array:
+    """The leaves that fit all levels of noisy trees best: float array (..., leaves) from (..., nodes)."""
+    levels = _split(leaves, tree)
+    if len(levels) == 1:
+        return levels[0]
+    fitted = [levels[-1]]
+    height, b = 1, _BRANCHES
+    for level in reversed(levels[:-1]):  # what a node's own count and its children's say together
+        height += 1
+        own = (b**height - b ** (height - 1)) / (b**height - 1)
+        fitted.insert(0, own * level + (1 - own) * _children(fitted[0], level.shape[-1]).sum(axis=-1))
+    down = fitted[0]
+    for below in fitted[1:]:  # what remains is spread evenly over the children
+        family = _children(below, down.shape[-1])
+        family = family + ((down - family.sum(axis=-1)) / b)[..., None]
+        down = family.reshape(*below.shape[:-1], down.shape[-1] * b)[..., : below.shape[-1]]
+    return down
+
+
+def quantile_places(
+    leaves: int, tree: Array, *, kind: QuantileKind, level: float, weight: int, deviation: Array
+) -> Array:
+    """Where a quantile lies among the leaves: float array (...) of places, NaN where there is none.
+
+    ``tree`` is (..., nodes), ``weight`` what a row adds, ``deviation`` (...) the standard deviation of a node's noise.
+    """
+    if kind in ("least", "greatest"):
+        return _outermost(leaves, tree, last=kind == "greatest", weight=weight, deviation=deviation)
+    fitted = consistent(leaves, tree)
+    ranks = np.maximum.accumulate(np.cumsum(fitted, axis=-1), axis=-1) / weight
+    total = fitted.sum(axis=-1) / weight
+    if kind == "discrete":
+        places = _first(ranks, np.maximum(level * total - 0.5, 0.5 - 1e-6))
+    else:
+        before = np.floor(level * np.maximum(total - 1, 0) + 1e-9)
+        part = np.clip(level * np.maximum(total - 1, 0) - before, 0, 1)
+        low, high = _first(ranks, before + 0.5), _first(ranks, before + 1.5)
+        places = low + np.where(part > 1e-6, part * (high - low), 0)
+    there = total > np.maximum(0.5, 2 * deviation / weight)
+    return np.where(there, places, np.nan)
+
+
+def _split(leaves: int, tree: Array) -> list[Array]:
+    ends = np.cumsum(tree_levels(leaves))[:-1]
+    return [np.asarray(level, dtype=float) for level in np.split(tree, ends, axis=-1)]
+
+
+def _children(level: Array, parents: int) -> Array:
+    """(..., nodes) as (..., parents, 16), with zeros where the last parent has fewer."""
+    missing = parents * _BRANCHES - level.shape[-1]
+    padded = np.pad(level, [(0, 0)] * (level.ndim - 1) + [(0, missing)])
+    families: Array = padded.reshape(*level.shape[:-1], parents, _BRANCHES)
+    return families
+
+
+def _first(ranks: Array, target: Array) -> Array:
+    """The first leaf whose rank reaches the target; the last where none does."""
+    places: Array = (ranks < target[..., None]).sum(axis=-1)
+    return np.minimum(places, ranks.shape[-1] - 1).astype(float)
+
+
+def _outermost(leaves: int, tree: Array, *, last: bool, weight: int, deviation: Array) -> Array:
+    """Down from the top, at each level the outermost node that stands clear of the noise; where none of a node's
+    children does, its own outer edge."""
+    levels = _split(leaves, tree)
+    places: Array = np.zeros(tree.shape[:-1], dtype=np.int64)
+    stopped: Array = np.zeros(tree.shape[:-1], dtype=bool)
+    result: Array = np.full(tree.shape[:-1], np.nan)
+    span = _BRANCHES ** (len(levels) - 1)
+    for depth, level in enumerate(levels):
+        family = (
+            level
+            if depth == 0
+            else np.take_along_axis(_children(level, levels[depth - 1].shape[-1]), places[..., None, None], axis=-2)[
+                ..., 0, :
+            ]
+        )
+        clear = family > np.maximum(_clear_of(family.shape[-1], deviation), weight / 2)[..., None]
+        found = clear.any(axis=-1) & ~stopped
+        at = family.shape[-1] - 1 - clear[..., ::-1].argmax(axis=-1) if last else clear.argmax(axis=-1)
+        first = at if depth == 0 else places * _BRANCHES + at
+        places = np.where(found, first, places)
+        edge = np.minimum((places + 1) * span - 1, leaves - 1) if last else places * span
+        result = np.where(found, edge, result)
+        stopped |= ~found
+        span //= _BRANCHES
+    return result
+
+
+def _clear_of(nodes: int, deviation: Array) -> Array:
+    """What the largest of so many nodes' noise stays below but with a chance of 1 percent, for Laplace noise."""
+    return deviation / math.sqrt(2) * math.log(nodes / 2 / _CLEAR)
