@@ -19,8 +19,15 @@ from insitu_privacy.domains import INTEGER_LIMIT
 from insitu_privacy.expressions import Call, ColumnRef, Exists, Expression, Literal, Op
 
 _NO_COHORTS: Mapping[str, str] = MappingProxyType({})
-_TINY = "1e-150"
-"""Floats nearer to zero count as zero in products and quotients: PostgreSQL raises an error on underflow."""
+_TINY, _HUGE = "1e-150", "1e150"
+"""Floats nearer to zero count as zero in products and quotients, and quotients by larger ones are zero: PostgreSQL
+raises an error on underflow."""
+_LEAST = -(2**63)
+"""Has no absolute value in 64 bits."""
+_PLACES, _PLAIN = 8, 10**18
+_JOINED = 1_000
+"""Characters of each part that CONCAT puts together: text cannot grow on and on from one derived table to the next."""
+_DAYS = 4_000_000
 
 
 class Dialect(ABC):
@@ -29,6 +36,8 @@ class Dialect(ABC):
     name: str
     bigint: str
     double: str
+    collation: str
+    """In which only equal bytes are equal."""
     fence: str = ""
     """Ends a derived table whose expressions are to be computed once a row, however often they are used."""
 
@@ -91,6 +100,7 @@ class Dialect(ABC):
 
     def conditions(self, column: Column, raw: str) -> list[str]:
         """What holds for the values of a column that are within its declaration."""
+        raw = self.exactly(column.type, raw)
         if column.values is not None:
             return [f"{raw} IN ({', '.join(self.literal(column.type, value) for value in column.values)})"]
         low, high = self._limits(column)
@@ -112,14 +122,31 @@ class Dialect(ABC):
         return ends[0], ends[1]
 
     def _plain(self, bound: Bound) -> str:
-        """A bound as a plain decimal: the database compares it in the column's own type, without converting rows."""
+        """A bound as a plain decimal: the database compares it in the column's own type, without converting rows.
+
+        A short one, for DuckDB compares decimals in a type that must hold both and fails beyond 38 digits.
+        """
         assert isinstance(bound, Fraction)
         text = str(Decimal(bound.numerator) / Decimal(bound.denominator))
-        return text if Fraction(text) == bound and "E" not in text else self.literal("decimal", bound)
+        short = "E" not in text and len(text.partition(".")[2]) <= _PLACES and abs(bound) < _PLAIN
+        return text if short and Fraction(text) == bound else self.literal("decimal", bound)
 
     def read(self, column: Column, raw: str) -> str:
         """A value of a column in the type that expressions are written for."""
-        return raw if column.type in ("text", "boolean") else f"CAST({raw} AS {self.type(column.type)})"
+        if column.type in ("text", "boolean"):
+            return self.exactly(column.type, raw)
+        return f"CAST({raw} AS {self.type(column.type)})"
+
+    def exactly(self, kind: ColumnType, raw: str) -> str:
+        """Text under a collation in which only equal bytes are equal, whatever the column's own: else a group could
+        take its name, and with it its place, from the spelling of one person's row."""
+        return f'(CAST({raw} AS {self.type("text")}) COLLATE "{self.collation}")' if kind == "text" else raw
+
+    def scaled_by(self, number: str, step: Fraction) -> str:
+        """A double in multiples of a step, which is a whole number or one part of it."""
+        if step <= 1:
+            return f"{number} * {1 / step}"
+        return f"CASE WHEN ABS({number}) >= {_TINY} THEN {number} / {step} WHEN {number} IS NOT NULL THEN 0 END"
 
     def whole(self, most: int) -> str:
         """The narrowest integer type for values up to ``most``: sums of narrower ones are faster."""
@@ -181,8 +208,22 @@ def _bucket(dialect: Dialect, args: Sequence[str]) -> str:
 
 def _divide(dialect: Dialect, args: Sequence[str]) -> str:
     a, b = (f"CAST({arg} AS {dialect.double})" for arg in args)
-    quotient = f"CASE WHEN ABS({a}) >= {_TINY} THEN {a} / {b} WHEN {a} IS NOT NULL THEN 0.0 END"
+    quotient = f"CASE WHEN ABS({b}) <= {_HUGE} AND ABS({a}) >= {_TINY} THEN {a} / {b} ELSE {a} * 0.0 END"
     return f"CASE WHEN ABS({b}) >= {_TINY} THEN {quotient} END"
+
+
+def _joined(dialect: Dialect, args: Sequence[str]) -> str:
+    return "(" + " || ".join(f"LEFT({arg}, {_JOINED})" for arg in args) + ")"
+
+
+def _unless_least(arg: str) -> str:
+    """An integer that has an absolute value; of decimals, one value less."""
+    return f"NULLIF({arg}, CAST('{_LEAST}' AS BIGINT))"
+
+
+def _days(arg: str) -> str:
+    """A number of days that fits 32 bits, whatever was inferred of it."""
+    return f"CAST(CASE WHEN {arg} BETWEEN -{_DAYS} AND {_DAYS} THEN {arg} END AS INTEGER)"
 
 
 def _part(name: str) -> Callable[[Dialect, Sequence[str]], str]:
@@ -197,8 +238,8 @@ _OPERATIONS: Mapping[Op, Callable[[Dialect, Sequence[str]], str]] = {
     Op.ADD: _infix("+"),
     Op.SUB: _infix("-"),
     Op.DIV: _divide,
-    Op.NEG: lambda dialect, args: f"(-{args[0]})",
-    Op.ABS: _function("ABS"),
+    Op.NEG: lambda dialect, args: f"(-{_unless_least(args[0])})",
+    Op.ABS: lambda dialect, args: f"ABS({_unless_least(args[0])})",
     Op.FLOOR: _function("FLOOR"),
     Op.CEIL: _function("CEIL"),
     Op.ROUND: lambda dialect, args: f"(SIGN({args[0]}) * FLOOR(ABS({args[0]}) + 0.5))",
@@ -211,7 +252,6 @@ _OPERATIONS: Mapping[Op, Callable[[Dialect, Sequence[str]], str]] = {
     Op.IN: lambda dialect, args: f"({args[0]} IN ({', '.join(args[1:])}))",
     Op.IS_NULL: lambda dialect, args: f"({args[0]} IS NULL)",
     Op.LIKE: _infix("LIKE"),
-    Op.ILIKE: _infix("ILIKE"),
     Op.AND: _infix("AND"),
     Op.OR: _infix("OR"),
     Op.NOT: lambda dialect, args: f"(NOT {args[0]})",
@@ -232,13 +272,11 @@ _OPERATIONS: Mapping[Op, Callable[[Dialect, Sequence[str]], str]] = {
     Op.TO_WHOLE: lambda dialect, args: f"CAST({args[0]} AS {dialect.bigint})",
     Op.TO_TEXT: lambda dialect, args: f"CAST({args[0]} AS VARCHAR)",
     Op.BUCKET: _bucket,
-    Op.LOWER: _function("LOWER"),
-    Op.UPPER: _function("UPPER"),
     Op.LENGTH: lambda dialect, args: f"CAST(LENGTH({args[0]}) AS {dialect.bigint})",
     Op.SUBSTRING: lambda dialect, args: (
         f"SUBSTRING({args[0]} FROM CAST({args[1]} AS INTEGER) FOR CAST({args[2]} AS INTEGER))"
     ),
-    Op.CONCAT: _infix("||"),
+    Op.CONCAT: _joined,
 }
 
 
@@ -248,18 +286,23 @@ class DuckDB(Dialect):
     name = "duckdb"
     bigint = "BIGINT"
     double = "DOUBLE"
+    collation = "binary"
 
     def special(self, op: Op, args: Sequence[str]) -> str:
+        if op in (Op.LOWER, Op.UPPER):
+            return f"{op.value.upper()}({args[0]})"
+        if op is Op.ILIKE:
+            return f"({args[0]} ILIKE {args[1]})"
         if op is Op.MUL:
             return f"({args[0]} * {args[1]})"
         if op is Op.INTDIV:
-            return f"({args[0]} // NULLIF({args[1]}, 0))"
+            return f"({_unless_least(args[0])} // NULLIF({args[1]}, 0))"
         if op is Op.MOD:
-            return f"({args[0]} % NULLIF({args[1]}, 0))"
+            return f"({_unless_least(args[0])} % NULLIF({args[1]}, 0))"
         if op is Op.DAYS_BETWEEN:
             return f"DATE_DIFF('day', CAST({args[0]} AS DATE), CAST({args[1]} AS DATE))"
         if op is Op.ADD_DAYS:
-            return f"({args[0]} + CAST({args[1]} AS INTEGER))"
+            return f"({args[0]} + {_days(args[1])})"
         if op is Op.ADD_MONTHS:
             return f"CAST({args[0]} + TO_MONTHS(CAST({args[1]} AS INTEGER)) AS DATE)"
         raise KeyError(op)
@@ -283,21 +326,32 @@ class PostgreSQL(Dialect):
     name = "postgres"
     bigint = "BIGINT"
     double = "DOUBLE PRECISION"
+    collation = "C"
     fence = "\nOFFSET 0"
 
+    def read(self, column: Column, raw: str) -> str:
+        if column.type == "decimal":  # a NUMERIC may be too near to zero for a double
+            number = super().read(column, raw)
+            return f"CASE WHEN ABS({raw}) >= {_TINY} THEN {number} WHEN {raw} IS NOT NULL THEN 0 END"
+        return super().read(column, raw)
+
     def special(self, op: Op, args: Sequence[str]) -> str:
+        if op in (Op.LOWER, Op.UPPER):  # C knows the case of ASCII letters alone
+            return f'({op.value.upper()}({args[0]} COLLATE "default") COLLATE "C")'
+        if op is Op.ILIKE:
+            return f'({args[0]} COLLATE "default" ILIKE {args[1]})'
         if op is Op.MUL:
             a, b = args
             apart = f"ABS({a}) >= {_TINY} AND ABS({b}) >= {_TINY}"
             return f"CASE WHEN {apart} THEN {a} * {b} WHEN {a} IS NOT NULL AND {b} IS NOT NULL THEN 0 END"
         if op is Op.INTDIV:
-            return f"({args[0]} / NULLIF({args[1]}, 0))"
+            return f"({_unless_least(args[0])} / NULLIF({args[1]}, 0))"
         if op is Op.MOD:
-            return f"({args[0]} % NULLIF({args[1]}, 0))"
+            return f"({_unless_least(args[0])} % NULLIF({args[1]}, 0))"
         if op is Op.DAYS_BETWEEN:
             return f"CAST(CAST({args[1]} AS DATE) - CAST({args[0]} AS DATE) AS BIGINT)"
         if op is Op.ADD_DAYS:
-            return f"({args[0]} + CAST({args[1]} AS INTEGER))"
+            return f"({args[0]} + {_days(args[1])})"
         if op is Op.ADD_MONTHS:
             return f"CAST({args[0]} + MAKE_INTERVAL(months => CAST({args[1]} AS INTEGER)) AS DATE)"
         raise KeyError(op)

@@ -30,6 +30,8 @@ class Facts:
     """The finite domain without NULL, sorted."""
     constant: bool = False
     """The same for all rows of a privacy unit, as far as it is declared."""
+    weight: int = 1
+    """How long it is once a database writes out what it is computed from."""
 
 
 def is_bounded(interval: Interval | None) -> bool:

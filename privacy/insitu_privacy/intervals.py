@@ -6,6 +6,7 @@ other end is known.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta
 from fractions import Fraction
@@ -39,7 +40,10 @@ def _joined(facts: list[Facts]) -> Interval | None:
 
 
 def _extreme(op: Op, args: list[Facts]) -> Interval | None:
-    """LEAST and GREATEST ignore NULL, so each argument may be the result alone where the others are NULL."""
+    """LEAST and GREATEST ignore NULL, so each argument may be the result alone where the others are NULL.
+
+    Of dates, an interval with one end missing is none.
+    """
     sure = [fact.interval for fact in args if fact.interval is not None and not fact.nullable]
     every = [fact.interval for fact in args]
     if op is Op.LEAST:
@@ -47,12 +51,12 @@ def _extreme(op: Op, args: list[Facts]) -> Interval | None:
         if high is None:
             return None if None in every else (min(i[0] for i in every if i), max(i[1] for i in every if i))
         low = None if None in every else min(i[0] for i in every if i)
-        return (low, high) if low is not None else (-MISSING, high)
+        return (low, high) if low is not None else (-MISSING, high) if isinstance(high, Fraction) else None
     low = max((i[0] for i in sure), default=None)
     if low is None:
         return None if None in every else (min(i[0] for i in every if i), max(i[1] for i in every if i))
     high = None if None in every else max(i[1] for i in every if i)
-    return (low, high) if high is not None else (low, MISSING)
+    return (low, high) if high is not None else (low, MISSING) if isinstance(low, Fraction) else None
 
 
 def _products(a: Interval, b: Interval) -> Interval:
@@ -71,7 +75,7 @@ def _int_quotient(a: Interval, b: Interval) -> Interval:
     """A whole divisor other than 0 is at least 1 in size, so the quotient is no larger than the dividend."""
     bound = max(abs(a[0]), abs(a[1]))
     exact = _quotient(a, b)
-    return exact if exact is not None else (-bound, bound)
+    return (-bound, bound) if exact is None else (Fraction(math.trunc(exact[0])), Fraction(math.trunc(exact[1])))
 
 
 def _modulus(a: Interval, b: Interval) -> Interval:

@@ -44,6 +44,10 @@ JsonScalar = int | float | str | bool | None
 Interval = tuple[float, float] | None
 
 
+ROWS_LIMIT = 100_000
+"""Rows of an answer: a product of released relations with each other is nobody's question."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputColumn:
     """A column of the answer."""
@@ -98,7 +102,8 @@ class Postprocessor:
     def run(self, plan: PrivacyPlan, merged: Sequence[MergedRelease], *, level: float = 0.95) -> ResultTable:
         """The answer of a plan from its merged releases.
 
-        Raises SqlRefused (INSITU-SQL-NOT-TOTAL) where the outer SQL fails or takes too long.
+        Raises SqlRefused (INSITU-SQL-NOT-TOTAL) where the outer SQL fails or takes too long, (INSITU-SQL-TOO-LONG) where it
+        gives too many rows.
         """
         with self._lock, self._timed():
             try:
@@ -155,7 +160,10 @@ class Postprocessor:
                 cursor.register(one.name, table)
             result = cursor.execute(sql)
             types = [_column_type(str(item[1])) for item in result.description]
-            return result.fetchall(), types
+            rows = result.fetchmany(ROWS_LIMIT + 1)
+            if len(rows) > ROWS_LIMIT:
+                raise SqlRefused("INSITU-SQL-TOO-LONG", limit=f"{ROWS_LIMIT} rows in its answer")
+            return rows, types
         finally:
             for one in relations:
                 cursor.unregister(one.name)

@@ -41,6 +41,8 @@ class PathStep:
     path: UnitPath
     unit: tuple[str, ...]
     """The unit columns of the table reached, where the path ends; else empty."""
+    types: tuple[ColumnType, ...]
+    """Of the columns it is reached by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

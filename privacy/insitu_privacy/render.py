@@ -136,9 +136,7 @@ class Writer:
         """``round((x - c) / g)``."""
         number = f"CAST({text} AS {self.dialect.double})"
         centered = f"({number} - {self.dialect.number('decimal', statistic.center)})" if statistic.center else number
-        step = statistic.granularity
-        scaled = f"{centered} * {1 / step}" if step <= 1 else f"{centered} / {step}"
-        return f"FLOOR({scaled} + 0.5)"
+        return f"FLOOR({self.dialect.scaled_by(centered, statistic.granularity)} + 0.5)"
 
     def _is_clipped_by_guard(self, statistic: Statistic, value: Expression) -> bool:
         """Whether the guard that reads the column has clipped already: its bounds are on the grid and within linf."""
@@ -202,7 +200,10 @@ class Writer:
 
         ``place`` numbers a unit's groups.
         """
-        parts = [self.dialect.text(self._cap_key), *(self.dialect.as_text(n) for n in [*self.units, *self.varying])]
+        # -0.0 and 0.0 are one group: which of the two stands for it may be another person's row
+        one = {key.name: f"({key.name} + 0.0)" for key in self._shape.keys if key.type == "decimal"}
+        hashed = [one.get(name, name) for name in [*self.units, *self.varying]]
+        parts = [self.dialect.text(self._cap_key), *(self.dialect.as_text(text) for text in hashed)]
         text = " || '|' || ".join(parts)
         order = f"MD5({text}), {', '.join(self.varying)}"
         units = ", ".join(self.units)

@@ -12,8 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from insitu_privacy.dataset import Column, ColumnType
 from insitu_privacy.dialects import Dialect
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, columns_of, walk
+from insitu_privacy.facts import INTEGER_LIMIT
 from insitu_privacy.relations import (
     Aggregate,
     Body,
@@ -21,6 +23,7 @@ from insitu_privacy.relations import (
     Derived,
     Grouping,
     Join,
+    PathStep,
     Projection,
     Relation,
     Scan,
@@ -37,11 +40,22 @@ _HARMLESS = _COMPARISONS | {Op.NE, Op.IS_NULL, Op.LIKE, Op.ILIKE, Op.AND, Op.OR,
 
 
 class Sources:
-    """Writes the sources of one relation, and with them the relations of derived ones."""
+    """Writes the sources of one relation, and with them the relations of derived ones.
+
+    ``exported`` says that other relations read the output: they may do anything with it, before or after the
+    conditions here, for databases flatten derived tables.
+    """
 
     def __init__(
-        self, relation: Relation, output: Iterable[Expression], dialect: Dialect, tables: Mapping[str, str]
+        self,
+        relation: Relation,
+        output: Iterable[Expression],
+        dialect: Dialect,
+        tables: Mapping[str, str],
+        *,
+        exported: bool = False,
     ) -> None:
+        output = list(output)
         self._dialect = dialect
         self._tables = tables
         joined = [term for join in relation.joins for term in join.on]
@@ -51,6 +65,8 @@ class Sources:
         self._filtered = {
             column for term in relation.where for column in _null_rejected(term) if column.scan not in relation.outer
         } - self._worked
+        self._exported = {column for one in output for column in columns_of(one)} if exported else set()
+        self._filtered -= self._exported
         self.cohorts = {cohort.alias: self.text(cohort) for cohort in relation.cohorts}
 
     def text(self, source: Source) -> str:
@@ -67,10 +83,11 @@ class Sources:
             reference = ColumnRef(scan.alias, column.name)
             place = self._place(column.name)
             if column.name in scan.unit and reference not in self._worked:
-                text = place  # only compared and grouped by: any value will do
+                # only compared and grouped by: any value will do
+                text = self._dialect.read(column, place) if self._is_converted(column, reference) else place
             elif reference in self._filtered:
                 conditions += self._dialect.conditions(column, place)
-                text = place if column.type == "integer" else self._dialect.read(column, place)
+                text = self._dialect.read(column, place) if self._is_converted(column, reference) else place
             else:
                 text = self._dialect.guard(column, place)
             if column.name in scan.unit:
@@ -78,6 +95,10 @@ class Sources:
             columns.append(f"{text} AS {quote(column.name)}")
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"(SELECT {', '.join(columns) or '1'} FROM {self._source(scan)}{where}) AS {quote(scan.alias)}"
+
+    def _is_converted(self, column: Column, reference: ColumnRef) -> bool:
+        """Narrow integers are only compared as they are: whoever reads them on would compute in 16 or 32 bits."""
+        return column.type != "integer" or reference in self._exported
 
     def rows(self, first: Source, joins: Iterable[Join], where: tuple[Expression, ...]) -> str:
         """FROM and WHERE over sources in the order given."""
@@ -117,12 +138,23 @@ class Sources:
         entity = ", ".join(f"t0.{quote(name)}" for name in steps[0].path.on)
         source = f"{self._table(steps[0].path.through)} AS t0"
         for index, step in enumerate(steps[1:], 1):
-            on = " AND ".join(f"t{index - 1}.{quote(name)} = t{index}.{quote(name)}" for name in step.path.on)
+            on = self._equal(step, f"t{index - 1}", f"t{index}")
             source += f" JOIN {self._table(step.path.through)} AS t{index} ON {on}"
         last = len(steps) - 1
-        unit = ", ".join(f"t{last}.{quote(name)} AS {quote(f'_unit_{i}')}" for i, name in enumerate(steps[-1].unit))
-        on = " AND ".join(f"src.{quote(name)} = owner.{quote(name)}" for name in steps[0].path.on)
+        units = {column.name: column.type for column in scan.columns}
+        unit = ", ".join(
+            f"{self._dialect.exactly(units[own], f't{last}.{quote(name)}')} AS {quote(own)}"
+            for own, name in ((f"_unit_{i}", name) for i, name in enumerate(steps[-1].unit))
+        )
+        on = self._equal(steps[0], "src", "owner")
         return f"(SELECT DISTINCT {entity}, {unit} FROM {source}) AS owner ON {on}"
+
+    def _equal(self, step: PathStep, one: str, other: str) -> str:
+        def column(side: str, name: str, kind: ColumnType) -> str:
+            return self._dialect.exactly(kind, f"{side}.{self._dialect.identifier(name)}")
+
+        pairs = zip(step.path.on, step.types, strict=True)
+        return " AND ".join(f"{column(one, *pair)} = {column(other, *pair)}" for pair in pairs)
 
     def _table(self, name: str) -> str:
         text = self._tables[name].strip().rstrip(";")
@@ -148,7 +180,9 @@ class BodyWriter:
 
     def _projection(self, body: Projection) -> str:
         relation = body.relation
-        sources = Sources(relation, [expression for _, expression in body.columns], self._dialect, self._tables)
+        sources = Sources(
+            relation, [expression for _, expression in body.columns], self._dialect, self._tables, exported=True
+        )
         columns = self._unit(relation) + [self._named(sources.write(one), name) for name, one in body.columns]
         distinct = "DISTINCT " if body.distinct else ""
         rows = sources.rows(relation.first, relation.joins, relation.where)
@@ -158,7 +192,7 @@ class BodyWriter:
         relation = body.relation
         values = [aggregate.value for _, aggregate in body.aggregates if aggregate.value is not None]
         output = [*(expression for _, expression in body.keys), *values]
-        sources = Sources(relation, output, self._dialect, self._tables)
+        sources = Sources(relation, output, self._dialect, self._tables, exported=True)
         keys = self._unit(relation) + [self._named(sources.write(one), name) for name, one in body.keys]
         calls = [self._named(self._aggregate(one, sources), name) for name, one in body.aggregates]
         rows = sources.rows(relation.first, relation.joins, relation.where)
@@ -170,7 +204,7 @@ class BodyWriter:
         read = [one.value for _, one in body.windows if one.value is not None]
         read += [part for _, one in body.windows for part in (*one.partition, *(each for each, _, _ in one.order))]
         output = [*(expression for _, expression in body.columns), *read]
-        sources = Sources(relation, output, self._dialect, self._tables)
+        sources = Sources(relation, output, self._dialect, self._tables, exported=True)
         columns = self._unit(relation) + [self._named(sources.write(one), name) for name, one in body.columns]
         columns += [self._named(self._window(one, relation, sources), name) for name, one in body.windows]
         return f"SELECT {', '.join(columns)}\n{sources.rows(relation.first, relation.joins, relation.where)}"
@@ -191,8 +225,10 @@ class BodyWriter:
         if window.function in ("first", "last"):
             whole = " ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING" if order else ""
             return f"{window.function.upper()}_VALUE({value}) OVER ({over}{whole})"
-        if window.function in ("count", "sum"):
-            return f"CAST({window.function.upper()}({value}) OVER ({over}) AS {self._dialect.bigint})"
+        if window.function == "count":
+            return f"CAST(COUNT({value}) OVER ({over}) AS {self._dialect.bigint})"
+        if window.function == "sum":
+            return self._cut(f"SUM({value}) OVER ({over})", int(INTEGER_LIMIT))
         extreme = self._dialect.least_of if window.function == "least" else self._dialect.greatest_of
         return f"{extreme(window.type, value)} OVER ({over})"
 
@@ -219,10 +255,15 @@ class BodyWriter:
             step = self._dialect.number("decimal", aggregate.granularity)
             return f"CAST({total} AS {self._dialect.double}) / COUNT({exact}) * {step}"
         limit = int(aggregate.limit / aggregate.granularity)
-        cut = f"CASE WHEN {total} > {limit} THEN {limit} WHEN {total} < (-{limit}) THEN (-{limit}) ELSE {total} END"
+        cut = self._cut(total, limit)
         if aggregate.type == "integer":
-            return f"CAST({cut} AS {self._dialect.bigint})"
+            return cut
         return f"CAST({cut} AS {self._dialect.double}) * {self._dialect.number('decimal', aggregate.granularity)}"
+
+    def _cut(self, total: str, limit: int) -> str:
+        """A sum, which engines compute in more than 64 bits, within a limit."""
+        cut = f"CASE WHEN {total} > {limit} THEN {limit} WHEN {total} < (-{limit}) THEN (-{limit}) ELSE {total} END"
+        return f"CAST({cut} AS {self._dialect.bigint})"
 
     def _total(self, value: str, aggregate: Aggregate) -> tuple[str, str]:
         """The exact sum of a value in multiples of the granularity, and what is summed."""
@@ -230,7 +271,7 @@ class BodyWriter:
         if aggregate.type != "integer" and aggregate.granularity != 1:
             step = aggregate.granularity
             number = f"CAST({value} AS {self._dialect.double})"
-            scaled = f"{number} * {1 / step}" if step < 1 else f"{number} / {step}"
+            scaled = self._dialect.scaled_by(number, step)
             exact = f"CAST(FLOOR({scaled} + 0.5) AS {self._dialect.bigint})"
         return f"SUM({exact})", exact
 

@@ -94,7 +94,8 @@ def _children(level: Array, parents: int) -> Array:
 def _first(ranks: Array, target: Array) -> Array:
     """The first leaf whose rank reaches the target; the last where none does."""
     places: Array = (ranks < target[..., None]).sum(axis=-1)
-    return np.minimum(places, ranks.shape[-1] - 1).astype(float)
+    within: Array = np.minimum(places, ranks.shape[-1] - 1).astype(float)
+    return within
 
 
 def _outermost(leaves: int, tree: Array, *, last: bool, weight: int, deviation: Array) -> Array:

@@ -42,10 +42,10 @@ from insitu_node.engines.base import (
 )
 from insitu_node.engines.public_source import arrow, read_source
 
-_INTEGERS = frozenset(
-    ["TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"]
-)
-_PLAIN = _INTEGERS | {"VARCHAR", "BOOLEAN"}
+_INTEGERS = frozenset(["TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"])
+_PLAIN = _INTEGERS | {"VARCHAR", "BOOLEAN", "HUGEINT", "UHUGEINT"}
+_DECIMAL_DIGITS = 18
+"""Wider decimals, and whole numbers of 128 bits, fail in comparisons with bounds: a mapping casts them."""
 _MAGIC = frozenset("*?[")
 
 
@@ -234,6 +234,8 @@ def _serves(kind: str) -> frozenset[ColumnType]:
     if kind in _INTEGERS:
         return frozenset({"integer", "decimal"})
     if kind.startswith("DECIMAL"):
+        if int(kind[len("DECIMAL(") :].partition(",")[0]) > _DECIMAL_DIGITS:
+            return frozenset()
         return frozenset({"integer", "decimal"} if kind.endswith(",0)") else {"decimal"})
     if kind.startswith("TIMESTAMP"):
         return frozenset({"timestamp"})

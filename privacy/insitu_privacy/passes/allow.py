@@ -26,7 +26,7 @@ _NUMBERS: tuple[ColumnType, ...] = ("integer", "decimal")
 _NUMBER = re.compile(r"(?=.*[0-9])[0-9]{0,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _INTEGER_RESULT = Fraction(2**62)
 _WEIGHT_LIMIT = 50_000
-_WRITTEN: Mapping[Op, int] = {Op.MUL: 3, Op.DIV: 3, Op.ROUND: 2, Op.TO_INTEGER: 2, Op.BUCKET: 4}
+_WRITTEN: Mapping[Op, int] = {Op.MUL: 3, Op.DIV: 3, Op.ROUND: 2, Op.TO_INTEGER: 2, Op.BUCKET: 4, Op.ADD_DAYS: 3}
 """How often ``dialects`` writes the arguments of an operation."""
 _DECIMAL_RESULT = Fraction(10**30)
 
@@ -118,21 +118,23 @@ class Allow:
         lowered = rule(self, node)
         if isinstance(lowered, Call):
             self._check_overflow(lowered, node)
-            if self._weight(lowered) > _WEIGHT_LIMIT:
+            if self.weight(lowered) > _WEIGHT_LIMIT:
                 raise refusal("INSITU-SQL-TOO-LONG", node, limit=f"{_WEIGHT_LIMIT} operations, written out")
         return lowered
 
-    def _weight(self, expression: Expression) -> int:
+    def weight(self, expression: Expression) -> int:
         """How long an expression is once a dialect writes it out: some operations write their arguments more than once.
 
         Kept by identity, with the expression: arguments are shared, and a tree may stand for exponentially many.
         """
+        if isinstance(expression, ColumnRef):
+            return self._inference.facts(expression).weight
         if not isinstance(expression, Call):
             return 1
         kept = self._weights.get(id(expression))
         if kept is None:
             times = _WRITTEN.get(expression.op, 1)
-            weight = 1 + times * sum(self._weight(argument) for argument in expression.args)
+            weight = 1 + times * sum(self.weight(argument) for argument in expression.args)
             kept = self._weights[id(expression)] = (expression, weight)
         return kept[1]
 
@@ -149,6 +151,20 @@ class Allow:
     def numbers(self, *nodes: exp.Expr) -> list[Expression]:
         """Numeric operands."""
         return [self.require(self.expression(node), _NUMBERS, node) for node in nodes]
+
+    def carried(self, *nodes: exp.Expr) -> list[Expression]:
+        """Operands of which one becomes the result: alike, and all decimals where one is.
+
+        Engines would decide each for itself which type that is: one would keep an integer, and overflow.
+        """
+        operands = self.alike(*nodes)
+        kinds = [self.type_of(item) for item in operands]
+        if "decimal" not in kinds:
+            return operands
+        return [
+            call(Op.TO_DECIMAL, item) if kind == "integer" and not _is_null(item) else item
+            for item, kind in zip(operands, kinds, strict=True)
+        ]
 
     def alike(self, *nodes: exp.Expr) -> list[Expression]:
         """Operands of one comparable type; text literals next to dates become dates."""
@@ -249,7 +265,11 @@ def _literal(allow: Allow, node: exp.Expr) -> Expression:
 
 def _column(allow: Allow, node: exp.Expr) -> Expression:
     assert isinstance(node, exp.Column)
-    return allow.column(node.table, node.name)
+    try:
+        return allow.column(node.table, node.name)
+    except KeyError:
+        hint = "Write the condition as EXISTS, or as a join."
+        raise forbidden(node, "a column of the query around in this place", hint) from None
 
 
 def _is_null(item: Expression) -> bool:
@@ -375,7 +395,7 @@ def _like(op: Op) -> Callable[[Allow, exp.Expr], Expression]:
 def _case(allow: Allow, node: exp.Expr) -> Expression:
     whens = node.args["ifs"]
     default = node.args.get("default") or exp.Null()
-    values = allow.alike(*(when.args["true"] for when in whens), default)
+    values = allow.carried(*(when.args["true"] for when in whens), default)
     conditions = [_when(allow, node, when) for when in whens]
     args = [part for pair in zip(conditions, values[:-1], strict=True) for part in pair]
     return Call(Op.CASE, (*args, values[-1]))
@@ -388,7 +408,7 @@ def _when(allow: Allow, node: exp.Expr, when: exp.Expr) -> Expression:
 
 
 def _if(allow: Allow, node: exp.Expr) -> Expression:
-    yes, no = allow.alike(node.args["true"], node.args.get("false") or exp.Null())
+    yes, no = allow.carried(node.args["true"], node.args.get("false") or exp.Null())
     return call(Op.CASE, allow.condition(node.this), yes, no)
 
 

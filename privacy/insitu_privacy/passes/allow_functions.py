@@ -74,13 +74,13 @@ def _width_bucket(allow: Allow, node: exp.Expr) -> Expression:
 
 def _extreme(op: Op) -> Rule:
     def rule(allow: Allow, node: exp.Expr) -> Expression:
-        return Call(op, tuple(allow.alike(node.this, *node.expressions)))
+        return Call(op, tuple(allow.carried(node.this, *node.expressions)))
 
     return rule
 
 
 def _nullif(allow: Allow, node: exp.Expr) -> Expression:
-    return Call(Op.NULLIF, tuple(allow.alike(node.this, node.expression)))
+    return Call(Op.NULLIF, tuple(allow.carried(node.this, node.expression)))
 
 
 # -- dates -----------------------------------------------------------------------------------------------------------

@@ -88,6 +88,7 @@ def _projected(tracked: Tracked, names: Sequence[str], expressions: list[Express
     return Made(
         body=Projection(relation=relation, columns=columns, distinct=distinct),
         columns={own: tracked.facts.facts(expression) for own, expression in columns},
+        sure={own: _written_out(tracked, expression, distinct) for own, expression in columns},
         names=dict(zip(names, (own for own, _ in columns), strict=True)),
         width=len(relation.unit),
         unit=unit_places(tracked, places),
@@ -96,6 +97,12 @@ def _projected(tracked: Tracked, names: Sequence[str], expressions: list[Express
         one_row_per_unit=bool(relation.unit) and tracked.one_row_per_unit,
         tainted=frozenset(own for own, expression in columns if tracked.is_identifying(expression)),
     )
+
+
+def _written_out(tracked: Tracked, expression: Expression, distinct: bool) -> Facts:
+    """Sure facts; a database that flattens derived tables writes their expressions into one another."""
+    weight = 1 if distinct else tracked.allow.weight(expression)
+    return replace(tracked.allow.facts_of(expression), weight=weight)
 
 
 # -- set operations --------------------------------------------------------------------------------------------------
@@ -132,6 +139,10 @@ def _combined(tracker: Tracker, query: exp.SetOperation, environment: Environmen
             name: _either(one, other, kind)
             for (name, one), other in zip(left.columns.items(), right.columns.values(), strict=True)
         },
+        sure={
+            name: _either(one, other, kind)
+            for (name, one), other in zip(left.sure.items(), right.sure.values(), strict=True)
+        },
         names=left.names,
         width=left.width,
         unit=unit,
@@ -149,14 +160,18 @@ def _combined(tracker: Tracker, query: exp.SetOperation, environment: Environmen
 
 def _either(one: Facts, other: Facts, kind: str) -> Facts:
     """Facts of a column of both sides; of EXCEPT, of the left side."""
-    if kind == "except":
-        return replace(one, constant=False)
     numbers = {"integer", "decimal"}
     kind_of = one.type if one.type == other.type else "decimal" if {one.type, other.type} <= numbers else one.type
+    weight = one.weight + other.weight
+    if kind == "except":
+        return replace(
+            one, type=kind_of, constant=False, values=one.values if kind_of == one.type else None, weight=weight
+        )
     interval = None
     if is_bounded(one.interval) and is_bounded(other.interval) and one.interval and other.interval:
         interval = (min(one.interval[0], other.interval[0]), max(one.interval[1], other.interval[1]))
     values = None
     if one.values is not None and other.values is not None and one.type == other.type:
         values = tuple(sorted({*one.values, *other.values}))  # type: ignore[type-var]
-    return Facts(type=kind_of, nullable=one.nullable or other.nullable, interval=interval, values=values)
+    nullable = one.nullable or other.nullable
+    return Facts(type=kind_of, nullable=nullable, interval=interval, values=values, weight=weight)

@@ -29,6 +29,7 @@ from insitu_privacy.expressions import (
     columns_of,
     replace,
     scans_of,
+    walk,
 )
 from insitu_privacy.passes.inputs import Input, equalities, linked, unit_equality
 from insitu_privacy.passes.spans import forbidden, refusal
@@ -112,6 +113,9 @@ class Cohorts:
         inner = self.tracker.select(query, self.around.environment, self.around)
         own = frozenset(inner.inputs)
         correlated = tuple(term for term in inner.relation.where if scans_of(term) - own)
+        if any(isinstance(part, Exists) for term in correlated for part in walk(term)):
+            hint = "Join the inner subquery's tables to those of the subquery around it."
+            raise forbidden(node, "a subquery in a subquery that both look at the query around", hint)
         item, renamed = self._opened(inner, correlated)
         tied = [] if inner.public else self._tied_directly(inner, item, correlated, node)
         return self._look(item, (*renamed, *tied))
@@ -134,7 +138,8 @@ class Cohorts:
             unit=tuple(f"_unit_{index}" for index in range(len(relation.unit))),
         )
         facts = {name: inner.facts.facts(column) for column, name in names.items()}
-        item = Input(source=derived, facts=facts, name="the subquery")
+        sure = {name: inner.allow.facts_of(column) for column, name in names.items()}
+        item = Input(source=derived, facts=facts, sure=sure, name="the subquery")
 
         def renamed(node: Expression) -> Expression | None:
             return ColumnRef(alias, names[node]) if isinstance(node, ColumnRef) and node in names else None

@@ -68,7 +68,8 @@ def grouped(tracker: Tracker, query: exp.Select, items: Sequence[exp.Expr], trac
     known: dict[exp.Expr, Expression] = {node: ColumnRef(alias, name) for node, name in calls.items()}
     known |= {node: ColumnRef(alias, f"k{index}") for index, node in enumerate(nodes)}
     inference = Inference({ColumnRef(alias, name): one for name, one in item_.facts.items()})
-    allow = Allow(inference, _ungrouped(query), known=known)
+    sure = Inference({ColumnRef(alias, name): one for name, one in item_.sure.items()})
+    allow = Allow(sure, _ungrouped(query), known=known)
     where = () if having is None else tuple(sorted(set(conjuncts(allow.condition(having))), key=repr))
     unit = tuple(ColumnRef(alias, name) for name in item_.source.unit)
     return replace(
@@ -105,6 +106,8 @@ def _made(tracked: Tracked, keys: tuple[Expression, ...], calls: Mapping[exp.Exp
             aggregates=tuple((name, aggregate) for name, (aggregate, _) in made.items()),
         ),
         columns={name: tracked.facts.facts(key) for name, key in named}
+        | {name: known for name, (_, known) in made.items()},
+        sure={name: tracked.allow.facts_of(key) for name, key in named}
         | {name: known for name, (_, known) in made.items()},
         names={},
         width=len(tracked.relation.unit),

@@ -28,6 +28,8 @@ class Input:
     source: Source
     facts: Mapping[str, Facts]
     """By column of the source."""
+    sure: Mapping[str, Facts]
+    """What holds of them in whatever order a database evaluates conditions: what overflow is ruled out by."""
     unit: tuple[frozenset[str], ...] = ()
     """For each column of the unit, the columns of the source that hold it; empty for public sources."""
     entities: Mapping[EntityKey, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
@@ -79,6 +81,7 @@ def scanned(alias: str, table: Table, used: set[str], dataset: Dataset) -> Input
     return Input(
         source=scan,
         facts=facts,
+        sure=facts,
         unit=tuple(frozenset({name}) for name in scan.unit),
         entities={} if table.public else _entity_columns(table),
         bounds=table.bounds,
@@ -93,7 +96,8 @@ def _unit_path(table: Table, dataset: Dataset) -> tuple[tuple[PathStep, ...], li
     at = table
     while at.unit_path is not None:
         reached = dataset.tables[at.unit_path.through]
-        steps.append(PathStep(path=at.unit_path, unit=reached.unit))
+        types = tuple(at.columns[name].type for name in at.unit_path.on)
+        steps.append(PathStep(path=at.unit_path, unit=reached.unit, types=types))
         at = reached
     if not steps:
         return (), []

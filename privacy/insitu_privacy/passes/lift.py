@@ -59,7 +59,7 @@ class _Scope:
 
 def lift(tree: exp.Select, *, dataset: Dataset) -> Lifted:
     """The releases of a qualified query. Raises SqlRefused where rows of persons would be returned."""
-    walk = _Lift(dataset)
+    walk = _Lift(dataset, _free_prefix(tree))
     scope, with_ = walk.scoped(tree, _Scope())
     if walk.kind(tree, _Scope()) == "public":
         raise refusal("INSITU-SQL-NO-PROTECTED", tree.args.get("from_") or tree)
@@ -74,8 +74,9 @@ def lift(tree: exp.Select, *, dataset: Dataset) -> Lifted:
 
 
 class _Lift:
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, prefix: str) -> None:
         self._dataset = dataset
+        self._prefix = prefix
         self._tracker = Tracker(dataset)
         self._kinds: dict[int, tuple[exp.Expr, Kind]] = {}
         self._numbers = count()
@@ -203,7 +204,7 @@ class _Lift:
             query.set("group", exp.Group(expressions=[item.unalias().copy() for item in query.expressions]))
             query.set("distinct", None)
         tracked = self._tracker.select(query, scope.rows, None)
-        front = frontier(query, tracked, f"r{number}", lambda node: self._side(node, scope)[0])
+        front = frontier(query, tracked, f"{self._prefix}{number}", lambda node: self._side(node, scope)[0])
         self._made[number] = Part(tracked=tracked, front=front)
         noisy = frozenset(
             item.alias
@@ -238,6 +239,15 @@ class _Lift:
         assert isinstance(target, exp.Subquery)
         target.set("this", above)
         return columns
+
+
+def _free_prefix(tree: exp.Expr) -> str:
+    """What the names of released relations begin with, so that no WITH query or alias has one of them."""
+    taken = {node.name.lower() for node in tree.find_all(exp.Identifier)}
+    prefix = "r"
+    while any(name.startswith(prefix) and name[len(prefix) :].partition("_")[0].isdigit() for name in taken):
+        prefix += "r"
+    return prefix
 
 
 def _bare(query: exp.Expr) -> exp.Expr:

@@ -20,6 +20,8 @@ class Made:
     body: Body
     columns: Mapping[str, Facts]
     """By name in the plan, in order."""
+    sure: Mapping[str, Facts]
+    """The same without what conditions add: a database may evaluate an outer condition before an inner one."""
     names: Mapping[str, str]
     """Names in the plan by names in the query."""
     width: int
@@ -46,12 +48,16 @@ class Made:
             one_row_per_unit=self.one_row_per_unit,
         )
         constant = self.one_row_per_unit
-        facts = {name: replace(known, constant=known.constant or constant) for name, known in self.columns.items()}
-        facts |= dict.fromkeys(self.unit_names, Facts(type="text", nullable=False, constant=True))
+        facts, sure = (
+            {name: replace(known, constant=known.constant or constant) for name, known in columns.items()}
+            | dict.fromkeys(self.unit_names, Facts(type="text", nullable=False, constant=True))
+            for columns in (self.columns, self.sure)
+        )
         unit = tuple(names | {own} for names, own in zip(self.unit, self.unit_names, strict=True))
         return Input(
             source=derived,
             facts=facts,
+            sure=sure,
             unit=unit,
             entities=self.entities,
             bounds=ContributionBounds(max_rows_per_group=1, max_groups=1) if constant else self.bounds,

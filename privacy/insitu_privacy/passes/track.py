@@ -80,7 +80,7 @@ class Tracker:
         lead = next((item for item in inputs.values() if item.unit and item.alias not in left), None)
         gathered: list[Derived] = []
         subqueries = cohorts.Cohorts(self, reach, lead, gathered)
-        allow = Allow(inference, lambda table, name: reach.names[table].column(name), subqueries=subqueries)
+        allow = Allow(Inference(reach.sure), lambda table, name: reach.names[table].column(name), subqueries=subqueries)
 
         lowered = {alias: _conditions(allow, join.args.get("on")) for alias, join in joins.items()}
         _check_order(list(inputs), {alias: lowered[alias] for alias in left}, joins)
@@ -135,8 +135,11 @@ def _kind(join: exp.Join) -> str:
 
 def _left(item: Input) -> Input:
     """A source that is joined left: all of its columns may be NULL, and depend on the row they are joined to."""
-    facts = {name: replace(known, nullable=True, constant=False) for name, known in item.facts.items()}
-    return replace(item, facts=facts)
+    facts, sure = (
+        {name: replace(known, nullable=True, constant=False) for name, known in columns.items()}
+        for columns in (item.facts, item.sure)
+    )
+    return replace(item, facts=facts, sure=sure)
 
 
 def _check_order(
@@ -184,18 +187,24 @@ def _left_joined_on_unit(
     relation: Relation, inputs: Mapping[str, Input], reached: list[Input], joins: Mapping[str, exp.Join]
 ) -> tuple[Join, ...]:
     """The joins, with equality of the unit in the conditions of those that are left to a protected source."""
-    made, near = list[Join](), list(reached)
+    made, near = list[Join](), list[Input]()
+    if inputs[relation.first.alias].unit:
+        near.append(inputs[relation.first.alias])
     for join in relation.joins:
         item = inputs[join.source.alias]
         if join.kind == "inner" or not item.unit:
             made.append(join)
+            near += [item] if item.unit else []
             continue
+        lead = next((one for one in near if one in reached), None)
+        if lead is None:  # its condition could only name a later table
+            raise refusal("INSITU-SQL-JOIN-KIND", joins[item.alias], name="LEFT (from a public to a protected table)")
         equal = equalities((*relation.where, *join.on))
         found = next((one for one in near if linked(item, one, equal)), None)
         if found is None:
-            raise _not_joined(item, reached[0], joins)
+            raise _not_joined(item, lead, joins)
         # one that is joined left itself has the same unit, or none and then no row to join
-        base = found if found.alias not in relation.outer else reached[0]
+        base = found if found.alias not in relation.outer else lead
         known = equalities(join.on)
         extra = [term for term in unit_equality(item, base) if frozenset(term.args) not in known]
         made.append(replace(join, on=tuple(sorted({*join.on, *extra}, key=repr))))

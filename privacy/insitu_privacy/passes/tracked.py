@@ -107,6 +107,11 @@ class Around:
             ColumnRef(item.alias, name): known for item in self.names.values() for name, known in item.facts.items()
         }
 
+    @property
+    def sure(self) -> dict[ColumnRef, Facts]:
+        """Those that hold in whatever order conditions are evaluated."""
+        return {ColumnRef(item.alias, name): known for item in self.names.values() for name, known in item.sure.items()}
+
 
 def _is_fixed(column: ColumnRef, terms: tuple[Expression, ...]) -> bool:
     """Whether some equality ties the column to a literal or to a value of other sources."""

@@ -116,6 +116,8 @@ def _layer(
         ),
         columns={name: tracked.facts.facts(column) for column, name in columns.items()}
         | {name: facts for name, (_, facts) in made.items()},
+        sure={name: tracked.allow.facts_of(column) for column, name in columns.items()}
+        | {name: facts for name, (_, facts) in made.items()},
         names={},
         width=len(tracked.relation.unit),
         unit=unit_places(tracked, places),
@@ -130,7 +132,8 @@ def _layer(
     known: dict[exp.Expr, Expression] = {node: ColumnRef(alias, name) for node, name in nodes.items()}
     inference = Inference({ColumnRef(alias, name): one for name, one in item_.facts.items()})
     moved = {column: ColumnRef(alias, name) for column, name in columns.items()}
-    allow = tracked.allow.moved(inference, moved, known)
+    sure = Inference({ColumnRef(alias, name): one for name, one in item_.sure.items()})
+    allow = tracked.allow.moved(sure, moved, known)
     unit = tuple(ColumnRef(alias, name) for name in item_.source.unit)
     relation = Relation(first=item_.source, joins=(), where=(), unit=unit)
     return replace(tracked, relation=relation, allow=allow, facts=inference, inputs={alias: item_})

@@ -302,8 +302,8 @@ def test_a_scale_that_is_thirty_percent_off_would_be_seen(post: Postprocessor, m
     """What the test above rests on: with other noise than the plan's, coverage leaves its bounds."""
     made = plan(GROUPED, mechanism=mechanism, epsilon="1")
     truth = [EXACT_ROWS, EXACT_ROWS * EXACT_MEAN, EXACT_MEAN, 100 / EXACT_MEAN]
-    assert all(share < 0.929 for share in coverage(post, made, truth, 1, runs=20, spread=1.3))
-    assert all(share > 0.972 for share in coverage(post, made, truth, 1, runs=20, spread=0.7))
+    assert all(share < 0.929 for share in coverage(post, made, truth, 1, runs=60, spread=1.3))
+    assert all(share > 0.972 for share in coverage(post, made, truth, 1, runs=60, spread=0.7))
 
 
 def test_a_wider_level_gives_wider_intervals_around_the_value(post: Postprocessor) -> None:

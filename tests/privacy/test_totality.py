@@ -1,0 +1,223 @@
+"""No statement fails because of what one person's rows hold: an error that a neighbouring database would not give is a
+bit of that person, without noise and at any epsilon (DESIGN.md section 4, No side doors).
+
+Hostile queries single out person 42 and try to make the database fail on her rows alone: by overflow, by casts, by
+conditions that are evaluated in another order, by texts that double. Sites store columns as narrow as they may, as
+hospitals do, which the other tests' databases do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import date
+from typing import Any
+
+import duckdb
+import psycopg
+import pytest
+from insitu_privacy.errors import SqlRefused
+from insitu_privacy.render import render
+
+from tests.testkit.care import (
+    Row,
+    World,
+    clean_world,
+    create,
+    fill_duckdb,
+    fill_postgres,
+    plan,
+    run_duckdb,
+    run_postgres,
+    whole,
+    without,
+)
+from tests.testkit.databases import new_database
+
+NARROW = (
+    ('"birth_year" INTEGER', '"birth_year" SMALLINT'),
+    ('"score" DOUBLE PRECISION', '"score" NUMERIC(18, 4)'),
+    ('"stage" INTEGER', '"stage" SMALLINT'),
+    ('"amount" BIGINT', '"amount" SMALLINT'),
+)
+HER = (42,)
+DAY = date(2020, 1, 1)
+
+
+def narrow() -> list[str]:
+    statements = []
+    for statement in create():
+        for old, new in NARROW:
+            statement = statement.replace(old, new)
+        statements.append(statement)
+    return statements
+
+
+@pytest.fixture(scope="module")
+def small_duck() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(":memory:", config={"threads": 1, "memory_limit": "400MB"}) as connection:
+        for statement in narrow():
+            connection.execute(statement)
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def small_pg(postgres_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(new_database(postgres_url, *narrow()), autocommit=True) as connection:
+        connection.execute("SET statement_timeout = '20s'")
+        yield connection
+
+
+def visit(visit_id: int, person: int, **other: Any) -> Row:
+    names = ("kind", "start", "finish", "cost", "weight", "ward", "diagnosis", "noted", "stage", "blood", "previous")
+    values = {"kind": "in", "start": DAY, "finish": DAY, "cost": 10.0, "weight": 1.0, "ward": 1, "diagnosis": "x"}
+    values |= {"noted": DAY, "stage": 4, "blood": "A", "previous": None} | other
+    return (visit_id, person, 0, *(values[name] for name in names))
+
+
+def world(*hers: Row, others: int = 30) -> World:
+    """Some clean persons, and her, born 1980, with three stays unless others are given."""
+    base = clean_world(others)
+    mine = hers or tuple(visit(9000 + i, 42) for i in range(3))
+    return World(
+        person=(*base.person[:39], *(p for p in base.person[39:] if p[0] != 42), (42, 0, "F", 1980, "east", True, 1.0)),
+        visit=(*(v for v in base.visit if v[1] != 42), *mine),
+        act=(*base.act, (9000, 9000, "A00", 500, 0.5, None)),
+    )
+
+
+DOUBLED = ", ".join(f"a{i} AS (SELECT DISTINCT person_id, d || d AS d FROM a{i - 1})" for i in range(1, 27))
+ATTACKS = {
+    "narrow integers across levels": (
+        """SELECT COUNT(*) FROM (SELECT person_id, sex, birth_year AS b FROM person WHERE birth_year > 1900) f
+        WHERE CASE WHEN person_id = 42 AND sex = 'F' THEN b * b * b > 0 ELSE TRUE END""",
+        (),
+    ),
+    "narrow integers seen from outside": (
+        """SELECT COUNT(*) FROM visit v WHERE EXISTS (SELECT 1 FROM person p WHERE p.person_id = v.person_id AND
+        p.birth_year > 1900 AND CASE WHEN v.visit_id = 9001 THEN p.birth_year * p.birth_year * p.birth_year ELSE 1 END
+        > v.stage)""",
+        (),
+    ),
+    "narrow integers in an average": (
+        "SELECT AVG(b * b) FROM (SELECT birth_year AS b FROM person WHERE birth_year >= 1950) f",
+        (),
+    ),
+    "a number that stays an integer": (
+        """SELECT COUNT(*) FROM act WHERE CASE WHEN visit_id = 9000 AND amount > 100
+        THEN NULLIF(amount, 0.5) * 9000000000000000 * 1000 > 1 ELSE TRUE END""",
+        (),
+    ),
+    "sums over windows": (
+        """SELECT COUNT(*) FROM (SELECT person_id, SUM(stage * 1000000000000000 * 1000) OVER (PARTITION BY person_id)
+        AS w FROM visit WHERE person_id = 42) f WHERE w > 0""",
+        (),
+    ),
+    "sums over windows, multiplied": (
+        """SELECT COUNT(*) FROM (SELECT person_id, SUM(stage * 1000000000000000 * 1000) OVER (PARTITION BY person_id)
+        AS w FROM visit WHERE person_id = 42) f WHERE w * 100 > 0""",
+        (visit(9000, 42, stage=1),),
+    ),
+    "texts that double": (
+        f"""WITH a0 AS (SELECT person_id, CASE WHEN person_id = 42 AND diagnosis = 'x' THEN 'xxxxxxxxxxxxxxxx' ELSE ''
+        END AS d FROM visit), {DOUBLED} SELECT COUNT(d) FROM a26""",
+        (),
+    ),
+    "quotients of large by large": (
+        """SELECT COUNT(*) FROM visit
+        WHERE LEAST(GREATEST(9000000000000000 * 10000000000000.0 / weight, -1), 1) / weight > 0""",
+        (visit(9000, 42, weight=1e178),),
+    ),
+    "numbers next to zero": (
+        "SELECT SUM(LEAST(GREATEST(weight, -1000000000000000), 1000000000000000)) FROM visit",
+        (visit(9000, 42, weight=1e-322),),
+    ),
+    "numbers next to zero, summed per person": (
+        """SELECT SUM(s) FROM (SELECT person_id, SUM(LEAST(GREATEST(weight, -1000000000000000), 1000000000000000)) AS s
+        FROM visit GROUP BY person_id) f""",
+        (visit(9000, 42, weight=1e-322),),
+    ),
+    "no absolute value": (
+        "SELECT COUNT(*) FROM (SELECT person_id AS p, kind FROM visit) f WHERE ABS(p) > 5 OR -p > 3",
+        (visit(9000, -(2**63)),),
+    ),
+    "no quotient by minus one": (
+        "SELECT COUNT(*) FROM (SELECT person_id AS p, stage FROM visit) f WHERE p // (stage - 5) > 5 OR p % (stage - 5) = 1",
+        (visit(9000, -(2**63)),),
+    ),
+}
+
+
+REFUSED = {
+    "conditions in another order": """SELECT COUNT(*) FROM (SELECT person_id, ward FROM visit WHERE ward IN (0, 1, 2, 3, 4, 5, 6, 7)) f
+        WHERE DATE '2020-01-01' + ward > DATE '2016-01-01'""",
+    "conditions in another order, multiplied": """SELECT COUNT(*) FROM (SELECT person_id, ward FROM visit WHERE ward IN (0, 1, 2, 3, 4, 5, 6, 7)) f
+        WHERE ward * 1000000000000 * 100000 > 5""",
+    "whole quotients": """SELECT SUM(LEAST(1, ((4000000000000000 * 1000 - (LEAST(GREATEST(COALESCE(ward, 0), 990000), 999999)
+        // 1000000) * (4000000000000000 * 1000)) * 100) % 7)) FROM visit WHERE person_id = 42 AND diagnosis = 'x'""",
+}
+
+
+def statements(name: str, dialect: str) -> list[str]:
+    made = plan(ATTACKS[name][0]).releases
+    return [render(one, dialect=dialect, tables=tables, cap_key="k") for one in made for tables in (whole(), without())]
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_no_statement_fails_on_one_persons_rows(
+    small_duck: duckdb.DuckDBPyConnection, small_pg: psycopg.Connection[Any], name: str
+) -> None:
+    hers = ATTACKS[name][1]
+    there, unit = world(*hers), (hers[0][1],) if hers else HER
+    fill_duckdb(small_duck, there, unit)
+    fill_postgres(small_pg, there, unit)
+    engines: dict[str, Callable[[str], list[Row]]] = {
+        "duckdb": lambda text: run_duckdb(small_duck, text),
+        "postgres": lambda text: run_postgres(small_pg, text),
+    }
+    answers = [[run(text) for text in statements(name, dialect)] for dialect, run in engines.items()]
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_only_an_inner_condition_bounds_is_not_bounded(name: str) -> None:
+    with pytest.raises(SqlRefused) as refused:
+        plan(REFUSED[name])
+    assert refused.value.code == "INSITU-SQL-UNBOUNDED"
+
+
+def test_a_database_that_computes_conditions_in_another_order_is_one(small_pg: psycopg.Connection[Any]) -> None:
+    """What the attack on the order rests on: PostgreSQL takes the cheaper condition first, across derived tables."""
+    fill_postgres(small_pg, world(visit(9000, 42, ward=6_000_000_000)), HER)
+    inner = "SELECT ward FROM visit WHERE ward IN (0, 1, 2, 3, 4, 5, 6, 7)"
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange):
+        small_pg.execute(
+            f"SELECT COUNT(*) FROM ({inner}) AS f WHERE DATE '2020-01-01' + CAST(ward AS INTEGER) > '2016-1-1'".encode()
+        )
+
+
+def test_text_that_only_looks_equal_is_not_one_group(
+    small_duck: duckdb.DuckDBPyConnection, small_pg: psycopg.Connection[Any]
+) -> None:
+    """Under a collation without case one row's spelling would name the group of all, in the domain or out of it."""
+    there = world(visit(9000, 42, kind="IN", diagnosis="HIV"))
+    fill_duckdb(small_duck, there, HER)
+    tables = {
+        **whole(),
+        "visit": "SELECT * REPLACE (kind COLLATE NOCASE AS kind, diagnosis COLLATE NOCASE AS diagnosis) FROM visit ORDER BY visit_id DESC",
+    }
+    for sql in (
+        "SELECT kind, COUNT(*) FROM visit GROUP BY kind",
+        "SELECT diagnosis, COUNT(*) FROM visit GROUP BY diagnosis",
+    ):
+        (release,) = plan(sql).releases
+        strict = run_duckdb(small_duck, render(release, dialect="duckdb", tables=whole(), cap_key="k"))
+        loose = run_duckdb(small_duck, render(release, dialect="duckdb", tables=tables, cap_key="k"))
+        assert sorted(strict, key=repr) == sorted(loose, key=repr)
+
+
+def test_derived_tables_that_multiply_their_text_are_refused() -> None:
+    """A database flattens them, and its planner would take minutes and gigabytes."""
+    levels = ", ".join(f"a{i} AS (SELECT person_id, d || d AS d FROM a{i - 1})" for i in range(1, 27))
+    with pytest.raises(SqlRefused) as refused:
+        plan(f"WITH a0 AS (SELECT person_id, diagnosis AS d FROM visit), {levels} SELECT COUNT(d) FROM a26")
+    assert refused.value.code == "INSITU-SQL-TOO-LONG"
