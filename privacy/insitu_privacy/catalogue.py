@@ -27,6 +27,12 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
     # the SQL
     ("INSITU-SQL-SYNTAX", "sql", "the SQL does not parse: {reason}", "Correct it at the mark."),
     ("INSITU-SQL-TOO-LONG", "sql", "the SQL is longer than {limit}", "Send a shorter query."),
+    (
+        "INSITU-SQL-TOO-MANY-ROWS",
+        "sql",
+        "the answer has more than {limit} rows",
+        "Add a LIMIT, or join released results on their keys.",
+    ),
     ("INSITU-SQL-TOO-DEEP", "sql", "the SQL is nested deeper than {limit} levels", "Flatten the query."),
     ("INSITU-SQL-NOT-ONE", "sql", "expected one statement, found {count}", "Send one SELECT at a time."),
     ("INSITU-SQL-NOT-SELECT", "sql", "{kind} is not a query", "Write a SELECT."),

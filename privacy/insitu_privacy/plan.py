@@ -29,7 +29,7 @@ Mechanism = Literal["laplace", "gaussian"]
 MechanismChoice = Literal["auto", "laplace", "gaussian"]
 KeyValue = Scalar | None
 StatisticKind = Literal["rows", "units", "entities", "sum", "leaves"]
-QuantileKind = Literal["continuous", "discrete", "least", "greatest"]
+QuantileKind = Literal["continuous", "discrete", "discrete from above", "least", "greatest"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

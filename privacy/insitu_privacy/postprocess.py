@@ -102,8 +102,8 @@ class Postprocessor:
     def run(self, plan: PrivacyPlan, merged: Sequence[MergedRelease], *, level: float = 0.95) -> ResultTable:
         """The answer of a plan from its merged releases.
 
-        Raises SqlRefused (INSITU-SQL-NOT-TOTAL) where the outer SQL fails or takes too long, (INSITU-SQL-TOO-LONG) where it
-        gives too many rows.
+        Raises SqlRefused where the outer SQL fails or takes too long (INSITU-SQL-NOT-TOTAL), or gives too many rows
+        (INSITU-SQL-TOO-MANY-ROWS).
         """
         with self._lock, self._timed():
             try:
@@ -162,7 +162,8 @@ class Postprocessor:
             types = [_column_type(str(item[1])) for item in result.description]
             rows = result.fetchmany(ROWS_LIMIT + 1)
             if len(rows) > ROWS_LIMIT:
-                raise SqlRefused("INSITU-SQL-TOO-LONG", limit=f"{ROWS_LIMIT} rows in its answer")
+                cursor.abort()
+                raise SqlRefused("INSITU-SQL-TOO-MANY-ROWS", limit=ROWS_LIMIT)
             return rows, types
         finally:
             for one in relations:

@@ -3,7 +3,7 @@
 A tree of counts (Hay, Rastogi, Miklau, Suciu: Boosting the accuracy of differentially private histograms through
 consistency, VLDB 2010) counts the leaves, and the sums of 16 leaves each, and so on up: a rank is then the sum of a few
 nodes rather than of many leaves. ``consistent`` is the paper's section 4.2: the least-squares leaves, given that every
-node was measured with the same noise.
+node was measured with the same noise; where the last node of a level has fewer than 16 below it, nearly those.
 
 A tree is one vector, level by level from the top; ``plan.tree_levels`` has the sizes.
 """
@@ -65,16 +65,18 @@ def quantile_places(
     if kind in ("least", "greatest"):
         return _outermost(leaves, tree, last=kind == "greatest", weight=weight, deviation=deviation)
     fitted = consistent(leaves, tree)
-    ranks = np.maximum.accumulate(np.cumsum(fitted, axis=-1), axis=-1) / weight
+    ranks = np.cumsum(fitted, axis=-1) / weight
     total = fitted.sum(axis=-1) / weight
-    if kind == "discrete":
-        places = _first(ranks, np.maximum(level * total - 0.5, 0.5 - 1e-6))
+    if kind in ("discrete", "discrete from above"):
+        beyond = 1e-9 if kind == "discrete from above" else -1e-9  # where the rank is whole, the next value or this one
+        places = _first(ranks, np.maximum(level * total * (1 + beyond), 0.5))
     else:
         before = np.floor(level * np.maximum(total - 1, 0) + 1e-9)
         part = np.clip(level * np.maximum(total - 1, 0) - before, 0, 1)
         low, high = _first(ranks, before + 0.5), _first(ranks, before + 1.5)
         places = low + np.where(part > 1e-6, part * (high - low), 0)
-    there = total > np.maximum(0.5, 2 * deviation / weight)
+    lost = 2 * deviation * math.sqrt(tree_levels(leaves)[0])  # of the sum of the topmost nodes
+    there = total > np.maximum(0.5, lost / weight)
     return np.where(there, places, np.nan)
 
 
@@ -92,7 +94,10 @@ def _children(level: Array, parents: int) -> Array:
 
 
 def _first(ranks: Array, target: Array) -> Array:
-    """The first leaf whose rank reaches the target; the last where none does."""
+    """The first leaf whose rank reaches the target; the last where none does.
+
+    Noisy ranks do not only rise: as many leaves are passed as have a lower rank, which errs to neither side.
+    """
     places: Array = (ranks < target[..., None]).sum(axis=-1)
     within: Array = np.minimum(places, ranks.shape[-1] - 1).astype(float)
     return within

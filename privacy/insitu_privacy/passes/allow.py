@@ -114,7 +114,7 @@ class Allow:
         rule = RULES.get(type(node)) or self._functions.get(type(node))
         if rule is None:
             raise not_listed(node)
-        _check_arguments(node)
+        check_arguments(node)
         lowered = rule(self, node)
         if isinstance(lowered, Call):
             self._check_overflow(lowered, node)
@@ -223,11 +223,15 @@ _READ: Mapping[type[exp.Expr], set[str]] = {
     exp.Concat: {"safe", "coalesce"},
     exp.Cast: {"to"},
     exp.TryCast: {"to", "safe"},
+    exp.Count: {"big_int"},
+    exp.Quantile: {"quantile"},
+    exp.ApproxQuantile: {"quantile"},
 }
 """Arguments that the rules read, beside the common ones: one that nobody reads would change the question unseen."""
 
 
-def _check_arguments(node: exp.Expr) -> None:
+def check_arguments(node: exp.Expr) -> None:
+    """Refuses an argument that no rule reads."""
     known = _COMMON | _READ.get(type(node), set())
     for name, value in node.args.items():
         if value and name not in known:

@@ -17,6 +17,7 @@ from insitu_privacy.domains import is_bounded
 from insitu_privacy.errors import ParameterRefused
 from insitu_privacy.facts import Facts
 from insitu_privacy.fixed_point import granularity
+from insitu_privacy.passes.quantiles import bounded_in_sql
 from insitu_privacy.passes.spans import refusal
 from insitu_privacy.passes.statistics import Wanted
 from insitu_privacy.passes.tracked import Tracked
@@ -75,8 +76,7 @@ def bound(wanted: Wanted, rows: int, tracked: Tracked, leaves: int) -> Bounded:
     facts = tracked.facts.facts(wanted.value)
     if not is_bounded(facts.interval) or facts.interval is None:
         text = wanted.node.this.sql()
-        hint = f"{wanted.node.key.upper()}(LEAST(GREATEST({text}, 0), 1000))"
-        raise refusal("INSITU-SQL-UNBOUNDED", wanted.node.this, name=text, hint=hint)
+        raise refusal("INSITU-SQL-UNBOUNDED", wanted.node.this, name=text, hint=bounded_in_sql(wanted.node))
     if wanted.kind == "leaves":
         return _tree(wanted, rows, facts, leaves, one_row=tracked.one_row_per_unit)
     low, high = facts.interval
@@ -86,7 +86,7 @@ def bound(wanted: Wanted, rows: int, tracked: Tracked, leaves: int) -> Bounded:
     return Bounded(wanted=wanted, granularity=step, center=center, linf=rows * largest)
 
 
-_WEIGHT = 2**10
+_WEIGHT = 2**16
 """A unit with more rows than are counted has them scaled: in this many parts of a row."""
 
 

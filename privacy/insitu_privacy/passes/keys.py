@@ -53,7 +53,7 @@ def leaves_limit(columns: tuple[KeyColumn, ...], front: Frontier) -> int:
         raise forbidden(
             front.keys[0].node, f"a quantile of more than {limit} groups", "Group by fewer or coarser keys."
         )
-    return max(_LEAVES[0], min(_LEAVES[1], _TREE_NODES // cells))
+    return max(_LEAVES[0], min(_LEAVES[1], _TREE_NODES // max(1, cells)))
 
 
 def _key(key: GroupKey, tracked: Tracked) -> KeyColumn:

@@ -6,6 +6,7 @@ stands clear of the noise. Dates are counted in days from the first that is poss
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -42,8 +43,19 @@ _LEVELS: Mapping[type[exp.Expr], QuantileKind] = {
 }
 
 
+def bounded_in_sql(node: exp.Expr) -> str:
+    """An aggregate with bounds around its value, for hints."""
+    copy = node.copy()
+    bounded = f"LEAST(GREATEST({node.this.sql('duckdb')}, 0), 1000)"
+    copy.set("this", exp.column("insitu_value"))
+    return copy.sql("duckdb").replace("insitu_value", bounded)
+
+
 def within_groups(tree: exp.Query) -> None:
-    """Writes ``PERCENTILE_CONT(p) WITHIN GROUP (ORDER BY x)`` as ``PERCENTILE_CONT(x, p)``, in place."""
+    """Writes ``PERCENTILE_CONT(p) WITHIN GROUP (ORDER BY x)`` as ``PERCENTILE_CONT(x, p)``, in place.
+
+    From above, ORDER BY x DESC, it is the level 1 - p; where the rank is whole, a discrete one is then the next value.
+    """
     for node in list(tree.find_all(exp.WithinGroup)):
         order = node.expression.expressions if isinstance(node.expression, exp.Order) else []
         function = node.this
@@ -53,7 +65,7 @@ def within_groups(tree: exp.Query) -> None:
         if order[0].args.get("desc"):
             level = exp.Sub(this=exp.Literal.number(1), expression=exp.paren(level))
         plain = type(function)(this=order[0].this, expression=level)
-        plain.meta.update(function.meta)
+        plain.meta.update(function.meta, from_above=bool(order[0].args.get("desc")))
         node.replace(plain)
 
 
@@ -69,8 +81,7 @@ def wish(node: exp.Expr, tracked: Tracked) -> Wish:
     facts = tracked.facts.facts(value)
     if not is_bounded(facts.interval) or facts.interval is None:
         text = node.this.sql()
-        hint = f"{node.key.upper()}(LEAST(GREATEST({text}, 0), 1000))"
-        raise refusal("INSITU-SQL-UNBOUNDED", node.this, name=text, hint=hint)
+        raise refusal("INSITU-SQL-UNBOUNDED", node.this, name=text, hint=bounded_in_sql(node))
     if facts.type in ("date", "timestamp"):
         low = facts.interval[0]
         origin = low.date() if isinstance(low, datetime) else low
@@ -90,7 +101,11 @@ def _asked(node: exp.Expr) -> tuple[QuantileKind, Fraction]:
     level = _level(node.args.get("quantile") or node.args.get("expression"))
     if level is None or not 0 <= level <= 1:
         raise forbidden(node, "this quantile", "Write its level as a number from 0 to 1: PERCENTILE_CONT(x, 0.25).")
-    return _LEVELS[type(node)], level
+    kind = _LEVELS[type(node)]
+    return "discrete from above" if kind == "discrete" and node.meta.get("from_above") else kind, level
+
+
+_LEVEL = re.compile(r"[0-9]{0,9}(\.[0-9]{0,30})?(?<=[0-9])", re.ASCII)
 
 
 def _level(node: exp.Expr | None) -> Fraction | None:
@@ -99,7 +114,7 @@ def _level(node: exp.Expr | None) -> Fraction | None:
     if isinstance(node, exp.Sub):
         left, right = _level(node.this), _level(node.expression)
         return None if left is None or right is None else left - right
-    if isinstance(node, exp.Literal) and not node.is_string:
+    if isinstance(node, exp.Literal) and not node.is_string and _LEVEL.fullmatch(node.name):
         return Fraction(node.name)
     return None
 

@@ -15,6 +15,7 @@ from sqlglot import exp
 
 from insitu_privacy.domains import is_bounded
 from insitu_privacy.expressions import Call, Expression, Literal, Op, call
+from insitu_privacy.passes.allow import check_arguments
 from insitu_privacy.passes.frontier import Aggregate, Frontier
 from insitu_privacy.passes.quantiles import Wish, wish
 from insitu_privacy.passes.spans import forbidden, refusal
@@ -144,7 +145,9 @@ def _aggregate(aggregate: Aggregate, tracked: Tracked) -> _Function:
         condition = tracked.allow.condition(node.expression.this)
         node = node.this
     rule = _AGGREGATES.get(type(node))
-    if rule is None:
+    if rule is not None:
+        check_arguments(node)
+    else:
         hint = _HINTS.get(type(node), "Use COUNT, COUNT(DISTINCT unit), SUM or AVG.")
         raise refusal(
             "INSITU-SQL-AGGREGATE", node, name=node.sql_name() if isinstance(node, exp.Func) else node.key, hint=hint

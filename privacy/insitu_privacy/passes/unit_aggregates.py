@@ -16,6 +16,7 @@ from insitu_privacy.domains import INTEGER_LIMIT, is_bounded
 from insitu_privacy.expressions import Expression, Literal, Op, call
 from insitu_privacy.facts import Facts
 from insitu_privacy.fixed_point import granularity
+from insitu_privacy.passes.allow import check_arguments
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.passes.tracked import Tracked
 from insitu_privacy.relations import Aggregate
@@ -35,6 +36,7 @@ def lower(node: exp.Expr, tracked: Tracked, limit: Fraction | None) -> Lowered:
         name = call_.sql_name() if isinstance(call_, exp.Func) else call_.key
         hint = "Use COUNT, COUNT(DISTINCT ...), SUM, AVG, MIN or MAX."
         raise refusal("INSITU-SQL-AGGREGATE", node, name=f"{name} below another SELECT", hint=hint)
+    check_arguments(call_)
     most = min(limit, INTEGER_LIMIT) if limit is not None else INTEGER_LIMIT
     return rule(call_, tracked, condition, most)
 

@@ -184,6 +184,14 @@ def test_a_query_that_takes_too_much_memory_is_stopped() -> None:
         assert answer(small, COUNT, [[9]]).rows == ((9,),)
 
 
+def test_an_answer_of_too_many_rows_is_refused_before_it_fills_the_memory(post: Postprocessor) -> None:
+    made = replace(COUNT, postprocessing="SELECT range, 1 FROM range(200000)")
+    with pytest.raises(SqlRefused) as refused:
+        answer(post, made, [[9]])
+    assert refused.value.code == "INSITU-SQL-TOO-MANY-ROWS"
+    assert answer(post, COUNT, [[9]]).rows == ((9,),)
+
+
 def test_threads_may_share_it() -> None:
     made = plan("SELECT kind, COUNT(*) AS n FROM visit GROUP BY kind", epsilon="1e9")
     wrong: list[Any] = []
