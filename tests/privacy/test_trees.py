@@ -277,7 +277,7 @@ def only_of(duck: Any, pg: Any, name: str, rows: int, groups: int) -> tuple[Rele
 def test_a_person_of_a_thousand_rows_is_not_lost_among_the_leaves(
     duck: duckdb.DuckDBPyConnection, pg: psycopg.Connection[Any], rows: int
 ) -> None:
-    """Truncation costs less than 1 of a row's 1024 parts on each leaf, and the person fills 300 leaves."""
+    """Truncation costs less than 1 of a row's parts on each leaf, and the person fills 300 leaves."""
     fill(duck, pg, World(person=(), visit=tuple(stay(i, 1, "in", float(i % 300)) for i in range(900)), act=()), (1,))
     release, found = only_of(duck, pg, "no key", rows, 1)
     assert release.tree is not None
