@@ -19,6 +19,7 @@ from insitu_privacy.passes.frontier import CELL, Frontier
 from insitu_privacy.passes.keys import effective_bounds, keys, leaves_limit
 from insitu_privacy.passes.lift import Lifted, Part, lift
 from insitu_privacy.passes.parse import parse
+from insitu_privacy.passes.percentile_idiom import read_percentiles
 from insitu_privacy.passes.qualify import qualify
 from insitu_privacy.passes.quantiles import read_quantile, within_groups
 from insitu_privacy.passes.spans import forbidden
@@ -106,6 +107,7 @@ def _analyse(question: _Question) -> Analysis:
     parsed = parse(question.sql, question.dialect)
     within_groups(parsed)
     tree = qualify(parsed, dialect=question.dialect, dataset=dataset, scope=question.scope)
+    read_percentiles(tree, dataset)
     lifted = lift(tree, dataset=dataset)
     read: dict[tuple[str, str], exp.Expr] = {}
     releases: list[Measured] = []

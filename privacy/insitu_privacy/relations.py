@@ -177,10 +177,17 @@ class Combination:
     right: Body
 
 
-Body = Projection | Grouping | Windowing | Combination
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Single:
+    """One row without columns: what a SELECT without FROM reads."""
+
+
+Body = Projection | Grouping | Windowing | Combination | Single
 
 
 def _scans(body: Body) -> Iterator[Scan]:
+    if isinstance(body, Single):
+        return
     if isinstance(body, Combination):
         yield from _scans(body.left)
         yield from _scans(body.right)

@@ -27,6 +27,7 @@ from insitu_privacy.relations import (
     Projection,
     Relation,
     Scan,
+    Single,
     Source,
     Window,
     Windowing,
@@ -172,6 +173,8 @@ class BodyWriter:
         """A SELECT statement."""
         if isinstance(body, Combination):
             return f"({self.text(body.left)})\n{body.kind.upper()}\n({self.text(body.right)})"
+        if isinstance(body, Single):
+            return "SELECT 1 AS one"
         if isinstance(body, Projection):
             return self._projection(body)
         if isinstance(body, Windowing):

@@ -21,7 +21,7 @@ from insitu_privacy.passes.statistics import statistics
 from insitu_privacy.passes.track import track
 from insitu_privacy.passes.tracked import Tracked
 from insitu_privacy.plan import PrivacyPlan, Release, Scope
-from insitu_privacy.relations import Body, Combination, Derived, Projection, Relation, Windowing
+from insitu_privacy.relations import Body, Combination, Derived, Projection, Relation, Single, Windowing
 from insitu_privacy.render import render
 from sqlglot import exp
 
@@ -294,6 +294,8 @@ def _shown_body(body: Body) -> list[str]:
     if isinstance(body, Combination):
         return [*_shown_body(body.left), body.kind, *_shown_body(body.right)]
     lines = _shown_relation(body.relation)
+    if isinstance(body, Single):
+        return "one row"
     if isinstance(body, Projection):
         return lines + [f"{'distinct ' * body.distinct}{name} = {shown(one)}" for name, one in body.columns]
     if isinstance(body, Windowing):

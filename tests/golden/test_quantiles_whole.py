@@ -56,6 +56,22 @@ QUERIES = {
     "releases joined": """SELECT a.sex, a.m, b.top, b.top - a.m AS reach FROM (SELECT sex, MEDIAN(birth_year) AS m
         FROM person GROUP BY sex) a JOIN (SELECT p.sex, MAX(v.stage) AS top FROM visit v JOIN person p USING (person_id)
         GROUP BY p.sex) b ON a.sex = b.sex ORDER BY a.sex""",
+    "by hand": """SELECT MIN(CASE WHEN place < .25 * size THEN 9999 ELSE stage END) AS a, COUNT(*) AS n,
+        MIN(CASE WHEN place < size * 0.5 THEN 9999 ELSE stage END) AS b, MIN(stage) AS low FROM (SELECT stage,
+        ROW_NUMBER() OVER (ORDER BY stage) AS place, COUNT(*) OVER () AS size FROM visit WHERE stage IS NOT NULL) AS o""",
+    "by hand, counted beside": """SELECT MIN(CASE WHEN place < .75 * size THEN 9999 ELSE stage END) AS a FROM (SELECT stage,
+        ROW_NUMBER() OVER (ORDER BY stage) AS place, (SELECT COUNT(*) FROM visit WHERE stage > 1) AS size FROM visit
+        WHERE stage > 1) o""",
+    "by hand in groups": """WITH t AS (SELECT v.person_id, v.kind, v.stage FROM visit v WHERE v.stage >= 0), o AS (SELECT
+        t.kind, t.stage, ROW_NUMBER() OVER (PARTITION BY t.kind ORDER BY t.stage) AS place FROM t JOIN person p
+        ON p.person_id = t.person_id) SELECT o.kind, MIN(CASE WHEN place < .5 * size THEN 99 ELSE stage END) AS m
+        FROM o JOIN (SELECT kind, COUNT(*) AS size FROM t GROUP BY kind) AS s ON s.kind = o.kind GROUP BY o.kind
+        ORDER BY o.kind""",
+    "by hand for each person": """SELECT MIN(CASE WHEN place < .5 * size THEN 99 ELSE k END) AS m FROM (SELECT COUNT(*) AS k,
+        ROW_NUMBER() OVER (ORDER BY COUNT(*)) AS place, (SELECT COUNT(DISTINCT person_id) FROM visit) AS size FROM visit
+        GROUP BY person_id) o""",
+    "by hand, as shares": """SELECT MAX(CASE WHEN p1 <= 0.5 THEN stage ELSE -9 END) AS m FROM (SELECT stage, 1.0 *
+        (ROW_NUMBER() OVER (ORDER BY stage)) / (COUNT(*) OVER () + 1) AS p1 FROM visit WHERE stage IS NOT NULL) t""",
     "above the median": """SELECT kind, n FROM (SELECT kind, MEDIAN(cost) AS n FROM visit GROUP BY kind) x
         WHERE n >= (SELECT MEDIAN(cost) FROM visit) ORDER BY kind""",
     "the least median": "SELECT MIN(m) AS low, MAX(m) AS high FROM (SELECT kind, MEDIAN(cost) AS m FROM visit GROUP BY kind) k",

@@ -26,7 +26,8 @@ AGGREGATES = frozenset({
 })  # fmt: skip
 _WINDOWS = frozenset({
     exp.RowNumber, exp.Rank, exp.DenseRank, exp.PercentRank, exp.CumeDist, exp.Ntile, exp.Lag, exp.Lead,
-    exp.FirstValue, exp.LastValue, exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max,
+    exp.FirstValue, exp.LastValue, exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max, exp.Median, exp.Stddev,
+    exp.StddevSamp, exp.StddevPop, exp.Variance, exp.VariancePop, exp.NthValue,
 })  # fmt: skip
 _RELATIONAL = frozenset({
     exp.Select, exp.From, exp.Join, exp.Where, exp.Group, exp.Having, exp.Order, exp.Limit, exp.Offset, exp.Subquery,

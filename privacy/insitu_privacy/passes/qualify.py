@@ -7,6 +7,7 @@ in GROUP BY are written out. Tables outside the dataset, or outside the grant, d
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import count
 
 from sqlglot import exp
 from sqlglot.errors import OptimizeError, SchemaError, SqlglotError
@@ -43,6 +44,7 @@ def qualify(tree: exp.Query, *, dialect: str, dataset: Dataset, scope: Scope) ->
     tree = normalize_identifiers(tree.copy(), dialect=dialect)
     for identifier in tree.find_all(exp.Identifier):
         identifier.set("this", identifier.name.lower())
+    _name_derived(tree)
     for select in list(tree.find_all(exp.Select)):
         _expand_group_by_all(select)
     _check_tables(tree, dataset, scope)
@@ -119,6 +121,16 @@ def _written_name(item: exp.Expr) -> str | None:
     return None if isinstance(item, (exp.Alias, exp.Column)) else item.sql().lower()
 
 
+def _name_derived(tree: exp.Query) -> None:
+    """Gives a name to each derived table that was written without one."""
+    taken = {node.name for node in tree.find_all(exp.Identifier)}
+    names = (name for number in count() if (name := f"derived{number}") not in taken)
+    for select in tree.find_all(exp.Select):
+        for item in _sources(select):
+            if isinstance(item, exp.Subquery) and not item.alias:
+                item.set("alias", exp.TableAlias(this=exp.to_identifier(next(names))))
+
+
 def _expand_group_by_all(tree: exp.Select) -> None:
     group = tree.args.get("group")
     if group is not None and group.args.get("all"):
@@ -165,9 +177,8 @@ def _check_tables(tree: exp.Query, dataset: Dataset, scope: Scope) -> None:
             if isinstance(item, exp.Table):
                 _check_table(item, part, dataset, scope)
             alias = item.alias or item.name
-            if alias in seen or not alias:
-                name = f"the name {alias} twice" if alias else "a derived table without a name"
-                raise forbidden(item, name, "Give each table its own alias.")
+            if alias in seen:
+                raise forbidden(item, f"the name {alias} twice", "Give each table its own alias.")
             seen.add(alias)
 
 

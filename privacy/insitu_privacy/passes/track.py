@@ -35,7 +35,7 @@ from insitu_privacy.passes.inputs import (
 from insitu_privacy.passes.made import Made
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.passes.tracked import Around, Environment, Tracked
-from insitu_privacy.relations import Derived, Join, Relation
+from insitu_privacy.relations import Derived, Join, Relation, Single
 
 
 def track(tree: exp.Select, *, dataset: Dataset) -> Tracked:
@@ -64,12 +64,11 @@ class Tracker:
         """FROM and WHERE of one SELECT."""
         environment = _with(tree, environment)
         items = sources_of(tree)
-        if not items:
-            raise forbidden(tree, "a SELECT without FROM", "Read from a table.")
         aliases = {item.alias_or_name: self.alias() for item in items}
         names = {
             name: self._input(item, aliases[name], tree, environment) for name, item in zip(aliases, items, strict=True)
         }
+        names = names or {"": _single(self.alias())}
         joins = {aliases[join.this.alias_or_name]: join for join in tree.args.get("joins") or ()}
         inputs = {item.alias: item for item in names.values()}
         left = {alias for alias, join in joins.items() if _kind(join) == "left"}
@@ -117,6 +116,11 @@ class Tracker:
     def body(self, query: exp.Expr, environment: Environment, used: set[str] | None) -> Made:
         """A derived table's body; ``used`` are the columns that are read of it, None for all."""
         return bodies.make(self, query, environment, used)
+
+
+def _single(alias: str) -> Input:
+    """What a SELECT without FROM reads: one row."""
+    return Input(source=Derived(alias=alias, body=Single(), public=True, unit=()), facts={}, sure={}, name="nothing")
 
 
 def _with(tree: exp.Expr, environment: Environment) -> Environment:

@@ -531,3 +531,37 @@ def test_a_group_that_one_node_left_out_has_no_interval() -> None:
     assert found.rows == (("2020-01-01", 2.0), ("2021-01-01", 2.0))
     assert found.intervals[0][1] is None
     assert found.intervals[1][1] is not None
+
+
+# -- percentiles written by hand ---------------------------------------------------------------------------------------
+
+BY_HAND = """SELECT MIN(CASE WHEN place < .5 * size THEN 9999 ELSE stage END) AS m FROM (SELECT stage, ROW_NUMBER() OVER
+    (ORDER BY {order}) AS place, {size} AS size FROM visit WHERE stage > 1) o"""
+SAME_ROWS = "(SELECT COUNT(*) FROM visit WHERE stage > 1)"
+
+
+def test_a_percentile_written_by_hand_is_a_quantile() -> None:
+    made = plan(BY_HAND.format(order="stage", size=SAME_ROWS))
+    assert [(one.kind, one.level) for one in made.quantiles] == [("discrete", Fraction(1, 2))]
+    written = "SELECT PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY stage) FROM (SELECT stage FROM visit WHERE stage > 1) o"
+    assert made.digest == plan(written).digest
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"order": "cost", "size": SAME_ROWS},
+        {"order": "stage DESC", "size": SAME_ROWS},
+        {"order": "stage", "size": "(SELECT COUNT(*) FROM visit)"},
+        {"order": "stage", "size": "(SELECT COUNT(*) FROM visit WHERE stage > 2)"},
+        {"order": "stage", "size": "(SELECT COUNT(*) FROM act WHERE amount > 1)"},
+        {"order": "stage", "size": "(SELECT COUNT(DISTINCT person_id) FROM visit WHERE stage > 1)"},
+        {"order": "stage", "size": "COUNT(*) OVER (PARTITION BY kind)"},
+        {"order": "stage", "size": "100"},
+    ],
+)
+def test_what_numbers_or_counts_other_rows_is_not(parts: dict[str, str]) -> None:
+    """The answer would be another one than the text asks for: the window is refused as any other over persons' rows."""
+    with pytest.raises(SqlRefused) as refused:
+        plan(BY_HAND.format(**parts))
+    assert refused.value.code == "INSITU-SQL-FORBIDDEN-CONSTRUCT"
