@@ -58,15 +58,19 @@ def dataset(name: str, schema: Schema) -> Dataset:
     """The contract of a schema, parsed as any dataset file is."""
     rules = _RULES[name]
     parts = [f'[dataset]\nname = "{name.replace("_", "-")}"\nversion = 1\nmin_units = 0\n']
+    files: dict[str, bytes] = {}
     for table, types in schema.items():
-        parts.append(_written(table, types, rules(table, types, schema)))
-    return parse_dataset(DatasetBundle(toml="\n".join(parts).encode(), files={}))
+        contract = rules(table, types, schema)
+        parts.append(_written(table, types, contract))
+        if contract.public:  # as vocabularies are: the dataset carries them; here without rows
+            files[f"{table}.csv"] = (",".join(types) + "\n").encode()
+    return parse_dataset(DatasetBundle(toml="\n".join(parts).encode(), files=files))
 
 
 def _written(table: str, types: Types, contract: Contract) -> str:
     lines = [f"[tables.{table}]"]
     if contract.public:
-        lines += ["public = true", f"key = {json.dumps(list(contract.key))}"]
+        lines += ["public = true", f'source = "{table}.csv"', f"key = {json.dumps(list(contract.key))}"]
     else:
         if contract.through is not None:
             lines.append(f'unit_path = {{ through = "{contract.through}", on = {json.dumps(list(contract.on))} }}')

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -163,8 +163,10 @@ class Federation:
     def query_with(self, sql: str, options: Options, *, progress: Progress = silent) -> Result:
         """``query``, with its parameters as one value."""
         with marking(sql):
-            asked, plan, trusted = self._plan(sql, options, None)
+            asked, plan, trusted = self._priced(sql, options)
             sent = self._sign_query(asked, plan, trusted)
+            if not plan.releases:
+                return self._computed(sent, trusted, {}, (), self._dataset(asked.dataset)[1])
             delivered = self._deliver(sent, trusted, progress)
             answers = open_answers(sent, delivered.outcomes, trusted.manifest)
             require(answers, asked.min_nodes)
@@ -252,6 +254,14 @@ class Federation:
         )
         return asked, plan, trusted
 
+    def _priced(self, sql: str, options: Options) -> tuple[Asked, PrivacyPlan, Trusted]:
+        """The plan of a query. One over public tables alone costs nothing, and needs no epsilon."""
+        if options.epsilon is None:
+            planned = self._plan(sql, options, EXPLAIN_EPSILON)
+            if not planned[1].releases:
+                return planned
+        return self._plan(sql, options, None)
+
     def _sign_query(self, asked: Asked, plan: PrivacyPlan, trusted: Trusted) -> Sent:
         from insitu_access.jose import refusing_malformed
         from insitu_access.request import QueryRequest
@@ -303,22 +313,29 @@ class Federation:
     def _result(
         self, sent: Sent, trusted: Trusted, delivered: Delivered, answers: Sequence[Answer], bundle: DatasetBundle
     ) -> Result:
-        result = compute(
-            sent,
-            answers,
-            self._postprocessor(),
-            Evidence(
-                manifest=trusted.manifest_token,
-                grant=trusted.grant_token,
-                request=sent.token,
-                outcomes={one.node_id: one.outcome_jws for one in delivered.outcomes if one.outcome_jws},
-                bundle=bundle,
-            ),
-        )
+        outcomes = {one.node_id: one.outcome_jws for one in delivered.outcomes if one.outcome_jws}
+        result = self._computed(sent, trusted, outcomes, answers, bundle)
         theirs = delivered.gateway_result()
         if theirs is not None:
             check_gateway_result(theirs, [column.name for column in result.columns], result.rows)
         return result
+
+    def _computed(
+        self,
+        sent: Sent,
+        trusted: Trusted,
+        outcomes: Mapping[str, str],
+        answers: Sequence[Answer],
+        bundle: DatasetBundle,
+    ) -> Result:
+        evidence = Evidence(
+            manifest=trusted.manifest_token,
+            grant=trusted.grant_token,
+            request=sent.token,
+            outcomes=outcomes,
+            bundle=bundle,
+        )
+        return compute(sent, answers, self._postprocessor(), evidence)
 
     def _postprocessor(self) -> Postprocessor:
         from insitu_privacy.postprocess import Postprocessor

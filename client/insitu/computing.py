@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from insitu_privacy.postprocess import Postprocessor
 
 LEVEL = 0.95
+_FREE = "the query reads public tables alone: no node was asked, and nothing was spent"
 
 
 def compute(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocessor, evidence: Evidence) -> Result:
@@ -41,7 +42,7 @@ def compute(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocessor,
         ),
         replayed=bool(releases) and all(release.replayed for release in releases),
         verified=True,
-        warnings=(*table.warnings, *_unnamed(plan, answers)),
+        warnings=(*table.warnings, *_unnamed(plan, answers), *(() if plan.releases else (_FREE,))),
         evidence=evidence,
     )
 

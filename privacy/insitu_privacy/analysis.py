@@ -60,6 +60,8 @@ class Analysis:
     copies_sql: str
     output: tuple[PlannedColumn, ...]
     quantiles: tuple[Quantile, ...]
+    public: tuple[str, ...]
+    """Public tables that this SQL reads."""
 
 
 def analyse(sql: str, *, dialect: str, dataset: Dataset, parameters: QueryParameters, scope: Scope) -> Analysis:
@@ -126,6 +128,7 @@ def _analyse(question: _Question) -> Analysis:
         copies_sql=copies_sql,
         output=tuple(PlannedColumn(name=name, noisy=flag) for name, flag in zip(names, lifted.noisy, strict=True)),
         quantiles=tuple(quantiles),
+        public=lifted.public,
     )
 
 

@@ -86,8 +86,8 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
     (
         "INSITU-SQL-NO-PROTECTED",
         "sql",
-        "a query over public tables alone is not supported yet",
-        "Join a table that carries the privacy unit.",
+        "the query reads no table",
+        "Name a table of the dataset in FROM.",
     ),
     ("INSITU-SQL-AGGREGATE", "sql", "{name} is not available as a differentially private aggregate", "{hint}"),
     (

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from fractions import Fraction
 from typing import Literal
@@ -90,6 +90,8 @@ class Dataset:
     min_units: int
     tables: Mapping[str, Table]
     digest: str
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+    """The public files that come with it, which the digest covers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,6 +106,7 @@ def parse_dataset(bundle: DatasetBundle) -> Dataset:
         min_units=file.dataset.min_units,
         tables=tables,
         digest=bundle.digest(),
+        files=bundle.files,
     )
 
 

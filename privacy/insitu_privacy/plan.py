@@ -222,6 +222,17 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublicTable:
+    """A public table that the post-processing reads, from a file that comes with the dataset."""
+
+    name: str
+    """Its table name in the post-processing SQL."""
+    columns: tuple[tuple[str, ColumnType], ...]
+    source: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedColumn:
     """A column of the answer. ``noisy`` columns carry intervals; types are known when the outer SQL has run."""
 
@@ -248,6 +259,7 @@ class PrivacyPlan:
     LIMIT; empty where there are none."""
     output: tuple[PlannedColumn, ...]
     quantiles: tuple[Quantile, ...] = ()
+    public: tuple[PublicTable, ...] = ()
 
     @cached_property
     def digest(self) -> str:

@@ -13,10 +13,11 @@ from fractions import Fraction
 from insitu_privacy.analysis import Analysis, analyse
 from insitu_privacy.dataset import Dataset
 from insitu_privacy.errors import ParameterRefused, SqlRefused
+from insitu_privacy.passes.lift import published
 from insitu_privacy.passes.mechanisms import Demand, Noise, mechanisms
 from insitu_privacy.passes.parse import SQL_DEPTH
 from insitu_privacy.passes.spans import balanced
-from insitu_privacy.plan import PrivacyPlan, QueryParameters, Release, Scope, composed
+from insitu_privacy.plan import PrivacyPlan, PublicTable, QueryParameters, Release, Scope, composed
 
 # Nesting of SQL_DEPTH levels takes some 7,000 frames: whether a query is too deep may not depend on who plans it where.
 sys.setrecursionlimit(max(sys.getrecursionlimit(), 20_000))
@@ -46,6 +47,8 @@ def plan_query(sql: str, *, dialect: str, dataset: Dataset, parameters: QueryPar
 def _noises(analysis: Analysis, parameters: QueryParameters, scope: Scope) -> list[Noise]:
     """The noise of each release. The releases of a query share its budget in equal parts."""
     count = len(analysis.releases)
+    if not count:
+        return []
     share = replace(parameters, epsilon=parameters.epsilon / count, delta=parameters.delta / count)
     return [
         mechanisms(
@@ -72,6 +75,13 @@ def _check(parameters: QueryParameters) -> None:
 def _shown(value: Fraction) -> str:
     text = str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _published(name: str, dataset: Dataset) -> PublicTable:
+    table = dataset.tables[name]
+    assert table.source is not None
+    columns = tuple((column.name, column.type) for column in table.columns.values())
+    return PublicTable(name=published(name), columns=columns, source=table.source, content=dataset.files[table.source])
 
 
 def _with_noise(analysis: Analysis, noises: Sequence[Noise], dataset: Dataset) -> PrivacyPlan:
@@ -102,4 +112,5 @@ def _with_noise(analysis: Analysis, noises: Sequence[Noise], dataset: Dataset) -
         copies_sql=analysis.copies_sql,
         output=analysis.output,
         quantiles=analysis.quantiles,
+        public=tuple(_published(name, dataset) for name in analysis.public),
     )

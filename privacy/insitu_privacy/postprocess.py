@@ -37,6 +37,7 @@ from insitu_privacy.dataset import ColumnType
 from insitu_privacy.errors import SqlRefused
 from insitu_privacy.merge import MergedRelease
 from insitu_privacy.plan import PrivacyPlan
+from insitu_privacy.published import published_table
 from insitu_privacy.released import Released, point_table, released_relations, warnings
 from insitu_privacy.tree import Array
 
@@ -124,6 +125,21 @@ class Postprocessor:
 
     def _run(self, plan: PrivacyPlan, merged: Sequence[MergedRelease], level: float) -> ResultTable:
         relations = released_relations(plan, merged)
+        with self._published(plan):
+            return self._made(plan, relations, level)
+
+    @contextmanager
+    def _published(self, plan: PrivacyPlan) -> Iterator[None]:
+        """The public tables of a plan, there as long as its SQL runs."""
+        try:
+            for table in plan.public:
+                self._connection.register(table.name, published_table(table))
+            yield
+        finally:
+            for table in plan.public:
+                self._connection.unregister(table.name)
+
+    def _made(self, plan: PrivacyPlan, relations: Sequence[Released], level: float) -> ResultTable:
         found, types = self._answers(
             plan.postprocessing, relations, [point_table(one, plan.postprocessing) for one in relations]
         )

@@ -14,7 +14,7 @@ from insitu_privacy.merge import MergedRelease
 from insitu_privacy.plan import KeyColumn, KeyValue, PrivacyPlan, Quantile, Release
 from insitu_privacy.tree import Array, quantile_places
 
-_ARROW: dict[ColumnType, pa.DataType] = {
+ARROW: dict[ColumnType, pa.DataType] = {
     "integer": pa.int64(),
     "decimal": pa.float64(),
     "text": pa.string(),
@@ -92,7 +92,7 @@ def key_arrays(one: Released, repeat: int, sql: str) -> dict[str, pa.Array]:
     for place, column in enumerate(one.key_columns):
         if f"{one.name}.{column.name}" not in sql:
             continue
-        array = pa.array([key[place] for key in one.keys], type=_ARROW[column.type])
+        array = pa.array([key[place] for key in one.keys], type=ARROW[column.type])
         columns[column.name] = pa.concat_arrays([array] * repeat) if repeat > 1 else array
     return columns
 

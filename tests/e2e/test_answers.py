@@ -22,6 +22,11 @@ EXACT = [
     "SELECT icd10, COUNT(*) AS n FROM visit GROUP BY icd10 ORDER BY icd10",
     "SELECT icd.label, COUNT(DISTINCT v.person_id) AS n FROM visit v JOIN icd ON icd.code = v.icd10 "
     "GROUP BY icd.label HAVING COUNT(DISTINCT v.person_id) > 10 ORDER BY icd.label",
+    "SELECT icd.label, t.n FROM icd JOIN (SELECT icd10, COUNT(*) AS n FROM visit GROUP BY icd10) AS t "
+    "ON t.icd10 = icd.code WHERE t.n > 10 ORDER BY icd.label",
+    "SELECT code, label FROM icd ORDER BY code LIMIT 3",
+    "SELECT sex, MEDIAN(birth_year) AS born, MIN(birth_year) AS first, MAX(birth_year) AS last FROM person GROUP BY sex "
+    "ORDER BY sex",
     "SELECT 10 * FLOOR(birth_year / 10) AS decade, 100.0 * COUNT_IF(sex = 'F') / COUNT(*) AS share FROM person "
     "WHERE birth_year BETWEEN 1930 AND 2009 GROUP BY 1 ORDER BY 1",
 ]

@@ -4,7 +4,8 @@ Walks the query from the outside in. A SELECT is public, protected (rows of pers
 of a protected relation without the unit), or above releases: then it runs on noisy values, where no raw data is, and
 costs nothing. A release that is named once, in WITH, is made once, however often it is read.
 
-What is not here yet: a SELECT that reads noisy values and persons' rows together, and public tables above a release.
+A query over public tables alone has no release. What is not here: a SELECT that reads noisy values and persons' rows
+together.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from insitu_privacy.passes import outer
 from insitu_privacy.passes.frontier import Frontier, frontier
 from insitu_privacy.passes.grouping import is_grouped
 from insitu_privacy.passes.inputs import sources_of
-from insitu_privacy.passes.spans import forbidden, refusal
+from insitu_privacy.passes.spans import forbidden
 from insitu_privacy.passes.track import Tracker
 from insitu_privacy.passes.tracked import Environment, Tracked
 
@@ -45,6 +46,8 @@ class Lifted:
     outer: exp.Query
     noisy: tuple[bool, ...]
     """For each column of the answer, whether noise stands in it."""
+    public: tuple[str, ...]
+    """The public tables that it reads beside them, by their names in the dataset."""
     by_cell: bool
     """Whether the outermost SELECT is the one release itself: each of its rows is then a cell."""
 
@@ -61,16 +64,21 @@ def lift(tree: exp.Select, *, dataset: Dataset) -> Lifted:
     """The releases of a qualified query. Raises SqlRefused where rows of persons would be returned."""
     walk = _Lift(dataset, _free_prefix(tree))
     scope, with_ = walk.scoped(tree, _Scope())
-    if walk.kind(tree, _Scope()) == "public":
-        raise refusal("INSITU-SQL-NO-PROTECTED", tree.args.get("from_") or tree)
     if walk.is_above(tree, scope):
         above, noisy = walk.above(tree, scope, with_)
         names = [item.alias_or_name for item in above.expressions]
-        return Lifted(parts=walk.parts, outer=above, noisy=tuple(name in noisy for name in names), by_cell=False)
+        flags = tuple(name in noisy for name in names)
+        return Lifted(parts=walk.parts, outer=above, noisy=flags, public=walk.public, by_cell=False)
     above, noisy = walk.release(tree, scope)
     names = [item.alias_or_name for item in above.expressions]
     by_cell = above.find(exp.Window) is None and len(walk.parts) == 1
-    return Lifted(parts=walk.parts, outer=above, noisy=tuple(name in noisy for name in names), by_cell=by_cell)
+    flags = tuple(name in noisy for name in names)
+    return Lifted(parts=walk.parts, outer=above, noisy=flags, public=walk.public, by_cell=by_cell)
+
+
+def published(name: str) -> str:
+    """What a public table is called in the post-processing."""
+    return f"insitu_public_{name}"
 
 
 class _Lift:
@@ -81,11 +89,17 @@ class _Lift:
         self._kinds: dict[int, tuple[exp.Expr, Kind]] = {}
         self._numbers = count()
         self._made: dict[int, Part] = {}
+        self._public: set[str] = set()
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """The releases, in the order of their names."""
         return tuple(part for _, part in sorted(self._made.items()))
+
+    @property
+    def public(self) -> tuple[str, ...]:
+        """The public tables that are read above releases."""
+        return tuple(sorted(self._public))
 
     # -- what a query is ---------------------------------------------------------------------------------------------
 
@@ -105,7 +119,7 @@ class _Lift:
         found = _highest([self._source_kind(item, scope) for item in sources_of(query)])
         if found == "protected":
             return "noisy" if self._is_release(query, scope) else "protected"
-        if found == "public" and not sources_of(query):
+        if found == "public":
             inner = [self.kind(one, scope) for one in _subqueries(query)]
             return "noisy" if "noisy" in inner else "public"
         return found
@@ -163,12 +177,12 @@ class _Lift:
         return _Scope(rows, noisy), made
 
     def is_above(self, query: exp.Select, scope: _Scope) -> bool:
-        """Whether a noisy SELECT reads noisy values, and not persons' rows."""
-        items = sources_of(query)
-        return not items or any(self._source_kind(item, scope) == "noisy" for item in items)
+        """Whether a SELECT reads noisy values or public rows, and not persons'."""
+        kinds = [self._source_kind(item, scope) for item in sources_of(query)]
+        return "noisy" in kinds or "protected" not in kinds
 
     def lifted(self, query: exp.Expr, scope: _Scope) -> tuple[exp.Query, frozenset[str]]:
-        """A noisy query as SQL over released relations, and its noisy columns."""
+        """A noisy or public query as SQL over released relations and public tables, and its noisy columns."""
         query = _bare(query)
         if isinstance(query, exp.SetOperation):
             left, one = self._side(query.left, scope)
@@ -189,7 +203,7 @@ class _Lift:
         return above, noisy
 
     def _side(self, query: exp.Expr, scope: _Scope) -> tuple[exp.Query, frozenset[str]]:
-        if self.kind(query, scope) != "noisy":
+        if self.kind(query, scope) == "protected":
             hint = "Ask the sides as queries of their own."
             raise forbidden(query, "a set operation of noisy results with other rows", hint)
         return self.lifted(query, scope)
@@ -214,7 +228,7 @@ class _Lift:
         return front.outer.copy(), noisy
 
     def above(self, query: exp.Select, scope: _Scope, with_: list[exp.CTE]) -> tuple[exp.Select, frozenset[str]]:
-        """A SELECT over noisy values: its sources lifted, the rest as it stands."""
+        """A SELECT over noisy values and public rows: its sources lifted, the rest as it stands."""
         copy = query.copy()
         copy.set("with_", exp.With(expressions=with_) if with_ else None)
         noisy: dict[str, frozenset[str]] = {}
@@ -230,15 +244,32 @@ class _Lift:
         return copy, names
 
     def _source(self, item: exp.Expr, target: exp.Expr, scope: _Scope) -> frozenset[str]:
-        if self._source_kind(item, scope) != "noisy":
+        if self._source_kind(item, scope) == "protected":
             hint = "Join the rows first and aggregate then, or ask two queries."
-            raise forbidden(item, "a table beside noisy results", hint)
+            raise forbidden(item, "persons' rows beside noisy results", hint)
         if isinstance(item, exp.Table):
-            return scope.noisy[item.name]
+            return self._named(item, target, scope)
         above, columns = self.lifted(item, scope)
         assert isinstance(target, exp.Subquery)
         target.set("this", above)
         return columns
+
+    def _named(self, item: exp.Table, target: exp.Expr, scope: _Scope) -> frozenset[str]:
+        """A noisy WITH query, a public one, written out, or a public table."""
+        if item.name in scope.noisy:
+            return scope.noisy[item.name]
+        alias = exp.TableAlias(this=exp.to_identifier(item.alias_or_name))
+        if item.name in scope.rows:
+            query, around = scope.rows[item.name]
+            above, columns = self.lifted(query, _Scope(around, scope.noisy))
+            target.replace(exp.Subquery(this=above, alias=alias))
+            return columns
+        if self._dataset.tables[item.name].source is None:
+            hint = "The dataset does not carry its rows: join it to persons' rows below the aggregate."
+            raise forbidden(item, f"the public table {item.name} beside results", hint)
+        self._public.add(item.name)
+        target.replace(exp.Table(this=exp.to_identifier(published(item.name)), alias=alias))
+        return frozenset()
 
 
 def _free_prefix(tree: exp.Expr) -> str:

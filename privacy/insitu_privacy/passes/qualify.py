@@ -37,7 +37,7 @@ def qualify(tree: exp.Query, *, dialect: str, dataset: Dataset, scope: Scope) ->
 
     Raises SqlRefused for unknown or ambiguous names, AccessRefused for tables and columns outside the grant.
     """
-    _check_shape(tree)
+    _check_shape(tree, dataset)
     written = [_written_name(item) for item in tree.expressions] if not _has_star(tree) else []
     if isinstance(tree, exp.SetOperation):
         tree = _selected_from(tree)
@@ -142,9 +142,10 @@ def _first_line(error: SqlglotError) -> str:
     return str(error).split("\n")[0].split(". Line")[0].lower()
 
 
-def _check_shape(tree: exp.Query) -> None:
+def _check_shape(tree: exp.Query, dataset: Dataset) -> None:
     """What has no meaning here, refused before names are looked up."""
     named = {one.alias.lower() for one in (tree.args["with_"].expressions if tree.args.get("with_") else ())}
+    named |= {table.name for table in dataset.tables.values() if table.public}
     rows = any(isinstance(item, exp.Table) and item.name.lower() not in named for item in _sources(tree))
     for item in tree.expressions if isinstance(tree, exp.Select) and rows else ():
         if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):

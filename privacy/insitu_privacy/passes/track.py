@@ -228,7 +228,7 @@ def _not_joined(lost: Input, near: Input, joins: Mapping[str, exp.Join]) -> Exce
 def _check_public_joins(relation: Relation, inputs: Mapping[str, Input], joins: Mapping[str, exp.Join]) -> None:
     """A public source is joined on some condition: a product of all rows is never what was meant."""
     conditions = {join.source.alias: join.on for join in relation.joins if join.kind == "left"}
-    if len(inputs) == 1:
+    if len(inputs) == 1 or not any(item.unit for item in inputs.values()):
         return
     for item in inputs.values():
         if item.unit:

@@ -12,6 +12,7 @@ from itertools import count
 import insitu
 import pytest
 from insitu.delivery import Delivery
+from insitu.evidence import verify_document
 from insitu.transport import Reply
 from insitu.verification import NodesTooFew
 from insitu_access.release import NodeRelease, Outcome
@@ -61,6 +62,27 @@ def test_the_json_document_is_the_interface(world: World) -> None:
     assert again["spent"] == {"epsilon": 0.5, "delta": pytest.approx(0.0, abs=1e-6)}
     assert again["nodes"][0] == {"id": "chu-lille", "status": "released", "code": None}
     assert set(again["evidence"]) == {"manifest", "grant", "request", "outcomes", "dataset"}
+
+
+def test_a_query_over_public_tables_is_free_and_asks_nobody(world: World) -> None:
+    with world.federation() as federation:
+        federation.query(BY_SEX, epsilon=1)
+        before = len(world.calls)
+        result = federation.query("SELECT label, LENGTH(code) AS width FROM chapter WHERE code > 'A' ORDER BY code")
+        assert len(world.calls) == before
+    assert result.rows == (("Tumours", 1),)
+    assert [column.type for column in result.columns] == ["text", "integer"]
+    assert (result.spent.epsilon, result.spent.delta, result.nodes) == (0, 0, ())
+    assert result.intervals == ((None, None),)
+    assert "nothing was spent" in result.warnings[0]
+    document = json.loads(json.dumps(result.to_json()))
+    assert verify_document(document, world.authority.public()).rows == result.rows
+
+
+def test_a_query_over_persons_still_needs_an_epsilon(world: World) -> None:
+    with world.federation() as federation, pytest.raises(ParameterRefused) as refused:
+        federation.query(BY_SEX)
+    assert refused.value.code == "INSITU-PARAM-EPSILON"
 
 
 def test_the_same_query_again_is_a_replay_and_a_warm_federation_makes_one_call(world: World) -> None:

@@ -543,7 +543,9 @@ SAME_ROWS = "(SELECT COUNT(*) FROM visit WHERE stage > 1)"
 def test_a_percentile_written_by_hand_is_a_quantile() -> None:
     made = plan(BY_HAND.format(order="stage", size=SAME_ROWS))
     assert [(one.kind, one.level) for one in made.quantiles] == [("discrete", Fraction(1, 2))]
-    written = "SELECT PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY stage) FROM (SELECT stage FROM visit WHERE stage > 1) o"
+    written = (
+        "SELECT PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY stage) FROM (SELECT stage FROM visit WHERE stage > 1) o"
+    )
     assert made.digest == plan(written).digest
 
 
