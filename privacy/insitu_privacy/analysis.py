@@ -16,6 +16,7 @@ from insitu_privacy.dataset import ColumnType, ContributionBounds, Dataset
 from insitu_privacy.expressions import Expression
 from insitu_privacy.passes.bounds import Bounded, bound, check_sensitivity, contribution_bounds
 from insitu_privacy.passes.frontier import CELL, Frontier
+from insitu_privacy.passes.grouping_sets import without_grouping_sets
 from insitu_privacy.passes.keys import effective_bounds, keys, leaves_limit
 from insitu_privacy.passes.lift import Lifted, Part, lift
 from insitu_privacy.passes.parse import parse
@@ -108,6 +109,7 @@ def _analyse(question: _Question) -> Analysis:
     dataset = question.dataset
     parsed = parse(question.sql, question.dialect)
     within_groups(parsed)
+    parsed = without_grouping_sets(parsed)
     tree = qualify(parsed, dialect=question.dialect, dataset=dataset, scope=question.scope)
     read_percentiles(tree, dataset)
     lifted = lift(tree, dataset=dataset)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -196,10 +197,10 @@ class Postprocessor:
         noisy = [index for index, column in enumerate(plan.output) if column.noisy]
         keys = [_row_key(row, noisy) for row in rows]
         partial = not all(all(one.whole) for one in relations)
-        if not noisy or partial or len(set(keys)) < len(keys):
+        if not noisy or partial:
             return [{} for _ in rows]
         copies = [Copies(plan, one) for one in relations]
-        seen_rows: dict[Any, list[tuple[Any, ...]]] = {key: [] for key in keys}
+        seen_rows: dict[Any, list[tuple[Any, ...]]] = {key: [] for key, times in Counter(keys).items() if times == 1}
         for number in range(WHOLE_COPIES):
             found, _ = self._answers(plan.copies_sql, relations, [one.table(number) for one in copies])
             for row in found:
@@ -207,6 +208,8 @@ class Postprocessor:
                     seen_rows[key].append(row)
         return [
             {index: row_deviation([other[index] for other in seen_rows[key]], row[index], level) for index in noisy}
+            if key in seen_rows
+            else {}
             for key, row in zip(keys, rows, strict=True)
         ]
 

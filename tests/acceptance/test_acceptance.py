@@ -24,7 +24,7 @@ from insitu_privacy.dataset import Dataset
 from insitu_privacy.dataset_file import parse_dataset
 from insitu_privacy.mechanisms import ExactCells, privatize
 from insitu_privacy.merge import merge
-from insitu_privacy.plan import PrivacyPlan, QueryParameters, Scope
+from insitu_privacy.plan import PrivacyPlan, QueryParameters, ReleasedValues, Scope
 from insitu_privacy.planner import plan_query
 from insitu_privacy.postprocess import Postprocessor, ResultTable
 from insitu_privacy.render import render
@@ -34,7 +34,7 @@ from tests.testkit.databases import new_database
 ROOT = Path(__file__).parents[2]
 QUESTIONS = ROOT.parent / "shared" / "queries" / "acceptance.jsonl"
 ANSWERED = (
-    "A01", "A02", "A03", "A04", "A05", "A06", "A07", "A08", "A09", "A12", "A13", "A14", "A15", "A16", "A18", "A19",
+    "A01", "A02", "A03", "A04", "A05", "A06", "A07", "A08", "A09", "A10", "A11", "A12", "A13", "A14", "A15", "A16", "A18", "A19", "A20",
 )  # fmt: skip
 SITES = {"A": range(5), "B": range(5, 8), "C": range(8, 10)}
 LIMITS = EngineLimits(statement_timeout_s=60, memory_limit_mb=1024, workers=1, threads=2, temporary=None)
@@ -78,8 +78,16 @@ class Sites:
         ]
 
     def answer(self, plan: PrivacyPlan, cells: Sequence[Sequence[ExactCells]]) -> ResultTable:
-        released = [[privatize(release, one) for release, one in zip(plan.releases, own, strict=True)] for own in cells]
+        released = [list(_privatized(plan, own)) for own in cells]
         return self.postprocessor.run(plan, merge(plan, released))
+
+
+def _privatized(plan: PrivacyPlan, cells: Sequence[ExactCells]) -> Iterator[ReleasedValues]:
+    made: dict[str, ReleasedValues] = {}
+    for release, one in zip(plan.releases, cells, strict=True):
+        followed = made.get(release.tree.keys_of or "") if release.tree else None
+        made[release.name] = privatize(release, one, None if followed is None else followed.keys)
+        yield made[release.name]
 
 
 @pytest.fixture(scope="module")

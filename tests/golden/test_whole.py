@@ -42,6 +42,12 @@ QUERIES = {
     "persons first": "WITH per AS (SELECT person_id, COUNT(*) AS k FROM visit GROUP BY person_id), "
     "h AS (SELECT k, COUNT(*) AS persons FROM per GROUP BY k) SELECT k, persons, SUM(persons) OVER (ORDER BY k) AS cum "
     "FROM h ORDER BY k",
+    "cube": "SELECT sex, birth_year // 20 AS g, COUNT(*) AS n, AVG(birth_year) AS a FROM person WHERE birth_year >= 1940 "
+    "GROUP BY CUBE (sex, g) ORDER BY n DESC, sex NULLS FIRST, g NULLS FIRST",
+    "rollup": "SELECT v.kind, v.stage, COUNT(*) AS n, GROUPING(v.stage) AS whole FROM visit v WHERE v.stage > 0 "
+    "GROUP BY ROLLUP (kind, v.stage) HAVING COUNT(*) > 3 ORDER BY 1 NULLS FIRST, 2 NULLS FIRST, 4",
+    "grouping sets": "WITH g AS (SELECT kind, stage, SUM(cost) AS c FROM visit WHERE stage IS NOT NULL GROUP BY GROUPING "
+    "SETS ((kind), (stage), ())) SELECT kind, stage, c FROM g ORDER BY kind NULLS LAST, stage NULLS LAST LIMIT 5",
     "public beside results": "SELECT i.chapter, i.severity, x.n FROM icd i JOIN (SELECT code, COUNT(*) AS n FROM act "
     "GROUP BY code) x ON x.code = i.code ORDER BY i.code",
     "public left beside results": "WITH x AS (SELECT code, COUNT(*) AS n FROM act WHERE code < 'B' GROUP BY code), c AS "
