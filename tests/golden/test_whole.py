@@ -42,6 +42,14 @@ QUERIES = {
     "persons first": "WITH per AS (SELECT person_id, COUNT(*) AS k FROM visit GROUP BY person_id), "
     "h AS (SELECT k, COUNT(*) AS persons FROM per GROUP BY k) SELECT k, persons, SUM(persons) OVER (ORDER BY k) AS cum "
     "FROM h ORDER BY k",
+    "pairs": "SELECT kind, COVAR_POP(cost, stage) AS a, COVAR_SAMP(cost, stage) AS b, CORR(cost, stage) AS c, "
+    "REGR_SLOPE(cost, stage) AS d, REGR_INTERCEPT(cost, stage) AS e, REGR_R2(cost, stage) AS f, REGR_AVGX(cost, stage) AS "
+    "g, REGR_AVGY(cost, stage) AS h, REGR_COUNT(cost, stage) AS i FROM visit GROUP BY kind ORDER BY kind",
+    "sums of pairs": "SELECT REGR_SXX(v.cost, p.birth_year) AS a, REGR_SYY(v.cost, p.birth_year) AS b, REGR_SXY(v.cost, "
+    "p.birth_year) AS c, CORR(v.cost, p.birth_year) FILTER (WHERE v.stage > 1) AS d FROM visit v JOIN person p ON "
+    "p.person_id = v.person_id",
+    "spread of some": "SELECT kind, VARIANCE(cost) FILTER (WHERE stage > 1) AS v, STDDEV(cost) FILTER (WHERE stage < 3) AS s "
+    "FROM visit GROUP BY kind ORDER BY kind",
     "cube": "SELECT sex, birth_year // 20 AS g, COUNT(*) AS n, AVG(birth_year) AS a FROM person WHERE birth_year >= 1940 "
     "GROUP BY CUBE (sex, g) ORDER BY n DESC, sex NULLS FIRST, g NULLS FIRST",
     "rollup": "SELECT v.kind, v.stage, COUNT(*) AS n, GROUPING(v.stage) AS whole FROM visit v WHERE v.stage > 0 "

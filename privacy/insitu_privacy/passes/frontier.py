@@ -13,6 +13,7 @@ from sqlglot import exp
 
 from insitu_privacy.expressions import Expression
 from insitu_privacy.passes import allow, outer
+from insitu_privacy.passes.moments import expanded
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.passes.tracked import Tracked
 
@@ -60,7 +61,7 @@ def frontier(tree: exp.Select, tracked: Tracked, name: str, lifted: LiftSubquery
     _check_clauses(tree)
     groups = list(tree.args["group"].expressions) if tree.args.get("group") else []
     keys = _group_keys(groups, tracked)
-    split = _Split(keys, name, lifted)
+    split = _Split(keys, name, tracked, lifted)
     above = exp.Select(expressions=[_projection(split, item) for item in tree.expressions])
     if tree.args.get("having"):
         above.set("where", exp.Where(this=split.replace(tree.args["having"].this)))
@@ -102,8 +103,9 @@ def _group_keys(groups: list[exp.Expr], tracked: Tracked) -> tuple[GroupKey, ...
 class _Split:
     """Replaces group keys and aggregates by columns of the released relation, from the top down."""
 
-    def __init__(self, keys: tuple[GroupKey, ...], name: str, lifted: LiftSubquery | None) -> None:
+    def __init__(self, keys: tuple[GroupKey, ...], name: str, tracked: Tracked, lifted: LiftSubquery | None) -> None:
         self._keys = keys
+        self._tracked = tracked
         self._name = name
         self._lifted = lifted
         self.aggregates: dict[exp.Expr, Aggregate] = {}
@@ -117,6 +119,9 @@ class _Split:
         if isinstance(node, exp.Subquery) and self._lifted is not None:
             return exp.Subquery(this=self._lifted(node))
         if isinstance(node, (exp.AggFunc, exp.Filter)):
+            arithmetic = expanded(node, self._tracked)
+            if arithmetic is not None:
+                return exp.paren(self.replace(arithmetic))
             aggregate = self.aggregates.setdefault(node, Aggregate(name=f"a{len(self.aggregates)}", node=node))
             return exp.column(aggregate.name, table=self._name)
         if isinstance(node, exp.Column):
