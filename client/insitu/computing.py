@@ -26,7 +26,8 @@ def compute(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocessor,
     if plan is None:
         raise TypeError("a budget request has no result")
     releases = _releases(answers)
-    table = postprocessor.run(plan, merge(plan, [release.values for release in releases]), level=LEVEL)
+    merged = merge(plan, [release.values for release in releases], [release.node for release in releases])
+    table = postprocessor.run(plan, merged, level=LEVEL)
     return Result(
         query_id=sent.request.request_id,
         dataset=plan.dataset,

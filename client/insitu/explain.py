@@ -8,7 +8,7 @@ any group; a column of plain counts or sums so shows the spread of its noise, a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -90,7 +90,7 @@ def explain_plan(
         plan=plan,
         nodes=nodes,
         level=level,
-        expected=_expected(plan, len(nodes), postprocessor, level),
+        expected=_expected(plan, nodes, postprocessor, level),
         node_sql={dialect: _node_sql(plan, dataset, dialect) for dialect in DIALECTS},
     )
 
@@ -103,12 +103,14 @@ def _node_sql(plan: PrivacyPlan, dataset: Dataset, dialect: str) -> str:
     return ";\n\n".join(statements)
 
 
-def _expected(plan: PrivacyPlan, nodes: int, postprocessor: Postprocessor, level: float) -> tuple[float | None, ...]:
+def _expected(
+    plan: PrivacyPlan, nodes: Sequence[str], postprocessor: Postprocessor, level: float
+) -> tuple[float | None, ...]:
     from insitu_privacy.merge import merge
 
-    made_up = [[_made_up(release) for release in plan.releases] for _ in range(nodes)]
+    made_up = [[_made_up(release) for release in plan.releases] for _ in nodes]
     try:
-        table = postprocessor.run(plan, merge(plan, made_up), level=level)
+        table = postprocessor.run(plan, merge(plan, made_up, nodes), level=level)
     except InsituError:
         return tuple(None for _ in plan.output)
     reach: list[float | None] = []

@@ -100,7 +100,7 @@ def build_result(
     from insitu_privacy.merge import merge
 
     releases = [answer.signed for answer in answers if isinstance(answer.signed, NodeRelease)]
-    merged = merge(plan, [release.values for release in releases])
+    merged = merge(plan, [release.values for release in releases], [release.node for release in releases])
     table = postprocessor.run(_without_intervals(plan), merged, level=LEVEL)
     document = _table_as_json(table) | {
         "query_id": request.request_id,

@@ -61,6 +61,7 @@ class Analysis:
     copies_sql: str
     output: tuple[PlannedColumn, ...]
     quantiles: tuple[Quantile, ...]
+    by_node: tuple[str, ...]
     public: tuple[str, ...]
     """Public tables that this SQL reads."""
 
@@ -116,8 +117,10 @@ def _analyse(question: _Question) -> Analysis:
     read: dict[tuple[str, str], exp.Expr] = {}
     releases: list[Measured] = []
     quantiles: list[Quantile] = []
+    by_node: list[str] = []
     for part in lifted.parts:
         made = _measured(part, question, tree)
+        by_node += [release.name for release in made.releases if part.front.by_node]
         releases += made.releases
         quantiles += made.quantiles
         read |= made.readings
@@ -130,6 +133,7 @@ def _analyse(question: _Question) -> Analysis:
         copies_sql=copies_sql,
         output=tuple(PlannedColumn(name=name, noisy=flag) for name, flag in zip(names, lifted.noisy, strict=True)),
         quantiles=tuple(quantiles),
+        by_node=tuple(by_node),
         public=lifted.public,
     )
 

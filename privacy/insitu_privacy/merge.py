@@ -28,10 +28,14 @@ class MergedRelease:
     """How many nodes' noise stands in each cell."""
     answered: int
     """How many nodes released; of a group that fewer of them named, the sum holds only a part."""
+    sites: tuple[str, ...] | None = None
+    """Where nodes are kept apart, the node of each cell: there are as many cells with a key as nodes released it."""
 
 
-def merge(plan: PrivacyPlan, releases: Sequence[Sequence[ReleasedValues]]) -> tuple[MergedRelease, ...]:
-    """The sum of ``releases[node][release]``.
+def merge(
+    plan: PrivacyPlan, releases: Sequence[Sequence[ReleasedValues]], names: Sequence[str] = ()
+) -> tuple[MergedRelease, ...]:
+    """The sum of ``releases[node][release]``; of those whose nodes are kept apart, all of them in order of ``names``.
 
     Raises IntegrityFailed (INSITU-VERIFY-RESULT) where a node's values do not have the plan's shape.
     """
@@ -39,9 +43,31 @@ def merge(plan: PrivacyPlan, releases: Sequence[Sequence[ReleasedValues]]) -> tu
         if len(values) != len(plan.releases):
             raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="a node released another number of relations")
         _check_followed(plan, values)
+    names = names or [f"node {place}" for place in range(1, len(releases) + 1)]
     return tuple(
-        _merge_one(release, [values[index] for values in releases]) for index, release in enumerate(plan.releases)
+        _kept_apart(release, [values[index] for values in releases], names)
+        if release.name in plan.by_node
+        else _merge_one(release, [values[index] for values in releases])
+        for index, release in enumerate(plan.releases)
     )
+
+
+def _kept_apart(release: Release, values: Sequence[ReleasedValues], names: Sequence[str]) -> MergedRelease:
+    own = [(name, _merge_one(release, [one])) for name, one in sorted(zip(names, values, strict=True), key=_by_name)]
+    return MergedRelease(
+        release=release,
+        keys=tuple(key for _, one in own for key in one.keys),
+        statistics=tuple(
+            tuple(value for _, one in own for value in one.statistics[index]) for index in range(release.width)
+        ),
+        nodes=tuple(count for _, one in own for count in one.nodes),
+        answered=1,
+        sites=tuple(name for name, one in own for _ in one.keys),
+    )
+
+
+def _by_name(pair: tuple[str, ReleasedValues]) -> str:
+    return pair[0]
 
 
 def _check_followed(plan: PrivacyPlan, values: Sequence[ReleasedValues]) -> None:

@@ -24,6 +24,8 @@ from insitu_privacy.dataset import ColumnType, ContributionBounds, Scalar
 from insitu_privacy.expressions import Expression
 from insitu_privacy.relations import Relation
 
+NODE_ID = "node_id"
+"""The pseudo-column that keeps the nodes of a release apart."""
 Accounting = Literal["zcdp", "pure"]
 Mechanism = Literal["laplace", "gaussian"]
 MechanismChoice = Literal["auto", "laplace", "gaussian"]
@@ -260,6 +262,8 @@ class PrivacyPlan:
     output: tuple[PlannedColumn, ...]
     quantiles: tuple[Quantile, ...] = ()
     public: tuple[PublicTable, ...] = ()
+    by_node: tuple[str, ...] = ()
+    """Names of the releases whose nodes are kept apart: each node's values are cells of their own."""
 
     @cached_property
     def digest(self) -> str:

@@ -112,5 +112,6 @@ def _with_noise(analysis: Analysis, noises: Sequence[Noise], dataset: Dataset) -
         copies_sql=analysis.copies_sql,
         output=analysis.output,
         quantiles=analysis.quantiles,
+        by_node=analysis.by_node,
         public=tuple(_published(name, dataset) for name in analysis.public),
     )

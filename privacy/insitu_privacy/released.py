@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from insitu_privacy.dataset import ColumnType
 from insitu_privacy.merge import MergedRelease
-from insitu_privacy.plan import KeyColumn, KeyValue, PrivacyPlan, Quantile, Release
+from insitu_privacy.plan import NODE_ID, KeyColumn, KeyValue, PrivacyPlan, Quantile, Release
 from insitu_privacy.tree import Array, quantile_places
 
 ARROW: dict[ColumnType, pa.DataType] = {
@@ -89,6 +89,8 @@ def _visible(one: MergedRelease) -> list[bool]:
 def key_arrays(one: Released, repeat: int, sql: str) -> dict[str, pa.Array]:
     """The key columns that a statement reads, ``repeat`` times under one another."""
     columns = {}
+    if one.any.sites is not None and f"{one.name}.{NODE_ID}" in sql:
+        columns[NODE_ID] = pa.array(one.any.sites * repeat, type=pa.string())
     for place, column in enumerate(one.key_columns):
         if f"{one.name}.{column.name}" not in sql:
             continue

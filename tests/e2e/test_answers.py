@@ -132,3 +132,19 @@ def test_custodian_and_operator_see_their_side(world: World) -> None:
     assert {node["id"] for node in status.json["nodes"] if node["connected"]} == set(SITES)
     up = world.run("insitu-compose", "status", "--dir", world.dir)
     assert up.code == 0, up.err
+
+
+def test_sites_can_be_compared(world: World) -> None:
+    done = world.query(
+        "SELECT node_id, sex, COUNT(*) AS n, MEDIAN(birth_year) AS born FROM person GROUP BY node_id, sex ORDER BY 1, 2",
+        epsilon="1e12",
+    )
+    assert done.code == 0, done.err
+    rows = done.json["rows"]
+    assert [row[:2] for row in rows] == [[node, sex] for node in sorted(SITES) for sex in ("F", "M")]
+    exact = dict(world.exact.execute("SELECT sex, COUNT(*) FROM person GROUP BY sex").fetchall())
+    for sex, count in exact.items():
+        assert sum(row[2] for row in rows if row[1] == sex) == count
+    for _, _, count, born in rows:  # some sites have persons of one sex alone
+        assert (born is None) == (count == 0)
+        assert born is None or 1930 <= born <= 2009

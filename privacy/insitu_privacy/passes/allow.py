@@ -21,6 +21,7 @@ from insitu_privacy.domains import INTEGER_LIMIT, Inference, is_bounded
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, call, replace
 from insitu_privacy.facts import Facts
 from insitu_privacy.passes.spans import forbidden, refusal
+from insitu_privacy.plan import NODE_ID
 
 _NUMBERS: tuple[ColumnType, ...] = ("integer", "decimal")
 _NUMBER = re.compile(r"(?=.*[0-9])[0-9]{0,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
@@ -247,6 +248,8 @@ def not_listed(node: exp.Expr) -> Exception:
         return forbidden(node, "a subquery here", "Write the condition as a join or as a query of its own.")
     if isinstance(node, exp.Window):
         return forbidden(node, "a window function", "Use GROUP BY.")
+    if isinstance(node, exp.Placeholder) and node.name == NODE_ID:
+        return forbidden(node, "node_id in this place", "Group by it on the outermost SELECT over persons' rows.")
     if isinstance(node, exp.Star):
         return refusal("INSITU-SQL-ROW-OUTPUT", node)
     return forbidden(node, node.key.upper(), "See docs/sql.md for what may be written.")

@@ -16,6 +16,7 @@ from insitu_privacy.passes import allow, outer
 from insitu_privacy.passes.moments import expanded
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.passes.tracked import Tracked
+from insitu_privacy.plan import NODE_ID
 
 CELL = "__cell"
 """The column of a released relation that numbers its cells."""
@@ -50,6 +51,8 @@ class Frontier:
     keys: tuple[GroupKey, ...]
     aggregates: tuple[Aggregate, ...]
     outer: exp.Select
+    by_node: bool
+    """Whether nodes are kept apart."""
 
 
 def frontier(tree: exp.Select, tracked: Tracked, name: str, lifted: LiftSubquery | None = None) -> Frontier:
@@ -60,8 +63,9 @@ def frontier(tree: exp.Select, tracked: Tracked, name: str, lifted: LiftSubquery
     """
     _check_clauses(tree)
     groups = list(tree.args["group"].expressions) if tree.args.get("group") else []
-    keys = _group_keys(groups, tracked)
-    split = _Split(keys, name, tracked, lifted)
+    by_node = any(is_node_id(node) for node in groups)
+    keys = _group_keys([node for node in groups if not is_node_id(node)], tracked)
+    split = _Split(keys, name, tracked, lifted, by_node=by_node)
     above = exp.Select(expressions=[_projection(split, item) for item in tree.expressions])
     if tree.args.get("having"):
         above.set("where", exp.Where(this=split.replace(tree.args["having"].this)))
@@ -72,7 +76,13 @@ def frontier(tree: exp.Select, tracked: Tracked, name: str, lifted: LiftSubquery
     above.set("from_", exp.From(this=exp.to_table(name)))
     if not split.aggregates and not keys:
         raise refusal("INSITU-SQL-ROW-OUTPUT", tree.expressions[0])
-    return Frontier(name=name, keys=keys, aggregates=tuple(split.aggregates.values()), outer=above)
+    aggregates = tuple(split.aggregates.values())
+    return Frontier(name=name, keys=keys, aggregates=aggregates, outer=above, by_node=by_node)
+
+
+def is_node_id(node: exp.Expr) -> bool:
+    """Whether a node of the syntax is the pseudo-column that ``qualify`` has marked."""
+    return isinstance(node, exp.Placeholder) and node.name == NODE_ID
 
 
 def _check_clauses(tree: exp.Select) -> None:
@@ -103,7 +113,16 @@ def _group_keys(groups: list[exp.Expr], tracked: Tracked) -> tuple[GroupKey, ...
 class _Split:
     """Replaces group keys and aggregates by columns of the released relation, from the top down."""
 
-    def __init__(self, keys: tuple[GroupKey, ...], name: str, tracked: Tracked, lifted: LiftSubquery | None) -> None:
+    def __init__(
+        self,
+        keys: tuple[GroupKey, ...],
+        name: str,
+        tracked: Tracked,
+        lifted: LiftSubquery | None,
+        *,
+        by_node: bool,
+    ) -> None:
+        self._by_node = by_node
         self._keys = keys
         self._tracked = tracked
         self._name = name
@@ -114,6 +133,8 @@ class _Split:
         for key in self._keys:
             if node == key.node:
                 return exp.column(key.name, table=self._name)
+        if self._by_node and is_node_id(node):
+            return exp.column(NODE_ID, table=self._name)
         if isinstance(node, exp.Window):
             return self._window(node)
         if isinstance(node, exp.Subquery) and self._lifted is not None:

@@ -19,7 +19,7 @@ from sqlglot import exp
 
 from insitu_privacy.dataset import Dataset
 from insitu_privacy.passes import outer
-from insitu_privacy.passes.frontier import Frontier, frontier
+from insitu_privacy.passes.frontier import Frontier, frontier, is_node_id
 from insitu_privacy.passes.grouping import is_grouped
 from insitu_privacy.passes.inputs import sources_of
 from insitu_privacy.passes.spans import forbidden
@@ -142,7 +142,11 @@ class _Lift:
         tracked = Tracker(self._dataset).select(query, scope.rows, None)
         group = query.args.get("group")
         nodes = group.expressions if is_grouped(query) and group else query.expressions if distinct else []
-        keys = tuple(tracked.allow.expression(node.unalias()) for node in nodes if not isinstance(node, exp.Literal))
+        keys = tuple(
+            tracked.allow.expression(node.unalias())
+            for node in nodes
+            if not isinstance(node, exp.Literal) and not is_node_id(node.unalias())
+        )
         return tracked.unit_among(keys) is None and not tracked.entity_among(keys)
 
     def _peeked(self, query: exp.Expr, scope: _Scope) -> _Scope:

@@ -20,7 +20,7 @@ from sqlglot.schema import MappingSchema
 from insitu_privacy.dataset import ColumnType, Dataset
 from insitu_privacy.errors import AccessRefused, SqlRefused
 from insitu_privacy.passes.spans import forbidden, refusal
-from insitu_privacy.plan import Scope
+from insitu_privacy.plan import NODE_ID, Scope
 
 _SQL_TYPES: Mapping[ColumnType, str] = {
     "integer": "BIGINT",
@@ -50,6 +50,7 @@ def qualify(tree: exp.Query, *, dialect: str, dataset: Dataset, scope: Scope) ->
     _check_tables(tree, dataset, scope)
     for part in traverse_scope(tree):
         names = _columns_of_sources(part, dataset)
+        _mark_node_id(part, names, dataset)
         _check_named(part, names)
         _bind_using(part, names)
     # names are in lower case by now; the input's dialect would fold them again, Oracle's to upper case
@@ -65,6 +66,19 @@ def qualify(tree: exp.Query, *, dialect: str, dataset: Dataset, scope: Scope) ->
     if written:
         _name_columns(bound, written)
     return bound
+
+
+def _mark_node_id(part: SqlScope, names: Mapping[str, Collection[str] | None], dataset: Dataset) -> None:
+    """``node_id`` over persons' tables that have no such column is the node that a row is at."""
+    tables = [item.name for item in _sources(part.expression) if isinstance(item, exp.Table)]
+    protected = any(name in dataset.tables and not dataset.tables[name].public for name in tables)
+    if not protected or any(columns is None or NODE_ID in columns for columns in names.values()):
+        return
+    for node in list(part.columns):
+        if node.name == NODE_ID and (not node.table or node.table in names):
+            marked = exp.Placeholder(this=NODE_ID)
+            marked.meta.update(node.this.meta)
+            node.replace(exp.alias_(marked, NODE_ID) if node.parent is part.expression else marked)
 
 
 def _has_star(tree: exp.Query) -> bool:
