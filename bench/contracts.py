@@ -127,6 +127,8 @@ def _omop(table: str, types: Types, schema: Schema) -> Contract:
         contract.more["person_id"] = "BIGINT"
     if own in types and own != "person_id":
         contract.entities.append((own,))
+    if table == "cost":  # of a drug, as its cost_domain_id says
+        contract.references["cost_event_id"] = "drug_exposure.drug_exposure_id"
     for other in ("visit_occurrence", "visit_detail", "note", "episode"):
         if other != table and f"{other}_id" in types:
             contract.references[f"{other}_id"] = f"{other}.{other}_id"
@@ -187,13 +189,14 @@ def _snds(table: str, types: Types, schema: Schema) -> Contract:
     if table.startswith("er_") and all(name in types for name in _LINE):
         return Contract(through="er_prs_f", on=_LINE)
     stay = next((key for key in _STAYS if all(name in types for name in key)), None)
-    if "nir_ano_17" in types:
-        return Contract(unit=("nir_ano_17",), entities=[stay] if stay else [])
+    text = dict.fromkeys(stay or (), "VARCHAR")  # hospitals write a number with zeros before it or without
     match = re.match(r"(t_[a-z]+\d\d)", table)
     if match and stay:
         for chain in (f"{match[1]}c", f"{match[1]}cstc"):
-            if chain in schema and all(name in schema[chain] for name in stay) and "nir_ano_17" in schema[chain]:
-                return Contract(through=chain, on=stay)
+            if chain != table and {*stay, "nir_ano_17"} <= set(schema.get(chain, ())):
+                return Contract(through=chain, on=stay, more=text)
+    if "nir_ano_17" in types:
+        return Contract(unit=("nir_ano_17",), entities=[stay] if stay else [], more=text)
     if match or "ben_idt_ano" in types:
         return Contract(unit=("ben_idt_ano",), more={} if "ben_idt_ano" in types else {"ben_idt_ano": "VARCHAR"})
     return Contract(public=True)
