@@ -17,17 +17,16 @@ from types import MappingProxyType
 from insitu_privacy.dataset import Bound, Column, ColumnType, Scalar
 from insitu_privacy.domains import INTEGER_LIMIT
 from insitu_privacy.expressions import Call, ColumnRef, Exists, Expression, Literal, Op
+from insitu_privacy.guarded import TEXTS, TINY
 
 _NO_COHORTS: Mapping[str, str] = MappingProxyType({})
-_TINY, _HUGE = "1e-150", "1e150"
-"""Floats nearer to zero count as zero in products and quotients, and quotients by larger ones are zero: PostgreSQL
-raises an error on underflow."""
+_TINY, _HUGE = TINY, "1e150"
+"""Quotients by larger ones are zero, for the same reason."""
 _LEAST = -(2**63)
 """Has no absolute value in 64 bits."""
 _PLACES, _PLAIN = 8, 10**18
 _JOINED = 1_000
 """Characters of each part that CONCAT puts together: text cannot grow on and on from one derived table to the next."""
-_DAYS = 4_000_000
 
 
 class Dialect(ABC):
@@ -153,7 +152,7 @@ class Dialect(ABC):
         return "INTEGER" if most < 2**31 else self.bigint
 
     def _call(self, expression: Call, cohorts: Mapping[str, str]) -> str:
-        own = _OPERATIONS.get(expression.op)
+        own = _OPERATIONS.get(expression.op) or TEXTS.get(expression.op)
         args = [self.write(argument, cohorts) for argument in expression.args]
         if own is not None:
             return own(self, args)
@@ -162,6 +161,26 @@ class Dialect(ABC):
     @abstractmethod
     def special(self, op: Op, args: Sequence[str]) -> str:
         """An operation that the engines write differently."""
+
+    @abstractmethod
+    def matches(self, text: str, pattern: str) -> str:
+        """Whether all of a text is of a pattern of ``written``."""
+
+    @abstractmethod
+    def microseconds(self, moment: str) -> str:
+        """Of a day or timestamp, since 1970."""
+
+    @abstractmethod
+    def quotient(self, a: str, b: str) -> str:
+        """Of whole numbers that are not negative."""
+
+    @abstractmethod
+    def months(self, count: str) -> str:
+        """An interval of so many months."""
+
+    @abstractmethod
+    def seconds(self, count: str) -> str:
+        """An interval of so many seconds, exactly."""
 
     @abstractmethod
     def scaled(self, total: str, rows: str, most: int) -> str:
@@ -182,6 +201,14 @@ class Dialect(ABC):
 
 def _infix(operator: str) -> Callable[[Dialect, Sequence[str]], str]:
     return lambda dialect, args: "(" + f" {operator} ".join(args) + ")"
+
+
+def _like(operator: str) -> Callable[[Dialect, Sequence[str]], str]:
+    def text(dialect: Dialect, args: Sequence[str]) -> str:
+        escape = f" ESCAPE {args[2]}" if len(args) > 2 else ""
+        return f"({args[0]} {operator} {args[1]}{escape})"
+
+    return text
 
 
 def _function(name: str) -> Callable[[Dialect, Sequence[str]], str]:
@@ -221,11 +248,6 @@ def _unless_least(arg: str) -> str:
     return f"NULLIF({arg}, CAST('{_LEAST}' AS BIGINT))"
 
 
-def _days(arg: str) -> str:
-    """A number of days that fits 32 bits, whatever was inferred of it."""
-    return f"CAST(CASE WHEN {arg} BETWEEN -{_DAYS} AND {_DAYS} THEN {arg} END AS INTEGER)"
-
-
 def _part(name: str) -> Callable[[Dialect, Sequence[str]], str]:
     return lambda dialect, args: f"CAST(DATE_PART('{name}', {args[0]}) AS {dialect.bigint})"
 
@@ -251,7 +273,7 @@ _OPERATIONS: Mapping[Op, Callable[[Dialect, Sequence[str]], str]] = {
     Op.GE: _infix(">="),
     Op.IN: lambda dialect, args: f"({args[0]} IN ({', '.join(args[1:])}))",
     Op.IS_NULL: lambda dialect, args: f"({args[0]} IS NULL)",
-    Op.LIKE: _infix("LIKE"),
+    Op.LIKE: _like("LIKE"),
     Op.AND: _infix("AND"),
     Op.OR: _infix("OR"),
     Op.NOT: lambda dialect, args: f"(NOT {args[0]})",
@@ -264,8 +286,14 @@ _OPERATIONS: Mapping[Op, Callable[[Dialect, Sequence[str]], str]] = {
     Op.QUARTER: _part("QUARTER"),
     Op.MONTH: _part("MONTH"),
     Op.DAY: _part("DAY"),
+    Op.DOW: _part("DOW"),
+    Op.ISODOW: _part("ISODOW"),
+    Op.DOY: _part("DOY"),
+    Op.WEEK: _part("WEEK"),
     Op.TRUNC_YEAR: _trunc("year"),
+    Op.TRUNC_QUARTER: _trunc("quarter"),
     Op.TRUNC_MONTH: _trunc("month"),
+    Op.TRUNC_WEEK: _trunc("week"),
     Op.TO_DATE: lambda dialect, args: f"CAST({args[0]} AS DATE)",
     Op.TO_DECIMAL: lambda dialect, args: f"CAST({args[0]} AS {dialect.double})",
     Op.TO_INTEGER: _to_integer,
@@ -292,7 +320,7 @@ class DuckDB(Dialect):
         if op in (Op.LOWER, Op.UPPER):
             return f"{op.value.upper()}({args[0]})"
         if op is Op.ILIKE:
-            return f"({args[0]} ILIKE {args[1]})"
+            return _like("ILIKE")(self, args)
         if op is Op.MUL:
             return f"({args[0]} * {args[1]})"
         if op is Op.INTDIV:
@@ -301,11 +329,22 @@ class DuckDB(Dialect):
             return f"({_unless_least(args[0])} % NULLIF({args[1]}, 0))"
         if op is Op.DAYS_BETWEEN:
             return f"DATE_DIFF('day', CAST({args[0]} AS DATE), CAST({args[1]} AS DATE))"
-        if op is Op.ADD_DAYS:
-            return f"({args[0]} + {_days(args[1])})"
-        if op is Op.ADD_MONTHS:
-            return f"CAST({args[0]} + TO_MONTHS(CAST({args[1]} AS INTEGER)) AS DATE)"
         raise KeyError(op)
+
+    def matches(self, text: str, pattern: str) -> str:
+        return f"REGEXP_FULL_MATCH({text}, '{pattern}')"
+
+    def microseconds(self, moment: str) -> str:
+        return f"EPOCH_US(CAST({moment} AS TIMESTAMP))"
+
+    def quotient(self, a: str, b: str) -> str:
+        return f"({a} // {b})"
+
+    def months(self, count: str) -> str:
+        return f"TO_MONTHS({count})"
+
+    def seconds(self, count: str) -> str:
+        return f"TO_MICROSECONDS({count} * 1000000)"
 
     def scaled(self, total: str, rows: str, most: int) -> str:
         return f"(CAST({total} AS HUGEINT) * {most} // {rows})"
@@ -339,7 +378,7 @@ class PostgreSQL(Dialect):
         if op in (Op.LOWER, Op.UPPER):  # C knows the case of ASCII letters alone
             return f'({op.value.upper()}({args[0]} COLLATE "default") COLLATE "C")'
         if op is Op.ILIKE:
-            return f'({args[0]} COLLATE "default" ILIKE {args[1]})'
+            return _like("ILIKE")(self, [f'{args[0]} COLLATE "default"', *args[1:]])
         if op is Op.MUL:
             a, b = args
             apart = f"ABS({a}) >= {_TINY} AND ABS({b}) >= {_TINY}"
@@ -350,11 +389,22 @@ class PostgreSQL(Dialect):
             return f"({_unless_least(args[0])} % NULLIF({args[1]}, 0))"
         if op is Op.DAYS_BETWEEN:
             return f"CAST(CAST({args[1]} AS DATE) - CAST({args[0]} AS DATE) AS BIGINT)"
-        if op is Op.ADD_DAYS:
-            return f"({args[0]} + {_days(args[1])})"
-        if op is Op.ADD_MONTHS:
-            return f"CAST({args[0]} + MAKE_INTERVAL(months => CAST({args[1]} AS INTEGER)) AS DATE)"
         raise KeyError(op)
+
+    def matches(self, text: str, pattern: str) -> str:
+        return f"({text} ~ '^({pattern})$')"
+
+    def microseconds(self, moment: str) -> str:
+        return f"CAST(EXTRACT(EPOCH FROM CAST({moment} AS TIMESTAMP)) * 1000000 AS BIGINT)"
+
+    def quotient(self, a: str, b: str) -> str:
+        return f"({a} / {b})"
+
+    def months(self, count: str) -> str:
+        return f"MAKE_INTERVAL(months => {count})"
+
+    def seconds(self, count: str) -> str:  # of many seconds at once a double would lose some
+        return f"MAKE_INTERVAL(days => CAST({count} / 86400 AS INTEGER), secs => {count} % 86400)"
 
     def scaled(self, total: str, rows: str, most: int) -> str:
         return f"DIV(CAST({total} AS NUMERIC) * {most}, {rows})"

@@ -17,7 +17,7 @@ from insitu_privacy.dataset import Column, ColumnType
 from insitu_privacy.evaluate import Value, apply, literal_value
 from insitu_privacy.expressions import Call, ColumnRef, Exists, Expression, Literal, Op
 from insitu_privacy.facts import INTEGER_LIMIT, MISSING, Facts, Interval, is_bounded
-from insitu_privacy.intervals import interval_of
+from insitu_privacy.intervals import CALENDAR, interval_of, may_be_undefined
 
 __all__ = ["INTEGER_LIMIT", "Facts", "Inference", "column_facts", "is_bounded", "result_type"]
 
@@ -186,18 +186,26 @@ def _cut(facts: Facts, op: Op, literals: list[Value]) -> Interval | None:
 
 _BOOLEAN = frozenset({Op.EQ, Op.NE, Op.LT, Op.LE, Op.GT, Op.GE, Op.IN, Op.IS_NULL, Op.LIKE, Op.ILIKE, Op.AND, Op.OR})
 _INTEGER = frozenset({Op.INTDIV, Op.YEAR, Op.QUARTER, Op.MONTH, Op.DAY, Op.DAYS_BETWEEN, Op.TO_INTEGER, Op.LENGTH,
-                     Op.TO_WHOLE, Op.BUCKET})  # fmt: skip
-_DECIMAL = frozenset({Op.DIV, Op.TO_DECIMAL, Op.FLOOR, Op.CEIL, Op.ROUND})
-_DATE = frozenset({Op.TRUNC_YEAR, Op.TRUNC_MONTH, Op.ADD_DAYS, Op.ADD_MONTHS, Op.TO_DATE})
-_TEXT = frozenset({Op.LOWER, Op.UPPER, Op.SUBSTRING, Op.CONCAT, Op.TO_TEXT})
-_CALENDAR_PARTS = frozenset({Op.YEAR, Op.QUARTER, Op.MONTH, Op.DAY, Op.DAYS_BETWEEN, Op.BUCKET})
+                     Op.TO_WHOLE, Op.BUCKET, Op.HOUR, Op.MINUTE, Op.SECOND, Op.DOW, Op.ISODOW, Op.DOY, Op.WEEK,
+                     Op.UNITS_BETWEEN, Op.TEXT_TO_INTEGER, Op.POSITION})  # fmt: skip
+_DECIMAL = frozenset({Op.DIV, Op.TO_DECIMAL, Op.FLOOR, Op.CEIL, Op.ROUND, Op.EPOCH, Op.TEXT_TO_DECIMAL, Op.SQRT, Op.LN,
+                     Op.LOG10, Op.EXP, Op.POWER, Op.SIN, Op.COS, Op.ASIN, Op.ACOS, Op.ATAN})  # fmt: skip
+_DATE = frozenset({Op.TRUNC_YEAR, Op.TRUNC_QUARTER, Op.TRUNC_MONTH, Op.TRUNC_WEEK, Op.ADD_DAYS, Op.ADD_MONTHS,
+                   Op.TO_DATE, Op.MAKE_DATE, Op.TEXT_TO_DATE})  # fmt: skip
+_TIMESTAMP = frozenset({Op.TO_TIMESTAMP, Op.ADD_SECONDS, Op.TEXT_TO_TIMESTAMP})
+_TEXT = frozenset({Op.LOWER, Op.UPPER, Op.SUBSTRING, Op.CONCAT, Op.TO_TEXT, Op.TRIM, Op.LTRIM, Op.RTRIM, Op.REPLACE,
+                   Op.RIGHT, Op.LPAD, Op.RPAD, Op.SPLIT_PART})  # fmt: skip
+_GROUPS: Mapping[ColumnType, frozenset[Op]] = {
+    "boolean": _BOOLEAN, "integer": _INTEGER, "date": _DATE, "timestamp": _TIMESTAMP, "text": _TEXT,
+}  # fmt: skip
+_CALENDAR_PARTS = frozenset({*CALENDAR, Op.YEAR, Op.DAYS_BETWEEN, Op.UNITS_BETWEEN, Op.BUCKET})
 
 
 def result_type(op: Op, args: list[ColumnType]) -> ColumnType:
     """The type an operation gives for arguments of these types."""
-    for group, kind in ((_BOOLEAN, "boolean"), (_INTEGER, "integer"), (_DATE, "date"), (_TEXT, "text")):
+    for kind, group in _GROUPS.items():
         if op in group:
-            return kind  # type: ignore[return-value]  # one of ColumnType
+            return kind
     if op is Op.NOT:
         return "boolean"
     if op in _DECIMAL:
@@ -217,7 +225,7 @@ def _call_nullable(op: Op, args: list[Facts]) -> bool:
         return True
     if op in (Op.DIV, Op.INTDIV, Op.MOD):
         return any(fact.nullable for fact in args) or _may_be_zero(args[1])
-    return any(fact.nullable for fact in args)
+    return any(fact.nullable for fact in args) or may_be_undefined(op, args)
 
 
 def _may_be_zero(fact: Facts) -> bool:

@@ -7,12 +7,25 @@ would fall outside the computed domain and its rows would be dropped: a loss of 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from fractions import Fraction
 from typing import Any
 
-from insitu_privacy.calendar import add_months
+from insitu_privacy import written
+from insitu_privacy.calendar import (
+    add_days,
+    add_months,
+    add_seconds,
+    day_of,
+    first_of_quarter,
+    make_date,
+    microseconds,
+    midnight,
+    monday_of,
+    seconds_of,
+)
 from insitu_privacy.expressions import ColumnRef, Exists, Expression, Literal, Op
 
 Value = int | float | str | bool | date | datetime | None
@@ -119,32 +132,72 @@ def _round(a: float) -> float:
     return math.copysign(math.floor(abs(a) + 0.5), a)
 
 
-def _shifted(day: date, days: int) -> date | None:
-    try:
-        return day + timedelta(days=days)
-    except OverflowError:
-        return None
-
-
 def _bucket(a: float, low: float, high: float, parts: int) -> int:
     if a < low:
         return 0
     return parts + 1 if a >= high else min(math.floor((float(a) - low) * parts / (high - low)), parts - 1) + 1
 
 
-def _like(text: str, pattern: str) -> bool:
-    """SQL LIKE without escapes, in time linear in the text for each pattern part."""
-    ends = {0}
+def _like(text: str, pattern: str, escape: str = "") -> bool:
+    """SQL LIKE, in time linear in the text for each pattern part."""
+    ends, plain = {0}, False
     for char in pattern:
-        if char == "%":
+        if char == escape and not plain:
+            plain = True
+        elif char == "%" and not plain:
             ends = set(range(min(ends), len(text) + 1)) if ends else ends
         else:
-            ends = {end + 1 for end in ends if end < len(text) and char in ("_", text[end])}
+            any_char = char == "_" and not plain
+            ends = {end + 1 for end in ends if end < len(text) and (any_char or char == text[end])}
+            plain = False
     return len(text) in ends
 
 
-def _day(value: date | datetime) -> date:
-    return value.date() if isinstance(value, datetime) else value
+_INTEGER, _DECIMAL, _MOMENT = (re.compile(one) for one in (written.INTEGER, written.DECIMAL, written.MOMENT))
+_JOINED = 1_000
+"""As in ``dialects``: characters of each part that CONCAT puts together."""
+
+
+def _moment(text: str) -> datetime | None:
+    if not _MOMENT.fullmatch(text):
+        return None
+    numbers = [int(part) for part in re.findall("[0-9]+", text.partition(".")[0])]
+    fraction = int(text.partition(".")[2].ljust(6, "0")[:6]) if "." in text else 0
+    return datetime(*(numbers + [0] * (6 - len(numbers))), fraction)  # type: ignore[arg-type]  # noqa: DTZ001
+
+
+def _text_day(text: str) -> date | None:
+    moment = _moment(text)
+    return None if moment is None else moment.date()
+
+
+def _padded(left: bool) -> Callable[[str, int, str], str]:
+    def pad(text: str, length: int, filling: str) -> str:
+        if len(text) >= length:
+            return text[:length]
+        more = (filling * length)[: length - len(text)]
+        return more + text if left else text + more
+
+    return pad
+
+
+def _split_part(text: str, separator: str, number: int) -> str:
+    parts = text.split(separator)
+    return parts[number - 1] if number <= len(parts) else ""
+
+
+def _limited(function: Callable[[float], float], low: float, high: float) -> Callable[[float], float | None]:
+    return lambda a: function(a) if low <= a <= high else None
+
+
+def _power(a: float, exponent: int) -> float | None:
+    if abs(a) > 1e25:
+        return None
+    return 0.0 if abs(a) < 1e-25 else float(a) ** exponent
+
+
+def _exp(a: float) -> float | None:
+    return None if a > 300 else 0.0 if a < -300 else math.exp(a)
 
 
 _STRICT: Mapping[Op, Callable[..., Any]] = {
@@ -166,26 +219,63 @@ _STRICT: Mapping[Op, Callable[..., Any]] = {
     Op.GT: lambda a, b: a > b,
     Op.GE: lambda a, b: a >= b,
     Op.LIKE: _like,
-    Op.ILIKE: lambda text, pattern: _like(text.lower(), pattern.lower()),
+    Op.ILIKE: lambda text, pattern, *escape: _like(text.lower(), pattern.lower(), *escape),
     Op.NOT: lambda a: not a,
     Op.YEAR: lambda a: a.year,
     Op.QUARTER: lambda a: (a.month + 2) // 3,
     Op.MONTH: lambda a: a.month,
     Op.DAY: lambda a: a.day,
+    Op.HOUR: lambda a: midnight(a).hour,
+    Op.MINUTE: lambda a: midnight(a).minute,
+    Op.SECOND: lambda a: midnight(a).second,
+    Op.DOW: lambda a: a.isoweekday() % 7,
+    Op.ISODOW: lambda a: a.isoweekday(),
+    Op.DOY: lambda a: a.timetuple().tm_yday,
+    Op.WEEK: lambda a: a.isocalendar().week,
+    Op.EPOCH: lambda a: float(microseconds(a)) / 1e6,
+    Op.TRUNC_QUARTER: first_of_quarter,
+    Op.TRUNC_WEEK: monday_of,
     Op.TRUNC_YEAR: lambda a: date(a.year, 1, 1),
     Op.TRUNC_MONTH: lambda a: date(a.year, a.month, 1),
-    Op.DAYS_BETWEEN: lambda a, b: _day(b).toordinal() - _day(a).toordinal(),
-    Op.ADD_DAYS: _shifted,
+    Op.DAYS_BETWEEN: lambda a, b: day_of(b).toordinal() - day_of(a).toordinal(),
+    Op.UNITS_BETWEEN: lambda a, b, unit: seconds_of(b) // unit - seconds_of(a) // unit,
+    Op.ADD_DAYS: add_days,
     Op.ADD_MONTHS: add_months,
-    Op.TO_DATE: _day,
+    Op.ADD_SECONDS: add_seconds,
+    Op.MAKE_DATE: make_date,
+    Op.TO_DATE: day_of,
+    Op.TO_TIMESTAMP: midnight,
     Op.TO_DECIMAL: float,
     Op.TO_INTEGER: int,
     Op.TO_WHOLE: round,
     Op.TO_TEXT: str,
+    Op.TEXT_TO_INTEGER: lambda text: int(text) if _INTEGER.fullmatch(text) else None,
+    Op.TEXT_TO_DECIMAL: lambda text: float(text) if _DECIMAL.fullmatch(text) else None,
+    Op.TEXT_TO_DATE: _text_day,
+    Op.TEXT_TO_TIMESTAMP: _moment,
     Op.BUCKET: _bucket,
     Op.LOWER: str.lower,
     Op.UPPER: str.upper,
     Op.LENGTH: len,
     Op.SUBSTRING: lambda text, start, length: text[start - 1 : start - 1 + length],
-    Op.CONCAT: lambda *parts: "".join(parts),
+    Op.CONCAT: lambda *parts: "".join(part[:_JOINED] for part in parts),
+    Op.TRIM: lambda text: text.strip(" "),
+    Op.LTRIM: lambda text: text.lstrip(" "),
+    Op.RTRIM: lambda text: text.rstrip(" "),
+    Op.REPLACE: str.replace,
+    Op.POSITION: lambda text, part: text.find(part) + 1,
+    Op.RIGHT: lambda text, length: text[max(0, len(text) - length) :],
+    Op.LPAD: _padded(True),
+    Op.RPAD: _padded(False),
+    Op.SPLIT_PART: _split_part,
+    Op.SQRT: _limited(math.sqrt, 0, math.inf),
+    Op.LN: _limited(math.log, _TINY, math.inf),
+    Op.LOG10: _limited(math.log10, _TINY, math.inf),
+    Op.EXP: _exp,
+    Op.POWER: _power,
+    Op.SIN: _limited(math.sin, -1e9, 1e9),
+    Op.COS: _limited(math.cos, -1e9, 1e9),
+    Op.ASIN: _limited(math.asin, -1, 1),
+    Op.ACOS: _limited(math.acos, -1, 1),
+    Op.ATAN: math.atan,
 }

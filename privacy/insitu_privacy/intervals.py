@@ -8,10 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from fractions import Fraction
+from typing import Any
 
-from insitu_privacy.calendar import add_months
+from insitu_privacy.calendar import (
+    add_days,
+    add_months,
+    add_seconds,
+    day_of,
+    first_of_quarter,
+    microseconds,
+    midnight,
+    monday_of,
+    seconds_of,
+)
 from insitu_privacy.expressions import Op
 from insitu_privacy.facts import MISSING, Facts, Interval
 
@@ -23,12 +34,12 @@ def interval_of(op: Op, args: list[Facts]) -> Interval | None:
         return _joined([fact for fact in (carried[:1] if op is Op.NULLIF else carried) if fact.values != ()])
     if op in (Op.LEAST, Op.GREATEST):
         return _extreme(op, args)
+    if op in _FIXED:
+        return _FIXED[op]
     rule = _INTERVALS.get(op)
-    if rule is None:
-        return None
     intervals = [fact.interval for fact in args]
-    if any(interval is None for interval in intervals):
-        return _FIXED.get(op)
+    if rule is None or any(interval is None for interval in intervals):
+        return None
     return rule(*intervals)
 
 
@@ -92,28 +103,129 @@ def _whole(a: Interval) -> Interval:
     return Fraction(a[0].__floor__()), Fraction(a[1].__ceil__())
 
 
-def _ordinal(value: date | datetime) -> int:
-    return (value.date() if isinstance(value, datetime) else value).toordinal()
-
-
 def _days(a: Interval, b: Interval) -> Interval:
-    return Fraction(_ordinal(b[0]) - _ordinal(a[1])), Fraction(_ordinal(b[1]) - _ordinal(a[0]))
+    first, last = (tuple(day_of(end).toordinal() for end in ends) for ends in (a, b))
+    return Fraction(last[0] - first[1]), Fraction(last[1] - first[0])
 
 
-def _shifted(a: Interval, n: Interval) -> Interval | None:
-    try:
-        return a[0] + timedelta(days=int(n[0])), a[1] + timedelta(days=int(n[1]))
-    except OverflowError:
+def _units(a: Interval, b: Interval, unit: Interval) -> Interval:
+    first, last = (tuple(seconds_of(end) // unit[0] for end in ends) for ends in (a, b))
+    return Fraction(last[0] - first[1]), Fraction(last[1] - first[0])
+
+
+_MOST = Fraction(10**12)
+_SHIFTS: Mapping[Op, tuple[Callable[[Any, int], Any], date, date]] = {
+    Op.ADD_DAYS: (add_days, date.min, date.max),
+    Op.ADD_MONTHS: (add_months, date.min, date.max),
+    Op.ADD_SECONDS: (add_seconds, datetime.min, datetime.max),  # noqa: DTZ901  # no zones here
+}
+
+
+def _shifted_ends(op: Op, a: Interval, n: Interval) -> tuple[Any, Any] | None:
+    """The ends, each None where it leaves the calendar; None where the shift has no bounds."""
+    if max(abs(n[0]), abs(n[1])) > _MOST:
         return None
+    shift = _SHIFTS[op][0]
+    return shift(a[0], int(n[0])), shift(a[1], int(n[1]))
 
 
-def _months(a: Interval, n: Interval) -> Interval | None:
-    ends = [add_months(end, int(n[0])) for end in a]
-    return None if None in ends else (ends[0], ends[1])
+def _shifted(op: Op) -> Callable[[Interval, Interval], Interval | None]:
+    """What leaves the calendar is NULL, so the calendar's ends bound what is left."""
+
+    def rule(a: Interval, n: Interval) -> Interval | None:
+        ends, (_, first, last) = _shifted_ends(op, a, n), _SHIFTS[op]
+        if ends is None:
+            return None
+        return (first if ends[0] is None else ends[0]), (last if ends[1] is None else ends[1])
+
+    return rule
 
 
-def _day_of(value: date | datetime) -> date:
-    return value.date() if isinstance(value, datetime) else value
+def _may_leave(op: Op, a: Interval | None, n: Interval | None) -> bool:
+    ends = None if a is None or n is None else _shifted_ends(op, a, n)
+    return ends is None or None in ends
+
+
+def _epoch(a: Interval) -> Interval:
+    return Fraction(microseconds(a[0]), 10**6), Fraction(microseconds(a[1]), 10**6)
+
+
+_LARGE = Fraction(10**30)
+_DEFINED: Mapping[Op, tuple[float, float]] = {
+    Op.SQRT: (0, math.inf),
+    Op.LN: (1e-150, math.inf),
+    Op.LOG10: (1e-150, math.inf),
+    Op.EXP: (-math.inf, 300),
+    Op.POWER: (-1e25, 1e25),
+    Op.SIN: (-1e9, 1e9),
+    Op.COS: (-1e9, 1e9),
+    Op.ASIN: (-1, 1),
+    Op.ACOS: (-1, 1),
+}
+"""Where functions of decimals have a value."""
+_MAY_FAIL = frozenset({Op.TEXT_TO_INTEGER, Op.TEXT_TO_DECIMAL, Op.TEXT_TO_DATE, Op.TEXT_TO_TIMESTAMP, Op.MAKE_DATE})
+
+
+def may_be_undefined(op: Op, args: list[Facts]) -> bool:
+    """Whether an operation may be NULL where no argument is."""
+    if op in _MAY_FAIL:
+        return True
+    if op in _SHIFTS:
+        return _may_leave(op, args[0].interval, args[1].interval)
+    if op not in _DEFINED:
+        return False
+    interval, (low, high) = args[0].interval, _DEFINED[op]
+    return interval is None or not low <= interval[0] <= interval[1] <= high
+
+
+def _rising(op: Op, function: Callable[[float], float]) -> Callable[[Interval], Interval | None]:
+    """Whole numbers around the values of a function that rises where it is defined."""
+
+    def rule(a: Interval) -> Interval | None:
+        low, high = _DEFINED[op]
+        ends = [min(max(float(end), low), high) for end in a]
+        floor = Fraction(math.floor(function(ends[0])))
+        if a[1] >= _LARGE and op is not Op.EXP:  # this end is missing
+            return floor, MISSING if op is Op.SQRT else Fraction(710)
+        return floor, Fraction(math.ceil(function(ends[1])))
+
+    return rule
+
+
+def _power(a: Interval, exponent: Interval) -> Interval:
+    low, high = _DEFINED[Op.POWER]
+    ends = [min(max(end, Fraction(low)), Fraction(high)) for end in a]
+    corners = [end ** int(exponent[0]) for end in ends] + [Fraction(0)] * (ends[0] <= 0 <= ends[1])
+    return min(corners), max(corners)
+
+
+def _fixed(low: int, high: int) -> Interval:
+    return Fraction(low), Fraction(high)
+
+
+CALENDAR: Mapping[Op, Interval] = {
+    Op.QUARTER: _fixed(1, 4),
+    Op.MONTH: _fixed(1, 12),
+    Op.DAY: _fixed(1, 31),
+    Op.HOUR: _fixed(0, 23),
+    Op.MINUTE: _fixed(0, 59),
+    Op.SECOND: _fixed(0, 59),
+    Op.DOW: _fixed(0, 6),
+    Op.ISODOW: _fixed(1, 7),
+    Op.DOY: _fixed(1, 366),
+    Op.WEEK: _fixed(1, 53),
+}
+"""Parts of any moment."""
+_FIXED: Mapping[Op, Interval] = {
+    **CALENDAR,
+    Op.TO_INTEGER: _fixed(0, 1),
+    Op.SIN: _fixed(-1, 1),
+    Op.COS: _fixed(-1, 1),
+    Op.ASIN: _fixed(-2, 2),
+    Op.ACOS: _fixed(0, 4),
+    Op.ATAN: _fixed(-2, 2),
+}
+"""Bounds whatever the arguments."""
 
 
 _INTERVALS: Mapping[Op, Callable[..., Interval | None]] = {
@@ -129,23 +241,24 @@ _INTERVALS: Mapping[Op, Callable[..., Interval | None]] = {
     Op.CEIL: _whole,
     Op.ROUND: _whole,
     Op.TO_DECIMAL: lambda a: a,
-    Op.TO_INTEGER: lambda a: (Fraction(0), Fraction(1)),
     Op.YEAR: lambda a: (Fraction(a[0].year), Fraction(a[1].year)),
-    Op.QUARTER: lambda a: (Fraction(1), Fraction(4)),
-    Op.MONTH: lambda a: (Fraction(1), Fraction(12)),
-    Op.DAY: lambda a: (Fraction(1), Fraction(31)),
     Op.DAYS_BETWEEN: _days,
-    Op.ADD_DAYS: _shifted,
-    Op.ADD_MONTHS: _months,
+    Op.UNITS_BETWEEN: _units,
+    Op.EPOCH: _epoch,
+    Op.ADD_DAYS: _shifted(Op.ADD_DAYS),
+    Op.ADD_MONTHS: _shifted(Op.ADD_MONTHS),
+    Op.ADD_SECONDS: _shifted(Op.ADD_SECONDS),
     Op.TO_WHOLE: _whole,
     Op.BUCKET: lambda a, low, high, parts: (Fraction(0), parts[1] + 1),
-    Op.TO_DATE: lambda a: (_day_of(a[0]), _day_of(a[1])),
+    Op.TO_DATE: lambda a: (day_of(a[0]), day_of(a[1])),
+    Op.TO_TIMESTAMP: lambda a: (midnight(a[0]), midnight(a[1])),
+    Op.TRUNC_QUARTER: lambda a: (first_of_quarter(a[0]), first_of_quarter(a[1])),
+    Op.TRUNC_WEEK: lambda a: (monday_of(a[0]), monday_of(a[1])),
+    Op.SQRT: _rising(Op.SQRT, math.sqrt),
+    Op.LN: _rising(Op.LN, math.log),
+    Op.LOG10: _rising(Op.LOG10, math.log10),
+    Op.EXP: _rising(Op.EXP, math.exp),
+    Op.POWER: _power,
     Op.TRUNC_YEAR: lambda a: (date(a[0].year, 1, 1), date(a[1].year, 1, 1)),
     Op.TRUNC_MONTH: lambda a: (date(a[0].year, a[0].month, 1), date(a[1].year, a[1].month, 1)),
-}
-_FIXED: Mapping[Op, Interval] = {
-    Op.QUARTER: (Fraction(1), Fraction(4)),
-    Op.MONTH: (Fraction(1), Fraction(12)),
-    Op.DAY: (Fraction(1), Fraction(31)),
-    Op.TO_INTEGER: (Fraction(0), Fraction(1)),
 }

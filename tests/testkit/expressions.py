@@ -60,7 +60,27 @@ VALUES: Mapping[str, tuple[Any, ...]] = {
     "b": (True, False, None),
     "f": (True, False),
     "s": ("", "A_", "a", "ab%", "b c", None),
-    "x": ("", "a", "AB", "it's", "a_b", "%", "é", "日本", 'q"q', "x" * 30, None),
+    "x": (
+        "",
+        "a",
+        "AB",
+        "it's",
+        "a_b",
+        "%",
+        "é",
+        "日本",
+        'q"q',
+        "x" * 30,
+        " 7 ",
+        "+007",
+        "-3.5e1",
+        "2020-2-29",
+        "2021-02-29",
+        "2020-02-29 23:59:59.5",
+        "0000-01-01",
+        "20200229",
+        None,
+    ),
     "k": (date(2015, 1, 1), date(2024, 12, 31), date(2020, 2, 29), date(2019, 12, 31)),
     "m": (date(1, 1, 1), date(9999, 12, 31), date(2000, 2, 29), date(1969, 12, 31), None),
     "z": (datetime(2000, 1, 1), datetime(2030, 1, 1), datetime(2020, 2, 29, 23, 59, 59, 999_999), None),
@@ -102,6 +122,9 @@ def _of(template: str, *parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]
 
 _INTEGERS = st.sampled_from(["i", "n", "v", "0", "1", "-7", "3", "2000000000", "CAST(b AS INTEGER)", "NULL"])
 _DECIMALS = st.sampled_from(["d", "e", "0.5", "-1.25", "0.0", "CAST(i AS DOUBLE)"])
+_WRITTEN = st.sampled_from(
+    ["x", "s", "'12'", "CAST(i AS VARCHAR)", "CONCAT('20', i, '-', i, '-1')", "(x || '')", "LPAD(x, 10, '20200')"]
+)
 _TEXTS = st.sampled_from(["s", "x", "''", "'a'", "'it''s'", "'AB'"])
 _DATES = st.sampled_from(["k", "DATE '2020-02-29'", "CAST(z AS DATE)"])
 _LITERAL_TEXT = st.sampled_from(["'a'", "''", "'%'", "'_'", "'a%'", "'%b'", "'a_b'", "'A_'", "'b c'", "'%%'"])
@@ -152,6 +175,21 @@ def _conditions(
         _of("({} IN ('a', '', 'it''s'))", texts),
         _of("({} IS NULL)", st.one_of(integers, decimals, texts, dates)),
         _of("({} LIKE {})", texts, _LITERAL_TEXT),
+        _of(
+            "({} {} {} ESCAPE '!')",
+            texts,
+            st.sampled_from(["LIKE", "NOT LIKE"]),
+            st.sampled_from(["'a!_%'", "'!%'", "'a!!'"]),
+        ),
+        _of("({} {} {})", integers, compare, st.sampled_from(["x", "s", "'7'", "'-1.5'"])),
+        _of("({} {} {})", dates, compare, st.sampled_from(["x", "z", "'2020-02-29 10:00'"])),
+        _of("({} IS DISTINCT FROM {})", texts, texts),
+        _of(
+            "{}({}, {})",
+            st.sampled_from(["STARTS_WITH", "CONTAINS", "ENDS_WITH"]),
+            texts,
+            st.sampled_from(["'a'", "'b '"]),
+        ),
         _of("({} NOT LIKE {})", texts, _LITERAL_TEXT),
         _of("({} ILIKE {})", st.sampled_from(["s", "'Ab%'", "'A_'"]), _LITERAL_TEXT),
     )
@@ -170,6 +208,22 @@ def _extend_texts(a: st.SearchStrategy[str], c: st.SearchStrategy[str]) -> st.Se
         _of("CONCAT({}, 'z')", a),
         _of("SUBSTRING({}, {}, {})", a, st.sampled_from("123"), st.sampled_from("0129")),
         _of("SUBSTRING({}, 2)", a),
+        _of("{}({})", st.sampled_from(["TRIM", "LTRIM", "RTRIM"]), _of("({} || ' ')", a)),
+        _of(
+            "REPLACE({}, {}, {})", a, st.sampled_from(["'a'", "'b '", "'日'"]), st.sampled_from(["''", "'c'", "'aaa'"])
+        ),
+        _of("RIGHT({}, {})", a, st.sampled_from("0129")),
+        _of(
+            "{}({}, {}, {})",
+            st.sampled_from(["LPAD", "RPAD"]),
+            a,
+            st.sampled_from("019"),
+            st.sampled_from(["'xy'", "' '"]),
+        ),
+        _of("SPLIT_PART({}, {}, {})", a, st.sampled_from(["'a'", "'b '", "' '"]), st.sampled_from("123")),
+        _of("CONCAT_WS({}, {}, {})", st.sampled_from(["''", "', '"]), a, a),
+        _of("STRFTIME({}, {})", _DATES, st.sampled_from(["'%Y-%m'", "'%d.%m.%y'", "'%j'"])),
+        _of("STRFTIME(z, {})", st.sampled_from(["'%Y%m%d%H'", "'%H:%M:%S'"])),
         _of("LEFT({}, 1)", a),
         _of("CAST({} AS VARCHAR)", _INTEGERS),
         _of("COALESCE({}, {})", a, a),
@@ -188,6 +242,11 @@ def _extend_dates(a: st.SearchStrategy[str], c: st.SearchStrategy[str]) -> st.Se
         "({} + TO_DAYS(i))",
         "({} - 366)",
         "CAST({} AS DATE)",
+        "DATE_TRUNC('quarter', {})",
+        "DATE_TRUNC('week', {})",
+        "LAST_DAY({})",
+        "({} + TO_DAYS(w))",
+        "({} + INTERVAL (n) MONTH)",
     ]
     return st.one_of(
         *(_of(template, a) for template in single),
@@ -195,7 +254,17 @@ def _extend_dates(a: st.SearchStrategy[str], c: st.SearchStrategy[str]) -> st.Se
         _of("GREATEST({}, {})", a, a),
         _of("COALESCE({}, {})", a, a),
         _of("CASE WHEN {} THEN {} ELSE {} END", c, a, a),
-        st.sampled_from(["DATE_TRUNC('month', z)", "DATE_TRUNC('year', m)", "m"]),
+        st.sampled_from(
+            ["DATE_TRUNC('month', z)", "DATE_TRUNC('year', m)", "m", "LAST_DAY(m)", "DATE_TRUNC('week', m)"]
+        ),
+        _of("CAST({} AS DATE)", _WRITTEN),
+        _of("CAST(STRPTIME({}, '%Y%m%d') AS DATE)", _WRITTEN),
+        _of(
+            "MAKE_DATE({}, {}, {})",
+            st.sampled_from(["i", "2000 + i", "w"]),
+            st.sampled_from(["i", "2", "n"]),
+            st.sampled_from(["i", "29", "31"]),
+        ),
     )
 
 
@@ -204,11 +273,26 @@ _integers = st.recursive(_INTEGERS, lambda inner: _extend_integers(inner, _CONDI
 _decimals = st.recursive(_DECIMALS, lambda inner: _extend_decimals(inner, _CONDITIONS), max_leaves=5)
 _texts = st.recursive(_TEXTS, lambda inner: _extend_texts(inner, _CONDITIONS), max_leaves=4)
 _dates = st.recursive(_DATES, lambda inner: _extend_dates(inner, _CONDITIONS), max_leaves=3)
-_moments = st.one_of(_dates, st.sampled_from(["m", "z", "TIMESTAMP '2020-02-29 12:00:00'"]))
+_TIMES = st.sampled_from(["z", "m", "k", "TIMESTAMP '2020-02-29 12:00:00'"])
+_timestamps = st.one_of(
+    _TIMES,
+    _of("CAST({} AS TIMESTAMP)", st.one_of(_TIMES, _WRITTEN)),
+    _of("({} {} INTERVAL ({}) {})", _TIMES, st.sampled_from("+-"), st.sampled_from(["i", "n", "w", "3"]),
+        st.sampled_from(["SECOND", "MINUTE", "HOUR", "DAY", "WEEK", "MONTH", "YEAR"])),
+    _of("DATE_TRUNC({}, {})", st.sampled_from(["'hour'", "'minute'", "'day'"]), _TIMES),
+    _of("COALESCE({}, {})", _TIMES, _TIMES),
+)  # fmt: skip
+_moments = st.one_of(_dates, _timestamps)
 _parts = st.one_of(
     _of("{}({})", st.sampled_from(["YEAR", "QUARTER", "MONTH", "DAY"]), _moments),
     _of("date_diff('day', {}, {})", _moments, _moments),
     _of("LENGTH({})", _texts),
+    _of("POSITION({} IN {})", st.sampled_from(["'a'", "'b '", "'本'"]), _texts),
+    _of("{}({})", st.sampled_from(["HOUR", "MINUTE", "SECOND", "ISODOW", "DAYOFYEAR", "WEEK"]), _moments),
+    _of("EXTRACT(DOW FROM {})", _moments),
+    _of("date_diff({}, {}, {})", st.sampled_from(["'hour'", "'minute'", "'second'", "'quarter'"]), _moments, _moments),
+    _of("CAST({} AS BIGINT)", _WRITTEN),
+    _of("SIGN({})", st.one_of(_integers, _decimals)),
     _of(
         "WIDTH_BUCKET({}, {}, 7, {})",
         st.one_of(_integers, _decimals),
@@ -224,6 +308,15 @@ _quotients = st.one_of(
     _of("ROUND({}, 2)", _decimals),
     _of("ROUND({} * 0.1, 1)", _integers),
     _of("(e / {})", st.sampled_from(["u", "CAST(w AS DOUBLE)", "d"])),
+    _of(
+        "{}({})",
+        st.sampled_from(["SQRT", "LN", "LOG10", "EXP", "SIN", "COS", "ASIN", "ACOS", "ATAN", "TRUNC"]),
+        _decimals,
+    ),
+    _of("{}(u)", st.sampled_from(["SQRT", "LN", "LOG10", "EXP", "SIN", "COS", "ASIN", "ACOS", "ATAN"])),
+    _of("POWER({}, {})", st.one_of(_decimals, st.just("u")), st.sampled_from(["1", "2", "3", "6", "0.5"])),
+    _of("CAST({} AS DOUBLE)", _WRITTEN),
+    _of("EPOCH({})", _moments),
     st.just("ROUND(u)"),
     st.just("FLOOR(u)"),
     st.just("LEAST(GREATEST(u, -10), 10.5)"),

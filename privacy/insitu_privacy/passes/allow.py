@@ -16,18 +16,23 @@ from typing import Protocol
 
 from sqlglot import exp
 
+from insitu_privacy.calendar import midnight
 from insitu_privacy.dataset import ColumnType
 from insitu_privacy.domains import INTEGER_LIMIT, Inference, is_bounded
+from insitu_privacy.evaluate import apply, literal_value
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, call, replace
 from insitu_privacy.facts import Facts
+from insitu_privacy.guarded import WRITTEN
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.plan import NODE_ID
 
 _NUMBERS: tuple[ColumnType, ...] = ("integer", "decimal")
+_MOMENTS: frozenset[ColumnType] = frozenset({"date", "timestamp"})
 _NUMBER = re.compile(r"(?=.*[0-9])[0-9]{0,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _INTEGER_RESULT = Fraction(2**62)
+_ESCAPE = re.compile("[!#$&*+/:;<=>?@^|~\\\\-]")
 _WEIGHT_LIMIT = 50_000
-_WRITTEN: Mapping[Op, int] = {Op.MUL: 3, Op.DIV: 3, Op.ROUND: 2, Op.TO_INTEGER: 2, Op.BUCKET: 4, Op.ADD_DAYS: 3}
+_WRITTEN: Mapping[Op, int] = {**WRITTEN, Op.MUL: 3, Op.DIV: 3, Op.ROUND: 2, Op.TO_INTEGER: 2, Op.BUCKET: 4}
 """How often ``dialects`` writes the arguments of an operation."""
 _DECIMAL_RESULT = Fraction(10**30)
 
@@ -61,6 +66,7 @@ class Allow:
         self._subqueries = subqueries
         self._lowered: dict[int, tuple[exp.Expr, Expression]] = {}
         self._weights: dict[int, tuple[Expression, int]] = {}
+        self._folded: dict[int, tuple[Expression, Expression]] = {}
         self._functions = allow_functions.RULES
 
     def column(self, table: str, name: str) -> ColumnRef:
@@ -121,7 +127,31 @@ class Allow:
             self._check_overflow(lowered, node)
             if self.weight(lowered) > _WEIGHT_LIMIT:
                 raise refusal("INSITU-SQL-TOO-LONG", node, limit=f"{_WEIGHT_LIMIT} operations, written out")
-        return lowered
+        return self.folded(lowered)
+
+    def folded(self, expression: Expression) -> Expression:
+        """An operation on literals as the literal it gives; conditions stay what they are.
+
+        Kept by identity, as weights are.
+        """
+        if not isinstance(expression, Call):
+            return expression
+        kept = self._folded.get(id(expression))
+        if kept is None:
+            kept = self._folded[id(expression)] = (expression, self._constant(expression))
+        return kept[1]
+
+    def _constant(self, expression: Call) -> Expression:
+        literals = [item for item in map(self.folded, expression.args) if isinstance(item, Literal)]
+        kind = self.type_of(expression)
+        if kind == "boolean" or len(literals) < len(expression.args):
+            return expression
+        try:
+            value = apply(expression.op, [literal_value(item) for item in literals])
+            exact = Fraction(value) if kind == "decimal" and value is not None else value  # type: ignore[arg-type]
+            return Literal(kind, exact)  # type: ignore[arg-type]  # floats are decimals
+        except (OverflowError, ValueError):  # an infinity, or no number
+            return expression
 
     def weight(self, expression: Expression) -> int:
         """How long an expression is once a dialect writes it out: some operations write their arguments more than once.
@@ -158,7 +188,7 @@ class Allow:
 
         Engines would decide each for itself which type that is: one would keep an integer, and overflow.
         """
-        operands = self.alike(*nodes)
+        operands = self.alike(*nodes, compared=False)
         kinds = [self.type_of(item) for item in operands]
         if "decimal" not in kinds:
             return operands
@@ -167,19 +197,47 @@ class Allow:
             for item, kind in zip(operands, kinds, strict=True)
         ]
 
-    def alike(self, *nodes: exp.Expr) -> list[Expression]:
-        """Operands of one comparable type; text literals next to dates become dates."""
+    def alike(self, *nodes: exp.Expr, compared: bool = True) -> list[Expression]:
+        """Operands of one comparable type.
+
+        Text literals next to dates become dates. Where they are compared, texts next to numbers and dates become those,
+        NULL where they are none; and days next to timestamps become their midnights.
+        """
         operands = [self.expression(node) for node in nodes]
-        kinds = [self.type_of(item) for item in operands if not _is_null(item)]
-        wanted = next((kind for kind in kinds if kind in ("date", "timestamp")), None)
-        if wanted is not None:
-            operands = [_as_moment(item, wanted, node) for item, node in zip(operands, nodes, strict=True)]
-            kinds = [self.type_of(item) for item in operands if not _is_null(item)]
-        families = {"number" if kind in _NUMBERS else kind for kind in kinds}
+        kinds = self._kinds(operands)
+        if kinds & _MOMENTS:
+            operands = [self._as_moment(item, node, compared) for item, node in zip(operands, nodes, strict=True)]
+            operands = _of_one_moment(operands, self._kinds(operands), self.type_of)
+        elif compared and "text" in kinds and kinds & set(_NUMBERS):
+            made = Op.TEXT_TO_DECIMAL if "decimal" in kinds else Op.TEXT_TO_INTEGER
+            operands = [self._as_number(item, node, made) for item, node in zip(operands, nodes, strict=True)]
+        names = [self.type_of(item) for item in operands if not _is_null(item)]
+        families = {"number" if kind in _NUMBERS else kind for kind in names}
         if len(families) > 1:
-            hint = "Compare and combine values of one type; CAST a timestamp to DATE."
-            raise refusal("INSITU-SQL-TYPE", nodes[0].parent, name="this", type=" and ".join(sorted(kinds)), hint=hint)
-        return [_typed_null(item, kinds) for item in operands]
+            hint = "Compare and combine values of one type; CAST one of them."
+            raise refusal("INSITU-SQL-TYPE", nodes[0].parent, name="this", type=" and ".join(sorted(names)), hint=hint)
+        return [_typed_null(item, names) for item in operands]
+
+    def _kinds(self, operands: list[Expression]) -> set[ColumnType]:
+        return {self.type_of(item) for item in operands if not _is_null(item)}
+
+    def _as_moment(self, item: Expression, node: exp.Expr, compared: bool) -> Expression:
+        if _is_null(item) or self.type_of(item) != "text":
+            return item
+        if isinstance(item, Literal):
+            return date_literal(str(item.value), node)
+        return call(Op.TEXT_TO_TIMESTAMP, item) if compared else item
+
+    def _as_number(self, item: Expression, node: exp.Expr, made: Op) -> Expression:
+        if _is_null(item) or self.type_of(item) != "text":
+            return item
+        if not isinstance(item, Literal):
+            return call(made, item)
+        number = self.folded(call(Op.TEXT_TO_INTEGER, item))
+        number = self.folded(call(Op.TEXT_TO_DECIMAL, item)) if _is_null(number) else number
+        if _is_null(number):
+            raise refusal("INSITU-SQL-TYPE", node, name="a number", type="this text", hint="Write a number.")
+        return number
 
     def _check_overflow(self, lowered: Call, node: exp.Expr) -> None:
         """Integers are read within 2^53, so that dividing them is total; all else must stay within public bounds."""
@@ -224,6 +282,26 @@ _READ: Mapping[type[exp.Expr], set[str]] = {
     exp.Concat: {"safe", "coalesce"},
     exp.Cast: {"to"},
     exp.TryCast: {"to", "safe"},
+    exp.Like: {"negate"},
+    exp.ILike: {"negate"},
+    exp.Trim: {"position"},
+    exp.Replace: {"replacement"},
+    exp.StrPosition: {"substr"},
+    exp.Pad: {"fill_pattern", "is_left"},
+    exp.ConcatWs: {"safe", "coalesce"},
+    exp.SplitPart: {"delimiter", "part_index"},
+    exp.TimeToStr: {"format"},
+    exp.ToChar: {"format"},
+    exp.StrToTime: {"format"},
+    exp.StrToDate: {"format", "default_year"},
+    exp.TsOrDsToDate: {"safe"},
+    exp.TsOrDsAdd: {"unit", "return_type"},
+    exp.TimestampAdd: {"unit"},
+    exp.TimestampSub: {"unit"},
+    exp.DatetimeAdd: {"unit"},
+    exp.DatetimeSub: {"unit"},
+    exp.DateFromParts: {"year", "month", "day"},
+    exp.Trunc: {"decimals"},
     exp.Count: {"big_int"},
     exp.Quantile: {"quantile"},
     exp.ApproxQuantile: {"quantile"},
@@ -240,7 +318,13 @@ def check_arguments(node: exp.Expr) -> None:
             raise forbidden(where, f"{name.rstrip('_').upper()} of {node.key.upper()}", "Leave it out.")
 
 
+_NOW = (exp.CurrentDate, exp.CurrentTimestamp, exp.CurrentDatetime, exp.CurrentTime, exp.Localtimestamp)
+
+
 def not_listed(node: exp.Expr) -> Exception:
+    if isinstance(node, _NOW):
+        hint = "Write the day as a literal, DATE '2020-01-31': a query must mean the same whenever it is run."
+        return forbidden(node, node.sql_name(), hint)
     if isinstance(node, (exp.Anonymous, exp.Func)) and not isinstance(node, (exp.Exists, exp.Cast, exp.Case, exp.If)):
         name = node.name if isinstance(node, exp.Anonymous) else node.sql_name()
         return refusal("INSITU-SQL-FORBIDDEN-FUNCTION", node, name=str(name).lower())
@@ -287,27 +371,57 @@ def _typed_null(item: Expression, kinds: list[ColumnType]) -> Expression:
     return Literal(kinds[0], None) if _is_null(item) and kinds else item
 
 
-def _as_moment(item: Expression, wanted: ColumnType, node: exp.Expr) -> Expression:
-    if not isinstance(item, Literal) or item.value is None:
-        return item
-    if item.type == "text":
-        item = date_literal(str(item.value), node)
-    if item.type == "date" and wanted == "timestamp" and isinstance(item.value, date):
-        return Literal("timestamp", datetime(item.value.year, item.value.month, item.value.day))  # noqa: DTZ001
-    return item
+def _of_one_moment(
+    operands: list[Expression], kinds: set[ColumnType], type_of: Callable[[Expression], ColumnType]
+) -> list[Expression]:
+    """Days and timestamps as one of the two: as days where the only timestamps are literals at midnight."""
+    if not {"date", "timestamp"} <= kinds:
+        return operands
+    moments = [item for item in operands if type_of(item) == "timestamp"]
+    if all(isinstance(item, Literal) and _is_midnight(item.value) for item in moments):
+        return [
+            Literal("date", item.value.date())
+            if isinstance(item, Literal) and isinstance(item.value, datetime)
+            else item
+            for item in operands
+        ]
+    return [as_timestamp(item) if type_of(item) == "date" else item for item in operands]
+
+
+def _is_midnight(value: object) -> bool:
+    return isinstance(value, datetime) and value == midnight(value.date())
+
+
+def as_timestamp(day: Expression) -> Expression:
+    """A day's midnight."""
+    if isinstance(day, Literal) and isinstance(day.value, date):
+        return Literal("timestamp", midnight(day.value))
+    return call(Op.TO_TIMESTAMP, day)
 
 
 def date_literal(text: str, node: exp.Expr) -> Literal:
     """A DATE or TIMESTAMP literal from ISO 8601 text; refused where it is not one."""
+    text = text.strip()
+    plain = apply(Op.TEXT_TO_TIMESTAMP, [text])
+    if isinstance(plain, datetime) and ":" not in text:
+        return Literal("date", plain.date())
     try:
-        if len(text.strip()) <= len("2020-01-01"):
-            return Literal("date", date.fromisoformat(text.strip()))
-        moment = datetime.fromisoformat(text.strip())
+        moment = plain if isinstance(plain, datetime) else datetime.fromisoformat(text)
     except ValueError:
         raise refusal("INSITU-SQL-TYPE", node, name="DATE", type="this text", hint="Write '2020-01-31'.") from None
     if moment.tzinfo is not None:
         raise refusal("INSITU-SQL-TYPE", node, name="TIMESTAMP", type="a time zone", hint="Leave the zone out.")
     return Literal("timestamp", moment)
+
+
+def whole_number(node: exp.Expr, low: int, high: int) -> int:
+    """A literal whole number within limits."""
+    negative = isinstance(node, exp.Neg)
+    text = node.this.name if negative else node.name
+    number = int(text) * (-1 if negative else 1) if text.isdigit() else None
+    if number is None or not low <= number <= high:
+        raise forbidden(node, "this argument", f"Write a whole number from {low} to {high}.")
+    return number
 
 
 # -- operators -------------------------------------------------------------------------------------------------------
@@ -325,6 +439,12 @@ def _comparison(op: Op) -> Callable[[Allow, exp.Expr], Expression]:
         return Call(op, tuple(allow.alike(node.this, node.expression)))
 
     return rule
+
+
+def _null_safe(allow: Allow, node: exp.Expr) -> Expression:
+    a, b = allow.alike(node.this, node.expression)
+    neither = call(Op.AND, call(Op.IS_NULL, a), call(Op.IS_NULL, b))
+    return call(Op.OR, neither, call(Op.COALESCE, call(Op.EQ, a, b), Literal("boolean", False)))
 
 
 def _logical(op: Op) -> Callable[[Allow, exp.Expr], Expression]:
@@ -389,14 +509,34 @@ def _is(allow: Allow, node: exp.Expr) -> Expression:
 
 
 def _like(op: Op) -> Callable[[Allow, exp.Expr], Expression]:
-    def rule(allow: Allow, node: exp.Expr) -> Expression:
-        value, pattern = allow.expression(node.this), allow.expression(node.expression)
-        value = allow.require(value, ("text",), node.this)
-        if not isinstance(pattern, Literal) or pattern.type != "text" or "\\" in str(pattern.value):
-            raise forbidden(node, "this LIKE pattern", "Use a literal pattern without backslash or ESCAPE.")
-        return call(op, value, pattern)
+    return lambda allow, node: _liked(allow, node, op, None)
 
-    return rule
+
+def _liked(allow: Allow, node: exp.Expr, op: Op, escape: str | None) -> Expression:
+    value, pattern = allow.expression(node.this), allow.expression(node.expression)
+    value = allow.require(value, ("text",), node.this)
+    if not isinstance(pattern, Literal) or pattern.type != "text" or not _is_pattern(str(pattern.value), escape):
+        raise forbidden(node, "this LIKE pattern", "Use a literal pattern; ESCAPE may stand before %, _ and itself.")
+    more = () if escape is None else (Literal("text", escape),)
+    liked = Call(op, (value, pattern, *more))
+    return call(Op.NOT, liked) if node.args.get("negate") else liked
+
+
+def _is_pattern(pattern: str, escape: str | None) -> bool:
+    """Backslash escapes in PostgreSQL where nothing else does, and in DuckDB not."""
+    if escape is None:
+        return "\\" not in pattern
+    e = re.escape(escape)
+    return re.fullmatch(f"(?:[^{e}]|{e}[%_{e}])*", pattern, re.DOTALL) is not None
+
+
+def _escaped(allow: Allow, node: exp.Expr) -> Expression:
+    liked, escape = node.this, node.expression
+    op = {exp.Like: Op.LIKE, exp.ILike: Op.ILIKE}.get(type(liked))
+    if op is None or not isinstance(escape, exp.Literal) or not _ESCAPE.fullmatch(escape.name):
+        raise forbidden(node, "this ESCAPE", "Write a literal sign, neither % nor _ nor a letter.")
+    check_arguments(liked)
+    return _liked(allow, liked, op, escape.name)
 
 
 def _case(allow: Allow, node: exp.Expr) -> Expression:
@@ -444,6 +584,9 @@ RULES: Mapping[type[exp.Expr], Callable[[Allow, exp.Expr], Expression]] = {
     exp.Is: _is,
     exp.Like: _like(Op.LIKE),
     exp.ILike: _like(Op.ILIKE),
+    exp.Escape: _escaped,
+    exp.NullSafeEQ: _null_safe,
+    exp.NullSafeNEQ: lambda allow, node: call(Op.NOT, _null_safe(allow, node)),
     exp.Case: _case,
     exp.If: _if,
 }

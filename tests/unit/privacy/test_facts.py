@@ -80,7 +80,17 @@ def test_every_operation_is_reached_by_the_generator(op: Op) -> None:
         Op.TO_DATE: "CAST(z AS DATE)", Op.TO_DECIMAL: "CAST(i AS DOUBLE)", Op.LOWER: "LOWER(x)", Op.UPPER: "UPPER(x)",
         Op.LENGTH: "LENGTH(x)", Op.SUBSTRING: "SUBSTRING(x, 1, 2)", Op.CONCAT: "x || s",
         Op.ADD_MONTHS: "k + INTERVAL 2 MONTH", Op.TO_WHOLE: "CAST(d AS INTEGER)", Op.TO_TEXT: "CAST(i AS VARCHAR)",
-        Op.BUCKET: "WIDTH_BUCKET(e, 0, 100, 10)",
+        Op.BUCKET: "WIDTH_BUCKET(e, 0, 100, 10)", Op.HOUR: "HOUR(z)", Op.MINUTE: "MINUTE(z)", Op.SECOND: "SECOND(z)",
+        Op.DOW: "EXTRACT(DOW FROM k)", Op.ISODOW: "ISODOW(k)", Op.DOY: "DAYOFYEAR(k)", Op.WEEK: "WEEK(k)",
+        Op.EPOCH: "EPOCH(z)", Op.TRUNC_QUARTER: "DATE_TRUNC('quarter', k)", Op.TRUNC_WEEK: "DATE_TRUNC('week', k)",
+        Op.UNITS_BETWEEN: "date_diff('hour', z, z)", Op.ADD_SECONDS: "z + INTERVAL 5 MINUTE",
+        Op.MAKE_DATE: "MAKE_DATE(2000 + i, i, i)", Op.TO_TIMESTAMP: "CAST(k AS TIMESTAMP)",
+        Op.TEXT_TO_INTEGER: "CAST(x AS INT)", Op.TEXT_TO_DECIMAL: "CAST(x AS DOUBLE)", Op.TEXT_TO_DATE: "x::DATE",
+        Op.TEXT_TO_TIMESTAMP: "x::TIMESTAMP", Op.TRIM: "TRIM(x)", Op.LTRIM: "LTRIM(x)", Op.RTRIM: "RTRIM(x)",
+        Op.REPLACE: "REPLACE(x, 'a', 'b')", Op.POSITION: "POSITION('a' IN x)", Op.RIGHT: "RIGHT(x, 2)",
+        Op.LPAD: "LPAD(x, 3, '0')", Op.RPAD: "RPAD(x, 3, '0')", Op.SPLIT_PART: "SPLIT_PART(x, 'a', 2)",
+        Op.SQRT: "SQRT(i)", Op.LN: "LN(i)", Op.LOG10: "LOG10(i)", Op.EXP: "EXP(i)", Op.POWER: "POWER(i, 2)",
+        Op.SIN: "SIN(d)", Op.COS: "COS(d)", Op.ASIN: "ASIN(d)", Op.ACOS: "ACOS(d)", Op.ATAN: "ATAN(d)",
     }  # fmt: skip
     assert op in {node.op for node in walk(lowered(examples[op])) if hasattr(node, "op")}
 
