@@ -157,6 +157,8 @@ class Window:
     """Beside the unit."""
     order: tuple[tuple[Expression, bool, bool], ...]
     """Expression, whether descending, whether NULL comes first."""
+    frame: str = ""
+    """ROWS BETWEEN ... AND ...; empty for the one that there is without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -219,6 +219,7 @@ class BodyWriter:
             for one, descending, nulls_first in window.order
         ]
         over = f"PARTITION BY {', '.join(parts)}" + (f" ORDER BY {', '.join(order)}" if order else "")
+        over += f" {window.frame}" if window.frame else ""
         if window.value is None:
             name = {"count": "COUNT(*)"}.get(window.function, f"{window.function.upper()}()")
             return f"CAST({name} OVER ({over}) AS {self._dialect.bigint})"

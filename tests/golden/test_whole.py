@@ -42,6 +42,9 @@ QUERIES = {
     "persons first": "WITH per AS (SELECT person_id, COUNT(*) AS k FROM visit GROUP BY person_id), "
     "h AS (SELECT k, COUNT(*) AS persons FROM per GROUP BY k) SELECT k, persons, SUM(persons) OVER (ORDER BY k) AS cum "
     "FROM h ORDER BY k",
+    "era by frames": "SELECT COUNT(*) AS n, SUM(k) AS s FROM (SELECT person_id, MAX(stage) OVER (PARTITION BY person_id ORDER BY "
+    "start, visit_id ROWS UNBOUNDED PRECEDING) AS m, COUNT(*) OVER (PARTITION BY person_id ORDER BY start, visit_id ROWS "
+    "BETWEEN 2 PRECEDING AND CURRENT ROW) AS k FROM visit) f WHERE m >= 2",
     "pairs": "SELECT kind, COVAR_POP(cost, stage) AS a, COVAR_SAMP(cost, stage) AS b, CORR(cost, stage) AS c, "
     "REGR_SLOPE(cost, stage) AS d, REGR_INTERCEPT(cost, stage) AS e, REGR_R2(cost, stage) AS f, REGR_AVGX(cost, stage) AS "
     "g, REGR_AVGY(cost, stage) AS h, REGR_COUNT(cost, stage) AS i FROM visit GROUP BY kind ORDER BY kind",

@@ -76,6 +76,15 @@ QUERIES = {
     "variances": "SELECT kind, VARIANCE(cost), STDDEV(stage) FROM visit GROUP BY kind",
     "entities": """SELECT v.kind, COUNT(DISTINCT v.visit_id), COUNT(DISTINCT a.act_id), COUNT(DISTINCT v.previous)
         FROM visit v JOIN act a ON a.visit_id = v.visit_id GROUP BY v.kind""",
+    "frames of a window": """SELECT kind, COUNT(*), SUM(s) FROM (SELECT kind, MAX(stage) OVER (PARTITION BY person_id ORDER
+        BY start ROWS UNBOUNDED PRECEDING) AS m, SUM(LEAST(stage, 3)) OVER (PARTITION BY person_id ORDER BY start, visit_id ROWS
+        BETWEEN 1 PRECEDING AND 1 FOLLOWING) AS s FROM visit) f WHERE m > 1 AND s < 9 GROUP BY kind""",
+    "public table first": """SELECT i.chapter, COUNT(*), COUNT(a.amount) FROM icd i LEFT JOIN act a ON a.code = i.code
+        GROUP BY i.chapter""",
+    "rows that are written out": """WITH k AS (SELECT 'in' AS kind, 1 AS least UNION ALL SELECT 'er', 2)
+        SELECT v.kind, COUNT(*), SUM(v.stage) FROM visit v JOIN k ON k.kind = v.kind AND v.stage >= k.least GROUP BY v.kind""",
+    "doubled text": """SELECT COUNT(*), COUNT(d) FROM (SELECT person_id,
+        diagnosis || diagnosis AS d FROM visit) f WHERE d || d <> 'xxxx'""",
     "first stay by a window": """SELECT kind, COUNT(*), SUM(cost) FROM (SELECT kind, cost, ROW_NUMBER() OVER
         (PARTITION BY person_id ORDER BY start) AS place FROM visit) f WHERE place = 1 GROUP BY kind""",
     "stay before": """SELECT kind, COUNT(*), AVG(gap) FROM (SELECT kind, date_diff('day', LAG(start) OVER (PARTITION BY

@@ -167,6 +167,9 @@ def _either(one: Facts, other: Facts, kind: str) -> Facts:
         return replace(
             one, type=kind_of, constant=False, values=one.values if kind_of == one.type else None, weight=weight
         )
+    for null, known in ((one, other), (other, one)):
+        if null.values == ():  # NULL alone
+            return replace(known, type=kind_of, nullable=True, constant=False, weight=weight)
     interval = None
     if is_bounded(one.interval) and is_bounded(other.interval) and one.interval and other.interval:
         interval = (min(one.interval[0], other.interval[0]), max(one.interval[1], other.interval[1]))

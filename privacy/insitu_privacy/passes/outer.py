@@ -15,7 +15,7 @@ SCALARS = (
     | frozenset(allow_functions.RULES)
     | {
         exp.Alias, exp.Identifier, exp.Ordered, exp.DataType, exp.DataTypeParam, exp.Var, exp.Interval, exp.Sqrt,
-        exp.Ln, exp.Exp, exp.Pow, exp.Log, exp.Tuple, exp.Order, exp.WindowSpec, exp.Having, exp.Sign,
+        exp.Ln, exp.Exp, exp.Pow, exp.ToDays, exp.Log, exp.Tuple, exp.Order, exp.WindowSpec, exp.Having, exp.Sign,
     }
 )  # fmt: skip
 """Scalar syntax over the columns of released relations."""

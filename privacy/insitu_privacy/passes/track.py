@@ -72,6 +72,7 @@ class Tracker:
         joins = {aliases[join.this.alias_or_name]: join for join in tree.args.get("joins") or ()}
         inputs = {item.alias: item for item in names.values()}
         left = {alias for alias, join in joins.items() if _kind(join) == "left"}
+        left -= _joined_to_public_alone(inputs, left)
         inputs = {alias: _left(item) if alias in left else item for alias, item in inputs.items()}
         names = {name: inputs[item.alias] for name, item in names.items()}
         reach = Around(names={**(around.names if around else {}), **names}, environment=environment)
@@ -135,6 +136,12 @@ def _kind(join: exp.Join) -> str:
     if any(word not in ("INNER", "LEFT", "OUTER", "CROSS") for word in words) or join.args.get("match_condition"):
         raise refusal("INSITU-SQL-JOIN-KIND", join, name=" ".join(words))
     return "left" if "LEFT" in words else "inner"
+
+
+def _joined_to_public_alone(inputs: Mapping[str, Input], left: set[str]) -> set[str]:
+    """A persons' table joined left to public ones alone: rows without a person are dropped, as by an inner join."""
+    first = next((alias for alias, item in inputs.items() if item.unit), None)
+    return {first} & left if first is not None else set()
 
 
 def _left(item: Input) -> Input:

@@ -9,15 +9,15 @@ are equal in all of them are the same to whoever reads on. Sums over a window ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 
-from insitu_privacy.domains import INTEGER_LIMIT, Inference
+from insitu_privacy.domains import INTEGER_LIMIT, Inference, is_bounded
 from insitu_privacy.expressions import ColumnRef, Expression
-from insitu_privacy.facts import Facts
+from insitu_privacy.facts import Facts, Interval
 from insitu_privacy.passes.made import Made, bounds_of, entities_of, unit_places
 from insitu_privacy.passes.spans import forbidden
 from insitu_privacy.relations import Relation, Window, WindowFunction, Windowing
@@ -46,8 +46,17 @@ _AGGREGATES: Mapping[type[exp.Expr], WindowFunction] = {
     exp.Sum: "sum",
 }
 _BROKEN_TIES = ("row_number", "lag", "lead", "first", "last")
+_FRAMED = ("least", "greatest", "count", "sum")
 _CHOOSING = (exp.RowNumber, *_VALUES)
 _OFFSET_LIMIT = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a window's values: as bounds that are enforced by clipping, and in any case."""
+
+    facts: Facts
+    sure: Facts
 
 
 def windows_in(item: exp.Expr) -> list[exp.Window]:
@@ -87,13 +96,17 @@ def _with_ties(
     window at once.
     """
     every = tuple(ColumnRef(item.alias, name) for item, name in _columns(tracked))
-    choosing = {(str(n.args.get("partition_by")), str(n.args.get("order"))) for n in nodes if type(n.this) in _CHOOSING}
+    choosing = {
+        (str(n.args.get("partition_by")), str(n.args.get("order")))
+        for n in nodes
+        if type(n.this) in _CHOOSING or n.args.get("spec") is not None
+    }
     if len(choosing) < 2:
         return tracked, every
     order = tuple((column, False, True) for column in every)
     number = Window(function="row_number", value=None, type="integer", offset=0, partition=(), order=order)
     facts = Facts(type="integer", nullable=False, interval=(Fraction(0), INTEGER_LIMIT))
-    numbered = _layer(tracker, tracked, {"z": (number, facts)}, {})
+    numbered = _layer(tracker, tracked, {"z": (number, _Known(facts, facts))}, {})
     (alias,) = numbered.inputs
     return numbered, (ColumnRef(alias, "z"),)
 
@@ -101,7 +114,7 @@ def _with_ties(
 def _layer(
     tracker: Tracker,
     tracked: Tracked,
-    made: Mapping[str, tuple[Window, Facts]],
+    made: Mapping[str, tuple[Window, _Known]],
     nodes: Mapping[exp.Window, str],
 ) -> Tracked:
     """The relation with windows as further columns."""
@@ -115,9 +128,9 @@ def _layer(
             windows=tuple((name, window) for name, (window, _) in made.items()),
         ),
         columns={name: tracked.facts.facts(column) for column, name in columns.items()}
-        | {name: facts for name, (_, facts) in made.items()},
+        | {name: known.facts for name, (_, known) in made.items()},
         sure={name: tracked.allow.facts_of(column) for column, name in columns.items()}
-        | {name: facts for name, (_, facts) in made.items()},
+        | {name: known.sure for name, (_, known) in made.items()},
         names={},
         width=len(tracked.relation.unit),
         unit=unit_places(tracked, places),
@@ -148,40 +161,70 @@ def _columns(tracked: Tracked) -> list[tuple[Any, str]]:
     ]
 
 
-def _lowered(node: exp.Window, tracked: Tracked, every: tuple[ColumnRef, ...]) -> tuple[Window, Facts]:
+def _lowered(node: exp.Window, tracked: Tracked, every: tuple[ColumnRef, ...]) -> tuple[Window, _Known]:
     function = node.this
     partition = tuple(tracked.allow.expression(one) for one in node.args.get("partition_by") or ())
     if not tracked.public and tracked.unit_among(partition) is None and not tracked.entity_among(partition):
         hint = "Write PARTITION BY the privacy unit in it."
         raise forbidden(node, "a window over several persons' rows", hint)
-    if node.args.get("spec") is not None or node.args.get("alias") is not None or function is None:
-        raise forbidden(node, "this window", "Leave the frame out.")
+    if node.args.get("alias") is not None or function is None:
+        raise forbidden(node, "this window", "Write it where it is used.")
     name = {**_RANKS, **_VALUES, **_AGGREGATES}.get(type(function))
     if name is None:
         hint = "Use ROW_NUMBER, RANK, DENSE_RANK, LAG, LEAD, FIRST_VALUE, LAST_VALUE, MIN, MAX, COUNT or SUM."
         raise forbidden(node, "this window function", hint)
-    value, facts, offset = _value(function, name, tracked)
+    value, known, offset = _value(function, name, tracked)
     asked = node.args["order"].expressions if node.args.get("order") else []
     order = [
         (tracked.allow.expression(one.this), bool(one.args.get("desc")), bool(one.args.get("nulls_first")))
         for one in asked
     ]
-    if name in _BROKEN_TIES:
-        known = {expression for expression, _, _ in order}
-        order += [(column, False, True) for column in every if column not in known]
+    frame = _frame(node, name)
+    if name in _BROKEN_TIES or frame:  # rows are counted one by one
+        asked_for = {expression for expression, _, _ in order}
+        order += [(column, False, True) for column in every if column not in asked_for]
     window = Window(
         function=name,
         value=value,
-        type=facts.type,
+        type=known.facts.type,
         offset=offset,
         partition=partition,
         order=tuple(order),
+        frame=frame,
     )
-    return window, facts
+    return window, known
 
 
-def _value(function: exp.Expr, name: str, tracked: Tracked) -> tuple[Expression | None, Facts, int]:
-    counted = Facts(type="integer", nullable=False, interval=(Fraction(0), INTEGER_LIMIT))
+def _frame(node: exp.Window, name: WindowFunction) -> str:
+    """The frame in one way of writing it; empty for the one that a window has anyway."""
+    spec = node.args.get("spec")
+    if spec is None:
+        return ""
+    ends = [_bound(spec, "start"), _bound(spec, "end") or "CURRENT ROW"]
+    kind = str(spec.args.get("kind") or "").upper()
+    running = ends == ["UNBOUNDED PRECEDING", "CURRENT ROW"]
+    if kind == "RANGE" and running and node.args.get("order"):
+        return ""
+    if kind != "ROWS" or None in ends or spec.args.get("exclude") or name not in _FRAMED:
+        hint = "Write ROWS BETWEEN literal numbers, UNBOUNDED or CURRENT ROW, for MIN, MAX, COUNT or SUM."
+        raise forbidden(node, "this frame of a window", hint)
+    return f"ROWS BETWEEN {ends[0]} AND {ends[1]}"
+
+
+def _bound(spec: exp.Expr, end: str) -> str | None:
+    value, side = spec.args.get(end), str(spec.args.get(f"{end}_side") or "").upper()
+    if value is None or (isinstance(value, str) and value.upper() == "CURRENT ROW"):
+        return None if value is None else "CURRENT ROW"
+    text = value.upper() if isinstance(value, str) else value.name
+    if side not in ("PRECEDING", "FOLLOWING"):
+        return None
+    if text == "UNBOUNDED" or (text.isdigit() and int(text) <= _OFFSET_LIMIT):
+        return f"{text} {side}"
+    return None
+
+
+def _value(function: exp.Expr, name: str, tracked: Tracked) -> tuple[Expression | None, _Known, int]:
+    counted = _within(tracked, (Fraction(0), Fraction(1)), nullable=False)
     if name in _RANKS.values():
         return None, counted, 0
     if name == "count" and (function.this is None or isinstance(function.this, exp.Star)):
@@ -194,8 +237,25 @@ def _value(function: exp.Expr, name: str, tracked: Tracked) -> tuple[Expression 
         return value, counted, 0
     if name == "sum":
         value = tracked.allow.require(value, ("integer",), function.this)
-        return value, Facts(type="integer", nullable=True, interval=(-INTEGER_LIMIT, INTEGER_LIMIT)), 0
-    return value, replace(facts, nullable=True, constant=False), _offset(function)
+        return value, _within(tracked, facts.interval, nullable=True), 0
+    sure = tracked.allow.facts_of(value)
+    known = _Known(*(replace(one, nullable=True, constant=False) for one in (facts, sure)))
+    return value, known, _offset(function)
+
+
+def _within(tracked: Tracked, interval: Interval | None, *, nullable: bool) -> _Known:
+    """A number that adds up, over a unit's rows, what lies in an interval.
+
+    Sums of it are bounded by as many rows as a unit may have; overflow is ruled out by what the database cuts it to.
+    """
+    wide = (-INTEGER_LIMIT, INTEGER_LIMIT)
+    bounds = bounds_of(tracked)
+    reach = wide
+    if bounds is not None and is_bounded(interval) and interval is not None:
+        rows = bounds.max_rows_per_group * bounds.max_groups
+        low, high = rows * min(interval[0], Fraction(0)), rows * max(interval[1], Fraction(0))
+        reach = (max(low, wide[0]), min(high, wide[1]))
+    return _Known(*(Facts(type="integer", nullable=nullable, interval=one) for one in (reach, wide)))
 
 
 def _offset(function: exp.Expr) -> int:
