@@ -161,9 +161,10 @@ _JOINED = 1_000
 def _moment(text: str) -> datetime | None:
     if not _MOMENT.fullmatch(text):
         return None
-    numbers = [int(part) for part in re.findall("[0-9]+", text.partition(".")[0])]
-    fraction = int(text.partition(".")[2].ljust(6, "0")[:6]) if "." in text else 0
-    return datetime(*(numbers + [0] * (6 - len(numbers))), fraction)  # type: ignore[arg-type]  # noqa: DTZ001
+    plain, _, fraction = text.partition(".")
+    numbers = [int(part) for part in re.findall("[0-9]+", plain)]
+    year, month, day, hour, minute, second = numbers + [0] * (6 - len(numbers))
+    return datetime(year, month, day, hour, minute, second, int(fraction.ljust(6, "0")))  # noqa: DTZ001
 
 
 def _text_day(text: str) -> date | None:

@@ -87,6 +87,78 @@ def world(*hers: Row, others: int = 30) -> World:
 
 DOUBLED = ", ".join(f"a{i} AS (SELECT DISTINCT person_id, d || d AS d FROM a{i - 1})" for i in range(1, 27))
 ATTACKS = {
+    "days in another order": (
+        """SELECT COUNT(*) FROM (SELECT person_id, ward FROM visit WHERE ward IN (0, 1, 2, 3, 4, 5, 6, 7)) f
+        WHERE DATE '2020-01-01' + ward > DATE '2016-01-01'""",
+        (visit(9000, 42, ward=6_000_000_000),),
+    ),
+    "dates beyond the calendar": (
+        """SELECT COUNT(*) FROM visit WHERE start + TO_DAYS(ward) > finish OR start + INTERVAL (ward) MONTH > finish
+        OR start + INTERVAL (ward) SECOND > start OR start - INTERVAL (ward) YEAR > finish
+        OR MAKE_DATE(ward, ward, ward) > start OR noted + INTERVAL 1 DAY > start OR LAST_DAY(noted) > start
+        OR noted - INTERVAL 1 MONTH > start""",
+        (
+            visit(9000, 42, ward=2**53, noted=date(9999, 12, 31)),
+            visit(9001, 42, ward=-(2**53), noted=date(1, 1, 1)),
+            visit(9002, 42, ward=5_000_000, noted=date(9999, 12, 31)),
+            visit(9003, 42, ward=320_000_000_000, noted=None),
+        ),
+    ),
+    "text that is no number and no date": (
+        """SELECT COUNT(*) FROM visit WHERE CAST(diagnosis AS INTEGER) > 5 OR CAST(diagnosis AS DOUBLE) > 5
+        OR CAST(diagnosis AS DATE) > start OR CAST(diagnosis AS TIMESTAMP) > start OR diagnosis > start
+        OR diagnosis = ward OR STRPTIME(diagnosis, '%Y%m%d') > start OR CAST(diagnosis AS DATE) + ward > start
+        OR SPLIT_PART(diagnosis, '-', 3) = 7""",
+        tuple(
+            visit(9000 + place, 42, diagnosis=text)
+            for place, text in enumerate(
+                [
+                    "",
+                    "1e999",
+                    "1e-999",
+                    "9" * 40,
+                    "-",
+                    "+",
+                    ".",
+                    "NaN",
+                    "infinity",
+                    "2021-02-29",
+                    "2020-13-01",
+                    "20211331",
+                    "0000-01-01",
+                    "2020-01-01 24:00",
+                    "2020-01-01 10:00:60",
+                    "now",
+                    "epoch",
+                    "12\n",
+                    " 5",
+                    "0x10",
+                    "1_0",
+                    "2020-01-01 BC",
+                    "１２",
+                    "10000-01-01",
+                    "2020-01-01+25",
+                ]
+            )
+        ),
+    ),
+    "decimals outside the domain": (
+        """SELECT COUNT(*) FROM visit WHERE SQRT(weight) > 1 OR LN(weight) > 1 OR LOG10(weight) > 1 OR EXP(weight) > 1
+        OR POWER(weight, 6) > 1 OR SIN(weight) > 1 OR COS(weight) > 1 OR ASIN(weight) > 1 OR ACOS(weight) > 1
+        OR ATAN(weight) > 1 OR TRUNC(weight) > 1 OR EXP(EXP(EXP(weight))) > 1 OR LN(EXP(SIN(weight))) > 2""",
+        tuple(
+            visit(9000 + place, 42, weight=number)
+            for place, number in enumerate(
+                [0.0, -0.0, -1.0, 1e300, -1e300, 5e-324, -5e-324, 1e-160, 709.9, -746.0, 1e10]
+            )
+        ),
+    ),
+    "texts that grow": (
+        """SELECT COUNT(*) FROM visit WHERE LENGTH(REPLACE(REPLACE(REPLACE(REPLACE(diagnosis, 'x', 'xxxxxxxxxxxxxxxxxxxx'),
+        'x', 'xxxxxxxxxxxxxxxxxxxx'), 'x', 'xxxxxxxxxxxxxxxxxxxx'), 'x', 'xxxxxxxxxxxxxxxxxxxx')) > 5
+        OR LENGTH(LPAD(RPAD(diagnosis, 1000, 'ab'), 1000, 'c')) > 5""",
+        (visit(9000, 42, diagnosis="x" * 50_000),),
+    ),
     "narrow integers across levels": (
         """SELECT COUNT(*) FROM (SELECT person_id, sex, birth_year AS b FROM person WHERE birth_year > 1900) f
         WHERE CASE WHEN person_id = 42 AND sex = 'F' THEN b * b * b > 0 ELSE TRUE END""",
@@ -148,8 +220,6 @@ ATTACKS = {
 
 
 REFUSED = {
-    "conditions in another order": """SELECT COUNT(*) FROM (SELECT person_id, ward FROM visit WHERE ward IN (0, 1, 2, 3, 4, 5, 6, 7)) f
-        WHERE DATE '2020-01-01' + ward > DATE '2016-01-01'""",
     "conditions in another order, multiplied": """SELECT COUNT(*) FROM (SELECT person_id, ward FROM visit WHERE ward IN (0, 1, 2, 3, 4, 5, 6, 7)) f
         WHERE ward * 1000000000000 * 100000 > 5""",
     "whole quotients": """SELECT SUM(LEAST(1, ((4000000000000000 * 1000 - (LEAST(GREATEST(COALESCE(ward, 0), 990000), 999999)
@@ -183,6 +253,19 @@ def test_what_only_an_inner_condition_bounds_is_not_bounded(name: str) -> None:
     with pytest.raises(SqlRefused) as refused:
         plan(REFUSED[name])
     assert refused.value.code == "INSITU-SQL-UNBOUNDED"
+
+
+def test_how_a_database_reads_dates_by_default_changes_no_cast(small_pg: psycopg.Connection[Any]) -> None:
+    fill_postgres(small_pg, world(visit(9000, 42, diagnosis="0002-3-4"), visit(9001, 42, diagnosis="2020-02-13")), HER)
+    (release,) = plan("SELECT DAY(CAST(diagnosis AS DATE)) AS day, COUNT(*) FROM visit GROUP BY 1").releases
+    text = render(release, dialect="postgres", tables=whole(), cap_key="k")
+    found = []
+    for style in ("ISO, MDY", "SQL, DMY", "German, YMD"):
+        small_pg.execute(f"SET DateStyle = '{style}'".encode())
+        found.append(sorted(run_postgres(small_pg, text), key=repr))
+    small_pg.execute("RESET DateStyle")
+    assert found[0] == found[1] == found[2]
+    assert {4, 13} <= {row[0] for row in found[0]}
 
 
 def test_a_database_that_computes_conditions_in_another_order_is_one(small_pg: psycopg.Connection[Any]) -> None:

@@ -154,7 +154,7 @@ _INTEGER_TYPES = {_T.INT, _T.BIGINT, _T.SMALLINT, _T.TINYINT}
 _TIMESTAMP_TYPES = {_T.TIMESTAMP, _T.TIMESTAMPNTZ, _T.DATETIME, _T.DATETIME2}
 _DECIMAL_TYPES = {_T.DOUBLE, _T.FLOAT, _T.DECIMAL}
 _TEXT_TYPES = {_T.TEXT, _T.VARCHAR, _T.CHAR, _T.NVARCHAR}
-_KINDS: Mapping[exp.DataType.Type, ColumnType] = {
+_KINDS: Mapping[exp.DType, ColumnType] = {
     **dict.fromkeys(_INTEGER_TYPES, "integer"),
     **dict.fromkeys(_DECIMAL_TYPES, "decimal"),
     **dict.fromkeys(_TEXT_TYPES, "text"),
