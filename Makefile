@@ -2,9 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DISTRIBUTIONS := privacy access proto node_agent gateway client compose
-TREES := $(DISTRIBUTIONS) tests bench
+TREES := $(DISTRIBUTIONS) tests bench docs/generate_errors.py
 
-.PHONY: demo test check bench proto golden lock clean install
+.PHONY: demo test check bench proto errors golden lock clean install
 install: .venv/installed
 
 .venv/installed: requirements.lock $(DISTRIBUTIONS:%=%/pyproject.toml)
@@ -22,15 +22,19 @@ test: install
 check: install
 	$(BIN)/ruff format --check $(TREES)
 	$(BIN)/ruff check $(TREES)
-	$(BIN)/mypy $(DISTRIBUTIONS) bench
+	$(BIN)/mypy $(DISTRIBUTIONS) bench docs/generate_errors.py
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python docs/generate_errors.py --check
 
 bench: install
 	$(BIN)/python -m bench.run
 
 proto: install
 	$(BIN)/python proto/generate.py
+
+errors: install
+	$(BIN)/python docs/generate_errors.py
 
 golden: install
 	$(BIN)/python -m pytest tests/golden --golden-write
