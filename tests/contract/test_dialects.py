@@ -143,7 +143,7 @@ _FIXED = [
     "SIGN(u)", "SIGN(w)", "SQRT(u)", "SQRT(w)", "LN(u)", "LN(w)", "LOG10(u)", "LOG10(e)", "LOG(2, e)", "EXP(u)", "EXP(e)",
     "POWER(u, 2)", "POWER(u, 6)", "POWER(w, 3)", "POWER(d, 0.5)", "SIN(u)", "COS(u)", "ASIN(u)", "ACOS(u)", "ATAN(u)",
     "ASIN(d)", "RADIANS(e)", "DEGREES(d)", "PI() * d", "TRUNC(d)", "TRUNC(e, 1)", "TRUNC(u)",
-    "i IS NOT DISTINCT FROM n", "x IS DISTINCT FROM s", "IFNULL(n, 3)", "i ** 2", "CAST(f AS INTEGER)",
+    "i IS NOT DISTINCT FROM n", "x IS DISTINCT FROM s", "IFNULL(n, 3)", "date_part('dow', k)", "m + to_months(n)", "z - to_hours(w)", "i ** 2", "CAST(f AS INTEGER)",
 ]  # fmt: skip
 
 

@@ -115,6 +115,10 @@ CASES: Mapping[str, Case] = {
         sql="SELECT UPPER(LEFT(kind, 1)) || '.' AS k, COUNT(*) AS n FROM visit "
         "WHERE diagnosis LIKE '_' AND LENGTH(kind) < 3 AND NOT blood IS NULL GROUP BY 1"
     ),
+    "moments": Case(
+        sql="SELECT STRFTIME(start, '%Y-%m') AS month, COUNT(*) AS n FROM visit WHERE start + TO_DAYS(ward) > finish "
+        "OR TRY_CAST(diagnosis AS DATE) > start OR date_diff('hour', start, finish) > 24 GROUP BY 1"
+    ),
     "post_processing": Case(
         sql="SELECT kind AS k, ROUND(100.0 * SUM(stage) / COUNT(*), 2) AS share FROM visit WHERE stage IS NOT NULL "
         "GROUP BY kind HAVING COUNT(*) > 10 ORDER BY share DESC, k LIMIT 2"

@@ -32,6 +32,8 @@ _NUMBER = re.compile(r"(?=.*[0-9])[0-9]{0,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2
 _INTEGER_RESULT = Fraction(2**62)
 _ESCAPE = re.compile("[!#$&*+/:;<=>?@^|~\\\\-]")
 _WEIGHT_LIMIT = 50_000
+_LITERAL_LIMIT = 1_000
+"""Characters of a text that stands for what it is computed from: a longer one would be written over and over."""
 _WRITTEN: Mapping[Op, int] = {**WRITTEN, Op.MUL: 3, Op.DIV: 3, Op.ROUND: 2, Op.TO_INTEGER: 2, Op.BUCKET: 4}
 """How often ``dialects`` writes the arguments of an operation."""
 _DECIMAL_RESULT = Fraction(10**30)
@@ -67,7 +69,7 @@ class Allow:
         self._lowered: dict[int, tuple[exp.Expr, Expression]] = {}
         self._weights: dict[int, tuple[Expression, int]] = {}
         self._folded: dict[int, tuple[Expression, Expression]] = {}
-        self._functions = allow_functions.RULES
+        self._functions = {**allow_functions.RULES, **allow_functions.RAW}
 
     def column(self, table: str, name: str) -> ColumnRef:
         """A column by the name its table has in the query."""
@@ -148,6 +150,8 @@ class Allow:
             return expression
         try:
             value = apply(expression.op, [literal_value(item) for item in literals])
+            if isinstance(value, str) and len(value) > _LITERAL_LIMIT:
+                return expression
             exact = Fraction(value) if kind == "decimal" and value is not None else value  # type: ignore[arg-type]
             return Literal(kind, exact)  # type: ignore[arg-type]  # floats are decimals
         except (OverflowError, ValueError):  # an infinity, or no number
@@ -289,7 +293,9 @@ _READ: Mapping[type[exp.Expr], set[str]] = {
     exp.StrPosition: {"substr"},
     exp.Pad: {"fill_pattern", "is_left"},
     exp.ConcatWs: {"safe", "coalesce"},
-    exp.SplitPart: {"delimiter", "part_index"},
+    exp.Left: {"negative_length_returns_empty"},
+    exp.Right: {"negative_length_returns_empty"},
+    exp.SplitPart: {"delimiter", "part_index", "part_index_zero_as_one", "empty_delimiter_returns_whole"},
     exp.TimeToStr: {"format"},
     exp.ToChar: {"format"},
     exp.StrToTime: {"format"},
@@ -300,7 +306,7 @@ _READ: Mapping[type[exp.Expr], set[str]] = {
     exp.TimestampSub: {"unit"},
     exp.DatetimeAdd: {"unit"},
     exp.DatetimeSub: {"unit"},
-    exp.DateFromParts: {"year", "month", "day"},
+    exp.DateFromParts: {"year", "month", "day", "allow_overflow"},
     exp.Trunc: {"decimals"},
     exp.Count: {"big_int"},
     exp.Quantile: {"quantile"},
@@ -318,13 +324,14 @@ def check_arguments(node: exp.Expr) -> None:
             raise forbidden(where, f"{name.rstrip('_').upper()} of {node.key.upper()}", "Leave it out.")
 
 
+_NOW_NAMES = {"NOW", "SYSDATE", "GETDATE", "LOCALTIMESTAMP", "CLOCK_TIMESTAMP", "STATEMENT_TIMESTAMP"}
 _NOW = (exp.CurrentDate, exp.CurrentTimestamp, exp.CurrentDatetime, exp.CurrentTime, exp.Localtimestamp)
 
 
 def not_listed(node: exp.Expr) -> Exception:
-    if isinstance(node, _NOW):
+    if isinstance(node, _NOW) or (isinstance(node, exp.Anonymous) and node.name.upper() in _NOW_NAMES):
         hint = "Write the day as a literal, DATE '2020-01-31': a query must mean the same whenever it is run."
-        return forbidden(node, node.sql_name(), hint)
+        return forbidden(node, "the time of now", hint)
     if isinstance(node, (exp.Anonymous, exp.Func)) and not isinstance(node, (exp.Exists, exp.Cast, exp.Case, exp.If)):
         name = node.name if isinstance(node, exp.Anonymous) else node.sql_name()
         return refusal("INSITU-SQL-FORBIDDEN-FUNCTION", node, name=str(name).lower())
@@ -414,14 +421,15 @@ def date_literal(text: str, node: exp.Expr) -> Literal:
     return Literal("timestamp", moment)
 
 
-def whole_number(node: exp.Expr, low: int, high: int) -> int:
+def whole_number(node: exp.Expr | None, around: exp.Expr, low: int, high: int) -> int:
     """A literal whole number within limits."""
     negative = isinstance(node, exp.Neg)
-    text = node.this.name if negative else node.name
-    number = int(text) * (-1 if negative else 1) if text.isdigit() else None
-    if number is None or not low <= number <= high:
-        raise forbidden(node, "this argument", f"Write a whole number from {low} to {high}.")
-    return number
+    number = node.this if isinstance(node, exp.Neg) else node
+    if isinstance(number, exp.Literal) and re.fullmatch("[0-9]{1,9}", number.name):
+        value = -int(number.name) if negative else int(number.name)
+        if low <= value <= high:
+            return value
+    raise forbidden(around if node is None else node, "this argument", f"Write a whole number from {low} to {high}.")
 
 
 # -- operators -------------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def _numeric(op: Op) -> Rule:
 def _round(allow: Allow, node: exp.Expr) -> Expression:
     (value,) = allow.numbers(node.this)
     digits = node.args.get("decimals")
-    places = None if digits is None else whole_number(digits, 0, _ROUND_DIGITS)
+    places = None if digits is None else whole_number(digits, node, 0, _ROUND_DIGITS)
     return _to_places(allow, value, _truncated if isinstance(node, exp.Trunc) else _rounded, places)
 
 
@@ -87,14 +87,19 @@ def _decimal(allow: Allow, node: exp.Expr) -> Expression:
 
 
 def _of_decimal(op: Op) -> Rule:
-    return lambda allow, node: call(op, _decimal(allow, node.this))
+    def rule(allow: Allow, node: exp.Expr) -> Expression:
+        if node.expression:  # of two arguments, as ATAN may have
+            raise forbidden(node.expression, "this argument", "Leave it out.")
+        return call(op, _decimal(allow, node.this))
+
+    return rule
 
 
 def _log(allow: Allow, node: exp.Expr) -> Expression:
     """LOG of one argument is to the base 10, where a dialect does not say otherwise."""
     if not node.expression:
         return call(Op.LOG10, _decimal(allow, node.this))
-    if whole_number(node.this, 2, 10) not in (2, 10):
+    if whole_number(node.this, node, 2, 10) not in (2, 10):
         raise forbidden(node, "this base", "Divide LN(x) by LN(base).")
     if node.this.name == "10":
         return call(Op.LOG10, _decimal(allow, node.expression))
@@ -105,7 +110,7 @@ def _power(allow: Allow, node: exp.Expr) -> Expression:
     value = _decimal(allow, node.this)
     if isinstance(node.expression, exp.Literal) and node.expression.name in ("0.5", ".5"):
         return call(Op.SQRT, value)
-    exponent = whole_number(node.expression, 1, _POWER_LIMIT)
+    exponent = whole_number(node.expression, node, 1, _POWER_LIMIT)
     return call(Op.POWER, value, Literal("integer", exponent))
 
 
@@ -126,7 +131,7 @@ def _decode(allow: Allow, node: exp.Expr) -> Expression:
 def _width_bucket(allow: Allow, node: exp.Expr) -> Expression:
     (value,) = allow.numbers(node.this)
     ends = [allow.expression(node.args[name]) for name in ("min_value", "max_value")]
-    parts = whole_number(node.args["num_buckets"], 1, _BUCKETS_LIMIT)
+    parts = whole_number(node.args.get("num_buckets"), node, 1, _BUCKETS_LIMIT)
     numbers = [
         Fraction(one.value) for one in ends if isinstance(one, Literal) and isinstance(one.value, (int, Fraction))
     ]
@@ -185,7 +190,7 @@ def _cast(allow: Allow, node: exp.Expr) -> Expression:
         if kind == "text" and target in ("date", "timestamp"):
             moment = date_literal(str(value.value), node)
             return as_timestamp(moment) if target == "timestamp" else allow.folded(call(Op.TO_DATE, moment))
-    return _within(allow, _converted(allow, value, kind, target, node), to, node)
+    return _within(allow, _converted(allow, value, kind, target, node), kind, to, node)
 
 
 def _converted(allow: Allow, value: Expression, kind: ColumnType, target: ColumnType, node: exp.Expr) -> Expression:
@@ -207,10 +212,12 @@ def _not_total(node: exp.Expr, kind: str, hint: str) -> Exception:
     return refusal("INSITU-SQL-NOT-TOTAL", node, name=name, hint=hint)
 
 
-def _within(allow: Allow, value: Expression, to: exp.Expr, node: exp.Expr) -> Expression:
+def _within(allow: Allow, value: Expression, kind: ColumnType, to: exp.Expr, node: exp.Expr) -> Expression:
     """A text's length cuts it, a decimal's scale rounds it; a fixed length fills nothing up."""
-    limits = [whole_number(one.this, 0, _LENGTH_LIMIT) for one in to.expressions if isinstance(one, exp.DataTypeParam)]
-    if not limits or to.this not in (_TEXT_TYPES | {_T.DECIMAL}):
+    limits = [
+        whole_number(one.this, node, 0, _LENGTH_LIMIT) for one in to.expressions if isinstance(one, exp.DataTypeParam)
+    ]
+    if not limits or (to.this is _T.DECIMAL and kind == "integer") or to.this not in (_TEXT_TYPES | {_T.DECIMAL}):
         return value
     if to.this is _T.DECIMAL:
         places = limits[1] if len(limits) > 1 else 0
@@ -235,8 +242,6 @@ RULES: Mapping[type[exp.Expr], Rule] = {
     exp.Pow: _power,
     exp.Sin: _of_decimal(Op.SIN),
     exp.Cos: _of_decimal(Op.COS),
-    exp.Asin: _of_decimal(Op.ASIN),
-    exp.Acos: _of_decimal(Op.ACOS),
     exp.Atan: _of_decimal(Op.ATAN),
     exp.Pi: lambda allow, node: Literal("decimal", Fraction(math.pi)),
     exp.Radians: _scaled(math.pi / 180),
@@ -250,3 +255,12 @@ RULES: Mapping[type[exp.Expr], Rule] = {
     exp.Cast: _cast,
     exp.TryCast: _cast,
 }
+"""Those that may also stand over noisy results, where DuckDB runs them as they are written."""
+
+RAW: Mapping[type[exp.Expr], Rule] = {
+    **allow_moments.RAW,
+    **allow_text.RAW,
+    exp.Asin: _of_decimal(Op.ASIN),
+    exp.Acos: _of_decimal(Op.ACOS),
+}
+"""Those of a database's rows alone: as they are written they may fail, or make long texts of short ones."""

@@ -9,7 +9,7 @@ from sqlglot import exp
 
 from insitu_privacy.dataset import ColumnType
 from insitu_privacy.expressions import Call, Expression, Literal, Op, call
-from insitu_privacy.passes.allow import Allow, as_timestamp, date_literal
+from insitu_privacy.passes.allow import Allow, as_timestamp, date_literal, not_listed
 from insitu_privacy.passes.spans import forbidden, refusal
 
 Rule = Callable[[Allow, exp.Expr], Expression]
@@ -26,6 +26,7 @@ _PARTS: Mapping[str, Op] = {
 _SECONDS: Mapping[str, int] = {"SECOND": 1, "MINUTE": 60, "HOUR": 3_600}
 _DAYS: Mapping[str, int] = {"DAY": 1, "WEEK": 7}
 _MONTHS: Mapping[str, int] = {"MONTH": 1, "QUARTER": 3, "YEAR": 12}
+_MADE_INTERVALS: Mapping[str, str] = {f"TO_{unit}S": unit for unit in (*_SECONDS, *_DAYS, *_MONTHS)}
 _SHIFT_LIMIT = 10**11
 """Longer than the calendar in every unit, and short enough to be multiplied."""
 _WRAPPERS = (exp.TsOrDsToDate, exp.TimeStrToTime, exp.TsOrDsToTimestamp, exp.Paren)
@@ -129,6 +130,8 @@ def _is_interval(node: exp.Expr) -> bool:
     node = node.unnest()
     if isinstance(node, exp.Mul):
         return isinstance(node.this, exp.Interval) or isinstance(node.expression, exp.Interval)
+    if isinstance(node, exp.Anonymous):
+        return node.name.upper() in _MADE_INTERVALS and len(node.expressions) == 1
     return isinstance(node, (exp.Interval, exp.ToDays))
 
 
@@ -176,6 +179,9 @@ def _interval(allow: Allow, node: exp.Expr) -> tuple[Expression, str]:
     """How many, and of which unit."""
     if isinstance(node, exp.ToDays):
         return allow.require(allow.expression(node.this), ("integer",), node.this), "DAY"
+    if isinstance(node, exp.Anonymous):
+        (count,) = node.expressions
+        return allow.require(allow.expression(count), ("integer",), count), _MADE_INTERVALS[node.name.upper()]
     if isinstance(node, exp.Mul):
         times, one = (
             (node.expression, node.this) if isinstance(node.this, exp.Interval) else (node.this, node.expression)
@@ -233,11 +239,36 @@ def _last_day(allow: Allow, node: exp.Expr) -> Expression:
 
 
 def _from_parts(allow: Allow, node: exp.Expr) -> Expression:
-    parts = [node.args[name] for name in ("year", "month", "day")]
-    return Call(Op.MAKE_DATE, tuple(allow.require(allow.expression(part), ("integer",), part) for part in parts))
+    made = _made_date(allow, node, [node.args.get(name) for name in ("year", "month", "day")])
+    if node.args.get("allow_overflow") and not _is_day(allow.folded(made)):
+        raise forbidden(node, "a date whose month or day may be beyond the year or month", "Add an INTERVAL.")
+    return made
+
+
+def _is_day(value: Expression) -> bool:
+    return isinstance(value, Literal) and value.value is not None
+
+
+def _made_date(allow: Allow, node: exp.Expr, parts: list[exp.Expr | None]) -> Expression:
+    numbers = [allow.require(allow.expression(part), ("integer",), part) for part in parts if part is not None]
+    if len(numbers) != len(("year", "month", "day")):
+        raise forbidden(node, "a date of other parts", "Give year, month and day.")
+    return Call(Op.MAKE_DATE, tuple(numbers))
+
+
+def _by_name(allow: Allow, node: exp.Expr) -> Expression:
+    """Functions that a dialect's reader knows by name alone."""
+    name, args = node.name.upper(), node.expressions
+    if name == "MAKE_DATE":
+        return _made_date(allow, node, args)
+    if name in ("DATE_PART", "DATEPART") and len(args) > 1 and args[0].is_string:
+        return _part(args[0].name, _moment(allow, args[1]), node)
+    raise not_listed(node)
 
 
 def _to_day(allow: Allow, node: exp.Expr) -> Expression:
+    if node.this is None or node.expressions:
+        raise forbidden(node, "a date with modifiers", "Add an INTERVAL.")
     value = allow.expression(node.this)
     if allow.type_of(value) == "text" and not isinstance(value, Literal):
         return call(Op.TEXT_TO_DATE, value)
@@ -247,11 +278,14 @@ def _to_day(allow: Allow, node: exp.Expr) -> Expression:
 # -- formats ---------------------------------------------------------------------------------------------------------
 
 _DIRECTIVE = re.compile("%(.)|([^%])", re.DOTALL)
+_SIGNS = re.compile("[^A-Za-z0-9\"'\\\\]|T")
+"""What stands for itself in a format, whatever the dialect."""
 _WIDTHS: Mapping[str, tuple[Op, int, int]] = {
     "Y": (Op.YEAR, 4, 4), "y": (Op.YEAR, 4, 2), "m": (Op.MONTH, 2, 2), "d": (Op.DAY, 2, 2), "j": (Op.DOY, 3, 3),
     "H": (Op.HOUR, 2, 2), "M": (Op.MINUTE, 2, 2), "S": (Op.SECOND, 2, 2),
 }  # fmt: skip
 """What a directive shows, to how many digits it is filled up, and how many of the last are shown."""
+_FORMAT_LIMIT = 50
 _NAMED = re.compile('YYYY|YY|MM|DDD|DD|HH24|MI|SS|[^A-Za-z%"]')
 _NAMES: Mapping[str, str] = {
     "YYYY": "%Y", "YY": "%y", "MM": "%m", "DDD": "%j", "DD": "%d", "HH24": "%H", "MI": "%M", "SS": "%S",
@@ -266,7 +300,8 @@ def _directives(node: exp.Expr) -> list[tuple[str, str]]:
         names = _NAMED.findall(text.upper())
         text = "".join(_NAMES.get(name, name) for name in names) if "".join(names) == text.upper() else ""
     parts = _DIRECTIVE.findall(text)
-    if not parts or len(text) > 50 or any(letter and letter not in _WIDTHS for letter, _ in parts) or text[-1] == "%":
+    known = all(letter in _WIDTHS if letter else _SIGNS.fullmatch(sign) for letter, sign in parts)
+    if not parts or len(text) > _FORMAT_LIMIT or not known or text[-1] == "%":
         raise forbidden(node, "this format", "Use a literal of %Y %y %m %d %j %H %M %S and signs between them.")
     return parts
 
@@ -326,11 +361,15 @@ RULES: Mapping[type[exp.Expr], Rule] = {
     exp.TimestampTrunc: _trunc,
     exp.DateTrunc: _trunc,
     exp.LastDay: _last_day,
-    exp.DateFromParts: _from_parts,
     exp.TsOrDsToDate: _to_day,
     exp.Date: _to_day,
     exp.TimeToStr: _formatted,
+}
+
+RAW: Mapping[type[exp.Expr], Rule] = {
+    exp.DateFromParts: _from_parts,
     exp.ToChar: _formatted,
     exp.StrToTime: _parsed,
     exp.StrToDate: _parsed,
+    exp.Anonymous: _by_name,
 }

@@ -52,15 +52,15 @@ def _text(op: Op) -> Rule:
 def _substring(allow: Allow, node: exp.Expr) -> Expression:
     value = _value(allow, node.this)
     if isinstance(node, exp.Left):
-        start, length = 1, whole_number(node.expression, 0, _LENGTH_LIMIT)
+        start, length = 1, whole_number(node.expression, node, 0, _LENGTH_LIMIT)
     else:
-        start = whole_number(node.args["start"], 1, _LENGTH_LIMIT)
-        length = whole_number(node.args["length"], 0, _LENGTH_LIMIT) if node.args.get("length") else _LENGTH_LIMIT
+        start = whole_number(node.args.get("start"), node, 1, _LENGTH_LIMIT)
+        length = whole_number(node.args["length"], node, 0, _LENGTH_LIMIT) if node.args.get("length") else _LENGTH_LIMIT
     return call(Op.SUBSTRING, value, _number(start), _number(length))
 
 
 def _right(allow: Allow, node: exp.Expr) -> Expression:
-    return call(Op.RIGHT, _value(allow, node.this), _number(whole_number(node.expression, 0, _LENGTH_LIMIT)))
+    return call(Op.RIGHT, _value(allow, node.this), _number(whole_number(node.expression, node, 0, _LENGTH_LIMIT)))
 
 
 def _concat(allow: Allow, node: exp.Expr) -> Expression:
@@ -100,15 +100,15 @@ def _position(allow: Allow, node: exp.Expr) -> Expression:
 
 
 def _pad(allow: Allow, node: exp.Expr) -> Expression:
-    length = whole_number(node.expression, 0, _PADDED_LIMIT)
+    length = whole_number(node.expression, node, 0, _PADDED_LIMIT)
     filling = _literal(node.args["fill_pattern"], node) if node.args.get("fill_pattern") else " "
     op = Op.LPAD if node.args.get("is_left") else Op.RPAD
     return call(op, _value(allow, node.this), _number(length), Literal("text", filling))
 
 
 def _split_part(allow: Allow, node: exp.Expr) -> Expression:
-    separator = _literal(node.args["delimiter"], node)
-    number = whole_number(node.args["part_index"], 1, _LENGTH_LIMIT)
+    separator = _literal(node.args.get("delimiter"), node)
+    number = whole_number(node.args.get("part_index"), node, 1, _LENGTH_LIMIT)
     return call(Op.SPLIT_PART, _value(allow, node.this), Literal("text", separator), _number(number))
 
 
@@ -139,11 +139,11 @@ RULES: Mapping[type[exp.Expr], Rule] = {
     exp.Concat: _concat,
     exp.ConcatWs: _concat_with,
     exp.Trim: _trim,
-    exp.Replace: _replace,
     exp.StrPosition: _position,
-    exp.Pad: _pad,
     exp.SplitPart: _split_part,
     exp.StartsWith: _starts_with,
     exp.EndsWith: _ends_with,
     exp.Contains: _contains,
 }
+
+RAW: Mapping[type[exp.Expr], Rule] = {exp.Replace: _replace, exp.Pad: _pad}
