@@ -18,19 +18,17 @@ from sqlglot import exp
 
 from insitu_privacy.calendar import midnight
 from insitu_privacy.dataset import ColumnType
-from insitu_privacy.domains import INTEGER_LIMIT, Inference, is_bounded
+from insitu_privacy.domains import Inference, is_bounded
 from insitu_privacy.evaluate import apply, literal_value
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, call, replace
 from insitu_privacy.facts import Facts
 from insitu_privacy.guarded import WRITTEN
+from insitu_privacy.passes.allow_arguments import check_arguments, not_listed
 from insitu_privacy.passes.spans import forbidden, refusal
-from insitu_privacy.plan import NODE_ID
 
 _NUMBERS: tuple[ColumnType, ...] = ("integer", "decimal")
 _MOMENTS: frozenset[ColumnType] = frozenset({"date", "timestamp"})
-_NUMBER = re.compile(r"(?=.*[0-9])[0-9]{0,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _INTEGER_RESULT = Fraction(2**62)
-_ESCAPE = re.compile("[!#$&*+/:;<=>?@^|~\\\\-]")
 _WEIGHT_LIMIT = 50_000
 _LITERAL_LIMIT = 1_000
 """Characters of a text that stands for what it is computed from: a longer one would be written over and over."""
@@ -60,7 +58,7 @@ class Allow:
         known: Mapping[exp.Expr, Expression] | None = None,
         subqueries: Subqueries | None = None,
     ) -> None:
-        from insitu_privacy.passes import allow_functions
+        from insitu_privacy.passes import allow_functions, allow_operators
 
         self._inference = inference
         self._resolve = resolve
@@ -69,7 +67,7 @@ class Allow:
         self._lowered: dict[int, tuple[exp.Expr, Expression]] = {}
         self._weights: dict[int, tuple[Expression, int]] = {}
         self._folded: dict[int, tuple[Expression, Expression]] = {}
-        self._functions = {**allow_functions.RULES, **allow_functions.RAW}
+        self._rules = {**allow_functions.RULES, **allow_functions.RAW, **allow_operators.RULES}
 
     def column(self, table: str, name: str) -> ColumnRef:
         """A column by the name its table has in the query."""
@@ -120,7 +118,7 @@ class Allow:
             looked_into = self._subqueries.lower(node, self)
             if looked_into is not None:
                 return looked_into
-        rule = RULES.get(type(node)) or self._functions.get(type(node))
+        rule = self._rules.get(type(node))
         if rule is None:
             raise not_listed(node)
         check_arguments(node)
@@ -262,112 +260,7 @@ def _moved(expression: Expression, columns: Mapping[ColumnRef, ColumnRef]) -> Ex
     return replace(expression, lambda node: columns.get(node) if isinstance(node, ColumnRef) else None)
 
 
-_COMMON = {"this", "expression", "expressions"}
-_READ: Mapping[type[exp.Expr], set[str]] = {
-    exp.Literal: {"is_string"},
-    exp.Column: {"table"},
-    exp.Div: {"typed", "safe"},
-    exp.Between: {"low", "high"},
-    exp.Case: {"ifs", "default"},
-    exp.If: {"true", "false"},
-    exp.In: {"query", "unnest", "field"},
-    exp.Round: {"decimals"},
-    exp.WidthBucket: {"min_value", "max_value", "num_buckets"},
-    exp.DateDiff: {"unit", "date_part_boundary"},
-    exp.DateAdd: {"unit"},
-    exp.DateSub: {"unit"},
-    exp.TimestampTrunc: {"unit"},
-    exp.DateTrunc: {"unit"},
-    exp.Substring: {"start", "length"},
-    exp.Least: {"ignore_nulls"},
-    exp.Greatest: {"ignore_nulls"},
-    exp.Coalesce: {"is_nvl", "is_null"},
-    exp.DPipe: {"safe"},
-    exp.Concat: {"safe", "coalesce"},
-    exp.Cast: {"to"},
-    exp.TryCast: {"to", "safe"},
-    exp.Like: {"negate"},
-    exp.ILike: {"negate"},
-    exp.Trim: {"position"},
-    exp.Replace: {"replacement"},
-    exp.StrPosition: {"substr"},
-    exp.Pad: {"fill_pattern", "is_left"},
-    exp.ConcatWs: {"safe", "coalesce"},
-    exp.Left: {"negative_length_returns_empty"},
-    exp.Right: {"negative_length_returns_empty"},
-    exp.SplitPart: {"delimiter", "part_index", "part_index_zero_as_one", "empty_delimiter_returns_whole"},
-    exp.TimeToStr: {"format"},
-    exp.ToChar: {"format"},
-    exp.StrToTime: {"format"},
-    exp.StrToDate: {"format", "default_year"},
-    exp.TsOrDsToDate: {"safe"},
-    exp.TsOrDsAdd: {"unit", "return_type"},
-    exp.TimestampAdd: {"unit"},
-    exp.TimestampSub: {"unit"},
-    exp.DatetimeAdd: {"unit"},
-    exp.DatetimeSub: {"unit"},
-    exp.DateFromParts: {"year", "month", "day", "allow_overflow"},
-    exp.Trunc: {"decimals"},
-    exp.Count: {"big_int"},
-    exp.Quantile: {"quantile"},
-    exp.ApproxQuantile: {"quantile"},
-}
-"""Arguments that the rules read, beside the common ones: one that nobody reads would change the question unseen."""
-
-
-def check_arguments(node: exp.Expr) -> None:
-    """Refuses an argument that no rule reads."""
-    known = _COMMON | _READ.get(type(node), set())
-    for name, value in node.args.items():
-        if value and name not in known:
-            where = value if isinstance(value, exp.Expr) else node
-            raise forbidden(where, f"{name.rstrip('_').upper()} of {node.key.upper()}", "Leave it out.")
-
-
-_NOW_NAMES = {"NOW", "SYSDATE", "GETDATE", "LOCALTIMESTAMP", "CLOCK_TIMESTAMP", "STATEMENT_TIMESTAMP"}
-_NOW = (exp.CurrentDate, exp.CurrentTimestamp, exp.CurrentDatetime, exp.CurrentTime, exp.Localtimestamp)
-
-
-def not_listed(node: exp.Expr) -> Exception:
-    if isinstance(node, _NOW) or (isinstance(node, exp.Anonymous) and node.name.upper() in _NOW_NAMES):
-        hint = "Write the day as a literal, DATE '2020-01-31': a query must mean the same whenever it is run."
-        return forbidden(node, "the time of now", hint)
-    if isinstance(node, (exp.Anonymous, exp.Func)) and not isinstance(node, (exp.Exists, exp.Cast, exp.Case, exp.If)):
-        name = node.name if isinstance(node, exp.Anonymous) else node.sql_name()
-        return refusal("INSITU-SQL-FORBIDDEN-FUNCTION", node, name=str(name).lower())
-    if isinstance(node, (exp.Subquery, exp.Select, exp.Exists)):
-        return forbidden(node, "a subquery here", "Write the condition as a join or as a query of its own.")
-    if isinstance(node, exp.Window):
-        return forbidden(node, "a window function", "Use GROUP BY.")
-    if isinstance(node, exp.Placeholder) and node.name == NODE_ID:
-        return forbidden(node, "node_id in this place", "Group by it on the outermost SELECT over persons' rows.")
-    if isinstance(node, exp.Star):
-        return refusal("INSITU-SQL-ROW-OUTPUT", node)
-    return forbidden(node, node.key.upper(), "See docs/sql.md for what may be written.")
-
-
-# -- literals and columns --------------------------------------------------------------------------------------------
-
-
-def _literal(allow: Allow, node: exp.Expr) -> Expression:
-    text = node.name
-    if node.args.get("is_string"):
-        return Literal("text", text)
-    if not _NUMBER.fullmatch(text):  # checked before it is read: the exponent decides how large the number is
-        raise refusal("INSITU-SQL-SYNTAX", node, reason="this is not a number of at most 30 digits")
-    number = Fraction(text)
-    if abs(number) >= INTEGER_LIMIT:
-        raise refusal("INSITU-SQL-UNBOUNDED", node, name="this number", hint="a number below 2^53")
-    return Literal("integer", int(number)) if text.isdigit() else Literal("decimal", number)
-
-
-def _column(allow: Allow, node: exp.Expr) -> Expression:
-    assert isinstance(node, exp.Column)
-    try:
-        return allow.column(node.table, node.name)
-    except KeyError:
-        hint = "Write the condition as EXISTS, or as a join."
-        raise forbidden(node, "a column of the query around in this place", hint) from None
+# -- what rules share -------------------------------------------------------------------------------------------------
 
 
 def _is_null(item: Expression) -> bool:
@@ -430,171 +323,3 @@ def whole_number(node: exp.Expr | None, around: exp.Expr, low: int, high: int) -
         if low <= value <= high:
             return value
     raise forbidden(around if node is None else node, "this argument", f"Write a whole number from {low} to {high}.")
-
-
-# -- operators -------------------------------------------------------------------------------------------------------
-
-
-def _arithmetic(op: Op) -> Callable[[Allow, exp.Expr], Expression]:
-    def rule(allow: Allow, node: exp.Expr) -> Expression:
-        return Call(op, tuple(allow.numbers(node.this, node.expression)))
-
-    return rule
-
-
-def _comparison(op: Op) -> Callable[[Allow, exp.Expr], Expression]:
-    def rule(allow: Allow, node: exp.Expr) -> Expression:
-        return Call(op, tuple(allow.alike(node.this, node.expression)))
-
-    return rule
-
-
-def _null_safe(allow: Allow, node: exp.Expr) -> Expression:
-    a, b = allow.alike(node.this, node.expression)
-    neither = call(Op.AND, call(Op.IS_NULL, a), call(Op.IS_NULL, b))
-    return call(Op.OR, neither, call(Op.COALESCE, call(Op.EQ, a, b), Literal("boolean", False)))
-
-
-def _logical(op: Op) -> Callable[[Allow, exp.Expr], Expression]:
-    def rule(allow: Allow, node: exp.Expr) -> Expression:
-        kind = type(node)
-        terms: list[exp.Expr] = []
-        stack = [node.expression, node.this]
-        while stack:  # flattened, so that a long list of conditions is not deep
-            term = stack.pop()
-            if isinstance(term, kind):
-                stack += [term.expression, term.this]
-            elif isinstance(term, exp.Paren) and isinstance(term.this, kind):
-                stack.append(term.this)
-            else:
-                terms.append(term)
-        return Call(op, tuple(allow.condition(term) for term in terms))
-
-    return rule
-
-
-def _division(allow: Allow, node: exp.Expr) -> Expression:
-    a, b = allow.numbers(node.this, node.expression)
-    whole = node.args.get("typed") and allow.type_of(a) == allow.type_of(b) == "integer"
-    return call(Op.INTDIV if whole else Op.DIV, a, b)
-
-
-def _whole_division(allow: Allow, node: exp.Expr) -> Expression:
-    operands = tuple(allow.require(allow.expression(part), ("integer",), part) for part in (node.this, node.expression))
-    return Call(Op.MOD if isinstance(node, exp.Mod) else Op.INTDIV, operands)
-
-
-def _negation(allow: Allow, node: exp.Expr) -> Expression:
-    (operand,) = allow.numbers(node.this)
-    if isinstance(operand, Literal) and isinstance(operand.value, (int, Fraction)):
-        return Literal(operand.type, -operand.value)
-    return call(Op.NEG, operand)
-
-
-def _between(allow: Allow, node: exp.Expr) -> Expression:
-    value, low, high = allow.alike(node.this, node.args["low"], node.args["high"])
-    return call(Op.AND, call(Op.GE, value, low), call(Op.LE, value, high))
-
-
-def _in(allow: Allow, node: exp.Expr) -> Expression:
-    if node.args.get("query") or node.args.get("unnest") or node.args.get("field") or not node.expressions:
-        raise forbidden(node, "IN over a subquery", "List the values, or write the condition as a join.")
-    operands = allow.alike(node.this, *node.expressions)
-    if not all(isinstance(item, Literal) for item in operands[1:]):
-        raise forbidden(node, "IN over expressions", "List literal values.")
-    return Call(Op.IN, tuple(operands))
-
-
-def _is(allow: Allow, node: exp.Expr) -> Expression:
-    value = allow.expression(node.this)
-    if isinstance(node.expression, exp.Null):
-        return call(Op.IS_NULL, value)
-    if isinstance(node.expression, exp.Boolean):
-        value = allow.require(value, ("boolean",), node.this)
-        truth = value if node.expression.this else call(Op.NOT, value)
-        return call(Op.COALESCE, truth, Literal("boolean", False))
-    raise forbidden(node, "IS with this", "Use IS NULL, IS TRUE or a comparison.")
-
-
-def _like(op: Op) -> Callable[[Allow, exp.Expr], Expression]:
-    return lambda allow, node: _liked(allow, node, op, None)
-
-
-def _liked(allow: Allow, node: exp.Expr, op: Op, escape: str | None) -> Expression:
-    value, pattern = allow.expression(node.this), allow.expression(node.expression)
-    value = allow.require(value, ("text",), node.this)
-    if not isinstance(pattern, Literal) or pattern.type != "text" or not _is_pattern(str(pattern.value), escape):
-        raise forbidden(node, "this LIKE pattern", "Use a literal pattern; ESCAPE may stand before %, _ and itself.")
-    more = () if escape is None else (Literal("text", escape),)
-    liked = Call(op, (value, pattern, *more))
-    return call(Op.NOT, liked) if node.args.get("negate") else liked
-
-
-def _is_pattern(pattern: str, escape: str | None) -> bool:
-    """Backslash escapes in PostgreSQL where nothing else does, and in DuckDB not."""
-    if escape is None:
-        return "\\" not in pattern
-    e = re.escape(escape)
-    return re.fullmatch(f"(?:[^{e}]|{e}[%_{e}])*", pattern, re.DOTALL) is not None
-
-
-def _escaped(allow: Allow, node: exp.Expr) -> Expression:
-    liked, escape = node.this, node.expression
-    op = {exp.Like: Op.LIKE, exp.ILike: Op.ILIKE}.get(type(liked))
-    if op is None or not isinstance(escape, exp.Literal) or not _ESCAPE.fullmatch(escape.name):
-        raise forbidden(node, "this ESCAPE", "Write a literal sign, neither % nor _ nor a letter.")
-    check_arguments(liked)
-    return _liked(allow, liked, op, escape.name)
-
-
-def _case(allow: Allow, node: exp.Expr) -> Expression:
-    whens = node.args["ifs"]
-    default = node.args.get("default") or exp.Null()
-    values = allow.carried(*(when.args["true"] for when in whens), default)
-    conditions = [_when(allow, node, when) for when in whens]
-    args = [part for pair in zip(conditions, values[:-1], strict=True) for part in pair]
-    return Call(Op.CASE, (*args, values[-1]))
-
-
-def _when(allow: Allow, node: exp.Expr, when: exp.Expr) -> Expression:
-    if node.this is None:
-        return allow.condition(when.this)
-    return Call(Op.EQ, tuple(allow.alike(node.this, when.this)))
-
-
-def _if(allow: Allow, node: exp.Expr) -> Expression:
-    yes, no = allow.carried(node.args["true"], node.args.get("false") or exp.Null())
-    return call(Op.CASE, allow.condition(node.this), yes, no)
-
-
-RULES: Mapping[type[exp.Expr], Callable[[Allow, exp.Expr], Expression]] = {
-    exp.Literal: _literal,
-    exp.Boolean: lambda allow, node: Literal("boolean", bool(node.this)),
-    exp.Null: lambda allow, node: Literal("integer", None),
-    exp.Column: _column,
-    exp.Paren: lambda allow, node: allow.expression(node.this),
-    exp.Mul: _arithmetic(Op.MUL),
-    exp.Div: _division,
-    exp.IntDiv: _whole_division,
-    exp.Mod: _whole_division,
-    exp.Neg: _negation,
-    exp.EQ: _comparison(Op.EQ),
-    exp.NEQ: _comparison(Op.NE),
-    exp.LT: _comparison(Op.LT),
-    exp.LTE: _comparison(Op.LE),
-    exp.GT: _comparison(Op.GT),
-    exp.GTE: _comparison(Op.GE),
-    exp.And: _logical(Op.AND),
-    exp.Or: _logical(Op.OR),
-    exp.Not: lambda allow, node: call(Op.NOT, allow.condition(node.this)),
-    exp.Between: _between,
-    exp.In: _in,
-    exp.Is: _is,
-    exp.Like: _like(Op.LIKE),
-    exp.ILike: _like(Op.ILIKE),
-    exp.Escape: _escaped,
-    exp.NullSafeEQ: _null_safe,
-    exp.NullSafeNEQ: lambda allow, node: call(Op.NOT, _null_safe(allow, node)),
-    exp.Case: _case,
-    exp.If: _if,
-}

@@ -9,7 +9,8 @@ from sqlglot import exp
 
 from insitu_privacy.dataset import ColumnType
 from insitu_privacy.expressions import Call, Expression, Literal, Op, call
-from insitu_privacy.passes.allow import Allow, as_timestamp, date_literal, not_listed
+from insitu_privacy.passes.allow import Allow, as_timestamp, date_literal
+from insitu_privacy.passes.allow_arguments import not_listed
 from insitu_privacy.passes.spans import forbidden, refusal
 
 Rule = Callable[[Allow, exp.Expr], Expression]

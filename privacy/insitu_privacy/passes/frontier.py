@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from insitu_privacy.expressions import Expression
-from insitu_privacy.passes import allow, outer
+from insitu_privacy.passes import outer
+from insitu_privacy.passes.allow_arguments import not_listed
 from insitu_privacy.passes.moments import expanded
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.passes.tracked import Tracked
@@ -148,7 +149,7 @@ class _Split:
         if isinstance(node, exp.Column):
             raise refusal("INSITU-SQL-UNGROUPED", node, name=node.name)
         if type(node) not in outer.SCALARS:
-            raise allow.not_listed(node)
+            raise not_listed(node)
         return self._rebuilt(node)
 
     def _window(self, node: exp.Window) -> exp.Expr:

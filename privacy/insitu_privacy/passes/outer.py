@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from insitu_privacy.passes import allow, allow_functions
+from insitu_privacy.passes import allow_functions, allow_operators
+from insitu_privacy.passes.allow_arguments import not_listed
 from insitu_privacy.passes.spans import forbidden, refusal
 
 SCALARS = (
-    frozenset(allow.RULES)
+    frozenset(allow_operators.RULES)
     | frozenset(allow_functions.RULES)
     | {
         exp.Alias, exp.Identifier, exp.Ordered, exp.DataType, exp.DataTypeParam, exp.Var, exp.Interval, exp.Sqrt,
@@ -51,6 +52,6 @@ def check(tree: exp.Expr) -> None:
             continue
         known = SCALARS | AGGREGATES | _RELATIONAL | _WINDOWS
         if type(node) not in known:
-            raise allow.not_listed(node)
+            raise not_listed(node)
         if isinstance(node, exp.With) and node.args.get("recursive"):
             raise forbidden(node, "WITH RECURSIVE", "Write the steps as queries of their own.")

@@ -15,7 +15,7 @@ from sqlglot import exp
 
 from insitu_privacy.domains import is_bounded
 from insitu_privacy.expressions import Call, Expression, Literal, Op, call
-from insitu_privacy.passes.allow import check_arguments
+from insitu_privacy.passes.allow_arguments import check_arguments
 from insitu_privacy.passes.frontier import Aggregate, Frontier
 from insitu_privacy.passes.quantiles import Wish, wish
 from insitu_privacy.passes.spans import forbidden, refusal

@@ -16,7 +16,7 @@ from insitu_privacy.domains import INTEGER_LIMIT, is_bounded
 from insitu_privacy.expressions import Expression, Literal, Op, call
 from insitu_privacy.facts import Facts
 from insitu_privacy.fixed_point import granularity
-from insitu_privacy.passes.allow import check_arguments
+from insitu_privacy.passes.allow_arguments import check_arguments
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.passes.tracked import Tracked
 from insitu_privacy.relations import Aggregate
