@@ -22,6 +22,8 @@ from insitu_privacy.guarded import TEXTS, TINY
 _NO_COHORTS: Mapping[str, str] = MappingProxyType({})
 _TINY, _HUGE = TINY, "1e150"
 """Quotients by larger ones are zero, for the same reason."""
+_WIDEST = Fraction(10**300)
+"""Decimals without bounds are read within these."""
 _LEAST = -(2**63)
 """Has no absolute value in 64 bits."""
 _PLACES, _PLAIN = 8, 10**18
@@ -107,9 +109,8 @@ class Dialect(ABC):
 
     def _limits(self, column: Column) -> tuple[str | None, str | None]:
         if column.type == "decimal":
-            widest = f"CAST('{{}}1e300' AS {self.double})"
-            low = widest.format("-") if column.minimum is None else self._plain(column.minimum)
-            return low, widest.format("") if column.maximum is None else self._plain(column.maximum)
+            low = self._plain(-_WIDEST if column.minimum is None else column.minimum)
+            return low, self._plain(_WIDEST if column.maximum is None else column.maximum)
         low_bound, high_bound = column.minimum, column.maximum
         if column.type == "integer":
             low_bound = -INTEGER_LIMIT if low_bound is None else low_bound
@@ -367,6 +368,14 @@ class PostgreSQL(Dialect):
     double = "DOUBLE PRECISION"
     collation = "C"
     fence = "\nOFFSET 0"
+
+    def _plain(self, bound: Bound) -> str:
+        """NUMERIC, whatever the column is: such a one may hold what no double does, and comparing the two fails."""
+        assert isinstance(bound, Fraction)
+        if abs(bound) == _WIDEST:
+            return f"{'-' if bound < 0 else ''}1e300"
+        text = str(Decimal(bound.numerator) / Decimal(bound.denominator))
+        return f"({text})" if bound < 0 else text
 
     def read(self, column: Column, raw: str) -> str:
         if column.type == "decimal":  # a NUMERIC may be too near to zero for a double

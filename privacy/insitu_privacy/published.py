@@ -40,6 +40,13 @@ def _read(cell: object, kind: ColumnType) -> Any:
         return None
 
 
+def _whole(cell: object) -> int:
+    number = int(str(cell))
+    if abs(number) >= 2**63:
+        raise OverflowError
+    return number
+
+
 def _date(cell: object) -> date:
     if isinstance(cell, datetime):
         return cell.date()
@@ -59,7 +66,7 @@ def _boolean(cell: object) -> bool:
 
 
 _READERS: Mapping[ColumnType, Callable[[Any], Any]] = {
-    "integer": int,
+    "integer": _whole,
     "decimal": float,
     "text": str,
     "date": _date,

@@ -98,7 +98,7 @@ class Relation:
             if isinstance(source, Scan):
                 yield source
             else:
-                yield from _scans(source.body)
+                yield from scans_in(source.body)
 
 
 # -- bodies of derived sources ---------------------------------------------------------------------------------------
@@ -126,6 +126,8 @@ class Aggregate:
     """Of the result."""
     granularity: Fraction
     """What ``sum`` and ``average`` of decimals add up multiples of: a sum of floats depends on their order."""
+    reach: Fraction
+    """Of those, the size that each value is clipped to."""
     limit: Fraction
     """The size to which counts and sums are cut, as planning assumes."""
 
@@ -187,11 +189,12 @@ class Single:
 Body = Projection | Grouping | Windowing | Combination | Single
 
 
-def _scans(body: Body) -> Iterator[Scan]:
+def scans_in(body: Body) -> Iterator[Scan]:
+    """The scans of a body, at any depth."""
     if isinstance(body, Single):
         return
     if isinstance(body, Combination):
-        yield from _scans(body.left)
-        yield from _scans(body.right)
+        yield from scans_in(body.left)
+        yield from scans_in(body.right)
     else:
         yield from body.relation.scans()

@@ -270,13 +270,15 @@ class BodyWriter:
         return f"CAST({cut} AS {self._dialect.bigint})"
 
     def _total(self, value: str, aggregate: Aggregate) -> tuple[str, str]:
-        """The exact sum of a value in multiples of the granularity, and what is summed."""
-        exact = value
-        if aggregate.type != "integer" and aggregate.granularity != 1:
-            step = aggregate.granularity
-            number = f"CAST({value} AS {self._dialect.double})"
-            scaled = self._dialect.scaled_by(number, step)
-            exact = f"CAST(FLOOR({scaled} + 0.5) AS {self._dialect.bigint})"
+        """The exact sum of a value in multiples of the granularity, and what is summed: clipped integers."""
+        if aggregate.type == "integer":
+            return f"SUM({value})", value
+        most = int(aggregate.reach / aggregate.granularity)
+        whole = (
+            f"FLOOR({self._dialect.scaled_by(f'CAST({value} AS {self._dialect.double})', aggregate.granularity)} + 0.5)"
+        )
+        clipped = f"CASE WHEN {whole} > {most} THEN {most} WHEN {whole} < (-{most}) THEN (-{most}) ELSE {whole} END"
+        exact = f"CAST({clipped} AS {self._dialect.bigint})"
         return f"SUM({exact})", exact
 
 

@@ -88,7 +88,7 @@ class Tally:
 def test_most_generated_queries_are_planned_and_all_features_are_among_them() -> None:
     tally = Tally()
 
-    @settings(SOME, max_examples=500)
+    @settings(SOME, max_examples=400)
     @given(query=queries())
     def holds(query: Query) -> None:
         tally.plan(query, dataset=roomy(), max_rows_per_group=1000, max_groups=1000)
@@ -228,7 +228,7 @@ def test_the_sites_answer_what_the_plain_query_says_of_their_union(
     @settings(SOME, max_examples=200)
     @given(query=queries(), seed=st.sampled_from(SEEDS), places=_PLACES)
     def holds(query: Query, seed: int, places: tuple[str, ...]) -> None:
-        made = tally.plan(query, dataset=roomy(), epsilon="1e25", max_rows_per_group=1000, max_groups=1000)
+        made = tally.plan(query, dataset=roomy(), mechanism="laplace", epsilon="1e30", max_rows_per_group=1000, max_groups=1000)
         if made is None:
             return
         assert all(one.threshold is None for one in made.releases), "every key has a public domain"
@@ -305,7 +305,7 @@ def test_one_person_less_moves_no_generated_query_further_than_declared_on_duckd
     duck: duckdb.DuckDBPyConnection,
 ) -> None:
     fill = partial(fill_duckdb, duck)
-    neighbours_hold(fill, "duckdb", partial(run_duckdb, duck), 60).assert_enough(0.1)
+    neighbours_hold(fill, "duckdb", partial(run_duckdb, duck), 50).assert_enough(0.1)
 
 
 def test_one_person_less_moves_no_generated_query_further_than_declared_on_postgres(

@@ -22,6 +22,7 @@ from tests.testkit.care import (
     Row,
     World,
     clean_world,
+    columns,
     create,
     fill_duckdb,
     fill_postgres,
@@ -86,6 +87,9 @@ def world(*hers: Row, others: int = 30) -> World:
 
 
 DOUBLED = ", ".join(f"a{i} AS (SELECT DISTINCT person_id, d || d AS d FROM a{i - 1})" for i in range(1, 27))
+SHARP = ", ".join(
+    f"a{i} AS (SELECT DISTINCT person_id, REPLACE(UPPER(d), 'SS', 'ßß') AS d FROM a{i - 1})" for i in range(1, 13)
+)
 ATTACKS = {
     "days in another order": (
         """SELECT COUNT(*) FROM (SELECT person_id, ward FROM visit WHERE ward IN (0, 1, 2, 3, 4, 5, 6, 7)) f
@@ -208,6 +212,21 @@ ATTACKS = {
         FROM visit GROUP BY person_id) f""",
         (visit(9000, 42, weight=1e-322),),
     ),
+    "functions of window counts": (
+        """SELECT SUM(s), SUM(a) FROM (SELECT person_id, SUM(EXP(w)) AS s, AVG(POWER(w, 6)) AS a FROM (SELECT person_id,
+        COUNT(*) OVER (PARTITION BY person_id) AS w FROM visit) a GROUP BY person_id) b""",
+        tuple(visit(9000 + i, 42) for i in range(60)),
+    ),
+    "the greatest of window counts": (
+        """SELECT COUNT(*) FROM (SELECT person_id, MAX(w) AS m, AVG(EXP(w)) AS e FROM (SELECT person_id, COUNT(*) OVER
+        (PARTITION BY person_id) AS w FROM visit) a GROUP BY person_id) b WHERE m * 100 > 5 AND CAST(e AS INTEGER) > 3""",
+        tuple(visit(9000 + i, 42) for i in range(60)),
+    ),
+    "letters that become two": (
+        f"""WITH a0 AS (SELECT person_id, diagnosis AS d FROM visit), {SHARP} SELECT COUNT(d) FROM a12""",
+        (visit(9000, 42, diagnosis="ß"),),
+    ),
+    "weeks beyond the calendar": ("SELECT COUNT(*) FROM visit WHERE start + INTERVAL '999999999' WEEK > finish", ()),
     "no absolute value": (
         "SELECT COUNT(*) FROM (SELECT person_id AS p, kind FROM visit) f WHERE ABS(p) > 5 OR -p > 3",
         (visit(9000, -(2**63)),),
@@ -304,3 +323,55 @@ def test_derived_tables_that_multiply_their_text_are_refused() -> None:
     with pytest.raises(SqlRefused) as refused:
         plan(f"WITH a0 AS (SELECT person_id, diagnosis AS d FROM visit), {levels} SELECT COUNT(d) FROM a26")
     assert refused.value.code == "INSITU-SQL-TOO-LONG"
+
+
+def test_a_number_that_is_no_double_is_no_value(small_pg: psycopg.Connection[Any]) -> None:
+    """A NUMERIC column holds more than doubles do: what is beyond them reads as NULL, or as zero, in any query."""
+    fill_postgres(small_pg, world(), HER)
+    for value in ("1e-400", "1e1000", "-1e1000", "NaN", "Infinity", "1e200"):
+        hers = f"CASE WHEN person_id = 42 THEN '{value}'::NUMERIC ELSE 1.5 END"
+        shown = ", ".join(f'{hers} AS "weight"' if name == "weight" else f'"{name}"' for name in columns("visit"))
+        tables = {**whole(), "visit": f"SELECT {shown} FROM visit"}
+        for sql in (
+            "SELECT SUM(LEAST(GREATEST(weight, 0), 100)) FROM visit",
+            "SELECT COUNT(*) FROM visit WHERE weight > 2",
+        ):
+            (release,) = plan(sql).releases
+            assert run_postgres(small_pg, render(release, dialect="postgres", tables=tables, cap_key="k"))
+
+
+def test_sums_of_decimals_do_not_depend_on_the_order_of_rows(
+    small_duck: duckdb.DuckDBPyConnection, small_pg: psycopg.Connection[Any]
+) -> None:
+    sql = """SELECT COUNT(*) FROM (SELECT person_id, AVG(CASE stage WHEN 1 THEN 100000000.0 WHEN 2 THEN -100000000.0
+        WHEN 3 THEN 0.000000001 END) AS s FROM visit GROUP BY person_id) f WHERE s > 0"""
+    (release,) = plan(sql).releases
+    answers = []
+    for order in ((1, 2, 3), (1, 3, 2), (3, 2, 1)):
+        rows = [
+            visit(100 * person + place, person, stage=s) for person in range(1, 31) for place, s in enumerate(order)
+        ]
+        fill_duckdb(small_duck, World(person=(), visit=tuple(rows), act=()))
+        fill_postgres(small_pg, World(person=(), visit=tuple(rows), act=()))
+        answers.append(run_duckdb(small_duck, render(release, dialect="duckdb", tables=whole(), cap_key="k")))
+        answers.append(run_postgres(small_pg, render(release, dialect="postgres", tables=whole(), cap_key="k")))
+    assert all(answer == answers[0] for answer in answers)
+
+
+@pytest.mark.parametrize("text", ["LPAD(diagnosis, 5, '\0') = 'x'", "REPLACE(diagnosis, 'x\0', 'xx') = 'x'"])
+def test_text_that_no_database_keeps_is_refused(text: str) -> None:
+    with pytest.raises(SqlRefused) as refused:
+        plan(f"SELECT COUNT(*) FROM visit WHERE {text}")
+    assert refused.value.code == "INSITU-SQL-SYNTAX"
+
+
+def test_rows_are_not_multiplied_by_public_tables_without_end() -> None:
+    """One row of one person would take all the time that a node gives, and its absence none."""
+    joins = " ".join(f"JOIN icd i{n} ON i{n}.severity >= 0" for n in range(6))
+    with pytest.raises(SqlRefused) as refused:
+        plan(f"SELECT COUNT(*) FROM visit v {joins} WHERE v.person_id = 42")
+    assert refused.value.code == "INSITU-SQL-FORBIDDEN-CONSTRUCT"
+    levels = ", ".join(f"a{n} AS (SELECT person_id FROM a{n - 1} a JOIN icd i ON i.severity > 0)" for n in range(1, 6))
+    with pytest.raises(SqlRefused):
+        plan(f"WITH a0 AS (SELECT person_id FROM visit), {levels} SELECT COUNT(*) FROM a5")
+    assert plan("SELECT i.chapter, COUNT(*) FROM act a JOIN icd i ON i.severity > a.amount GROUP BY i.chapter").releases

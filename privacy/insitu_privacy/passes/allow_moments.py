@@ -29,6 +29,8 @@ _DAYS: Mapping[str, int] = {"DAY": 1, "WEEK": 7}
 _MONTHS: Mapping[str, int] = {"MONTH": 1, "QUARTER": 3, "YEAR": 12}
 _MADE_INTERVALS: Mapping[str, str] = {f"TO_{unit}S": unit for unit in (*_SECONDS, *_DAYS, *_MONTHS)}
 _SHIFT_LIMIT = 10**11
+_CALENDAR = 4_000_000
+"""Days, or months: more than there are."""
 """Longer than the calendar in every unit, and short enough to be multiplied."""
 _WRAPPERS = (exp.TsOrDsToDate, exp.TimeStrToTime, exp.TsOrDsToTimestamp, exp.Paren)
 _TO_OP: Mapping[str, Op] = {
@@ -168,12 +170,19 @@ def _shifted(allow: Allow, value: Expression, amount: Expression, unit: str) -> 
         return call(Op.ADD_SECONDS, _timestamp(allow, value), _times(amount, _SECONDS[unit]))
     day = _day(allow, value)
     if unit in _DAYS:
-        days = _times(amount, _DAYS[unit])
+        days = _in_calendar(_times(amount, _DAYS[unit]))
         moved = call(Op.ADD_DAYS, day, days)
     else:
-        moved = call(Op.ADD_MONTHS, day, _times(amount, _MONTHS[unit]))
+        moved = call(Op.ADD_MONTHS, day, _in_calendar(_times(amount, _MONTHS[unit])))
         days = call(Op.DAYS_BETWEEN, day, moved)
     return moved if day is value else call(Op.ADD_SECONDS, value, _times(days, 86_400))
+
+
+def _in_calendar(count: Expression) -> Expression:
+    """NULL for a literal that is longer than the calendar: databases fold constants even where CASE rules them out."""
+    if isinstance(count, Literal) and isinstance(count.value, int) and abs(count.value) > _CALENDAR:
+        return Literal("integer", None)
+    return count
 
 
 def _interval(allow: Allow, node: exp.Expr) -> tuple[Expression, str]:

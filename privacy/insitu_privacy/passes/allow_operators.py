@@ -21,6 +21,8 @@ _ESCAPE = re.compile("[!#$&*+/:;<=>?@^|~\\\\-]")
 def _literal(allow: Allow, node: exp.Expr) -> Expression:
     text = node.name
     if node.args.get("is_string"):
+        if "\0" in text:  # from an escape: no database keeps it in text
+            raise refusal("INSITU-SQL-SYNTAX", node, reason="this text holds a NUL character")
         return Literal("text", text)
     if not _NUMBER.fullmatch(text):  # checked before it is read: the exponent decides how large the number is
         raise refusal("INSITU-SQL-SYNTAX", node, reason="this is not a number of at most 30 digits")

@@ -35,7 +35,8 @@ _NULL = Literal("integer", None)
 
 
 def _literal(node: exp.Expr | None, around: exp.Expr, least: int = 1) -> str:
-    if isinstance(node, exp.Literal) and node.is_string and least <= len(node.name) <= _PART_LIMIT:
+    plain = isinstance(node, exp.Literal) and node.is_string and "\0" not in node.name
+    if isinstance(node, exp.Literal) and plain and least <= len(node.name) <= _PART_LIMIT:
         return str(node.name)
     hint = f"Write a literal text of {least} to {_PART_LIMIT} characters."
     raise forbidden(around if node is None else node, "this argument", hint)
@@ -90,8 +91,8 @@ def _trim(allow: Allow, node: exp.Expr) -> Expression:
 def _replace(allow: Allow, node: exp.Expr) -> Expression:
     value, old = _value(allow, node.this), _literal(node.expression, node)
     new = _literal(node.args["replacement"], node, least=0) if node.args.get("replacement") else ""
-    if len(new) > len(old):
-        value = call(Op.SUBSTRING, value, _number(1), _number(_REPLACED_LIMIT))
+    # whatever the lengths: UPPER makes two letters of one in some languages, and REPLACE one of two again
+    value = call(Op.SUBSTRING, value, _number(1), _number(_REPLACED_LIMIT))
     return call(Op.REPLACE, value, Literal("text", old), Literal("text", new))
 
 

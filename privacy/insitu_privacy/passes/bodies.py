@@ -96,6 +96,7 @@ def _projected(tracked: Tracked, names: Sequence[str], expressions: list[Express
         bounds=bounds_of(tracked),
         one_row_per_unit=bool(relation.unit) and tracked.one_row_per_unit,
         tainted=frozenset(own for own, expression in columns if tracked.is_identifying(expression)),
+        loose=tracked.loose,
     )
 
 
@@ -155,6 +156,7 @@ def _combined(tracker: Tracker, query: exp.SetOperation, environment: Environmen
         else None,
         one_row_per_unit=False,
         tainted=left.tainted | right.tainted,
+        loose=max(left.loose, right.loose),
     )
 
 

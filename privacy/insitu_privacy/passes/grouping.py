@@ -95,7 +95,7 @@ def _made(tracked: Tracked, keys: tuple[Expression, ...], calls: Mapping[exp.Exp
     limit = Fraction(bounds.max_rows_per_group * bounds.max_groups) if bounds else None
     made = {name: unit_aggregates.lower(node, tracked, limit) for node, name in calls.items()}
     named = tuple((f"k{index}", key) for index, key in enumerate(keys))
-    carried = [(name, aggregate.value) for name, (aggregate, _) in made.items() if _carries(aggregate)]
+    carried = [(name, aggregate.value) for name, (aggregate, _, _) in made.items() if _carries(aggregate)]
     places: dict[Expression, list[str]] = {}
     for name, key in named:
         places.setdefault(key, []).append(name)
@@ -103,18 +103,19 @@ def _made(tracked: Tracked, keys: tuple[Expression, ...], calls: Mapping[exp.Exp
         body=Grouping(
             relation=tracked.relation,
             keys=named,
-            aggregates=tuple((name, aggregate) for name, (aggregate, _) in made.items()),
+            aggregates=tuple((name, aggregate) for name, (aggregate, _, _) in made.items()),
         ),
         columns={name: tracked.facts.facts(key) for name, key in named}
-        | {name: known for name, (_, known) in made.items()},
+        | {name: known for name, (_, known, _) in made.items()},
         sure={name: tracked.allow.facts_of(key) for name, key in named}
-        | {name: known for name, (_, known) in made.items()},
+        | {name: sure for name, (_, _, sure) in made.items()},
         names={},
         width=len(tracked.relation.unit),
         unit=unit_places(tracked, places),
         entities=entities_of(tracked, places),
         bounds=bounds,
         one_row_per_unit=not tracked.public and _one_group_per_unit(tracked, keys),
+        loose=tracked.loose,
         tainted=frozenset(
             name for name, value in (*named, *carried) if value is not None and tracked.is_identifying(value)
         ),

@@ -42,6 +42,8 @@ class Input:
     """The unique key of a public table."""
     tainted: frozenset[str] = frozenset()
     """Columns that were computed from identifying ones."""
+    loose: int = 0
+    """How many public tables below are joined on no equality."""
 
     @property
     def alias(self) -> str:

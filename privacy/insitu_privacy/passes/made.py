@@ -32,6 +32,8 @@ class Made:
     one_row_per_unit: bool
     tainted: frozenset[str]
     """Columns that were computed from identifying ones."""
+    loose: int
+    """How many public tables in it are joined on no equality."""
 
     @property
     def unit_names(self) -> tuple[str, ...]:
@@ -64,6 +66,7 @@ class Made:
             names=self.names,
             name=name,
             tainted=self.tainted,
+            loose=self.loose,
         )
 
 

@@ -40,6 +40,8 @@ def parse(sql: str, dialect: str) -> exp.Query:
         size = len(sql.encode())
     except UnicodeEncodeError:
         raise SqlRefused("INSITU-SQL-SYNTAX", reason="it is not valid Unicode text") from None
+    if "\0" in sql:
+        raise SqlRefused("INSITU-SQL-SYNTAX", reason="it holds a NUL character")
     if size > SQL_BYTES:
         raise SqlRefused("INSITU-SQL-TOO-LONG", limit=f"{SQL_BYTES} bytes")
     reader = _dialect(dialect)

@@ -37,6 +37,9 @@ from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.passes.tracked import Around, Environment, Tracked
 from insitu_privacy.relations import Derived, Join, Relation, Single
 
+LOOSE_LIMIT = 2
+"""Public tables that are joined on no equality: a few more, and one person's row takes a node's whole time or none."""
+
 
 def track(tree: exp.Select, *, dataset: Dataset) -> Tracked:
     """The relation of a qualified SELECT's FROM and WHERE.
@@ -105,7 +108,11 @@ class Tracker:
             raise refusal("INSITU-SQL-JOIN-KIND", node, name="LEFT (from a public to a protected table)")
         relation = _joined_on_unit(relation, inputs, joins)
         _check_public_joins(relation, inputs, joins)
-        return Tracked(relation=relation, allow=allow, facts=inference.refine(relation.where), inputs=inputs)
+        tracked = Tracked(relation=relation, allow=allow, facts=inference.refine(relation.where), inputs=inputs)
+        if tracked.loose > LOOSE_LIMIT:
+            hint = "Join them on equality of a column: else every row meets every other."
+            raise forbidden(tree.args["from_"], f"more than {LOOSE_LIMIT} public tables without an equality", hint)
+        return tracked
 
     def _input(self, item: exp.Expr, alias: str, tree: exp.Select, environment: Environment) -> Input:
         used = {column.name for column in columns_named(tree, item.alias_or_name)}

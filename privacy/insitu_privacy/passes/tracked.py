@@ -12,7 +12,7 @@ from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op,
 from insitu_privacy.facts import Facts
 from insitu_privacy.passes.allow import Allow
 from insitu_privacy.passes.inputs import Input
-from insitu_privacy.relations import Derived, Relation
+from insitu_privacy.relations import Derived, Relation, Scan, scans_in
 
 Environment = Mapping[str, tuple[exp.Expr, "Environment"]]
 """The WITH queries around a SELECT, each with those around itself."""
@@ -44,6 +44,22 @@ class Tracked:
             self.relation.where,
         )
         return bool(item.unique) and all(_is_fixed(ColumnRef(item.alias, name), terms) for name in item.unique)
+
+    @property
+    def loose(self) -> int:
+        """How many public tables are joined on no equality, here and below: each multiplies rows by its own."""
+        own = [item for item in self.inputs.values() if not item.unit and len(self.inputs) > 1 and _has_rows(item)]
+        return sum(item.loose for item in self.inputs.values()) + sum(not self._is_equal(item) for item in own)
+
+    def _is_equal(self, item: Input) -> bool:
+        """Whether a column of a source equals something of another one."""
+        terms = [*self.relation.where, *(term for join in self.relation.joins for term in join.on)]
+        for term in terms:
+            if isinstance(term, Call) and term.op is Op.EQ:
+                sides = [scans_of(side) for side in term.args]
+                if any(item.alias in one and other - {item.alias} for one, other in (sides, sides[::-1])):
+                    return True
+        return False
 
     @property
     def public(self) -> bool:
@@ -111,6 +127,11 @@ class Around:
     def sure(self) -> dict[ColumnRef, Facts]:
         """Those that hold in whatever order conditions are evaluated."""
         return {ColumnRef(item.alias, name): known for item in self.names.values() for name, known in item.sure.items()}
+
+
+def _has_rows(item: Input) -> bool:
+    """Whether a table is read below it: what is written out in the query has few rows."""
+    return isinstance(item.source, Scan) or any(True for _ in scans_in(item.source.body))
 
 
 def _is_fixed(column: ColumnRef, terms: tuple[Expression, ...]) -> bool:

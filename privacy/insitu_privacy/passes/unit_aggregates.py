@@ -21,7 +21,8 @@ from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.passes.tracked import Tracked
 from insitu_privacy.relations import Aggregate
 
-Lowered = tuple[Aggregate, Facts]
+Lowered = tuple[Aggregate, Facts, Facts]
+"""An aggregate, what is known of it, and what is known of it in whatever order conditions are evaluated."""
 _ENUMERATED = 1_000
 
 
@@ -57,19 +58,18 @@ def _count(node: exp.Expr, tracked: Tracked, condition: Expression | None, most:
     operands = node.this.expressions if distinct else [node.this, *node.expressions]
     if not distinct and (node.this is None or isinstance(node.this, exp.Star)):
         if condition is None:
-            return _aggregate("rows", None, "integer", most), _counted(most)
-        return _aggregate("count", _guarded(condition, Literal("boolean", True), tracked), "integer", most), _counted(
-            most
-        )
+            return _enforced(_aggregate("rows", None, "integer", most), _counted(most))
+        value = _guarded(condition, Literal("boolean", True), tracked)
+        return _enforced(_aggregate("count", value, "integer", most), _counted(most))
     if len(operands) != 1:
         raise forbidden(node, "COUNT of several expressions", "Count one, or use COUNT(*).")
     value = _guarded(condition, tracked.allow.expression(operands[0]), tracked)
-    return _aggregate("distinct" if distinct else "count", value, "integer", most), _counted(most)
+    return _enforced(_aggregate("distinct" if distinct else "count", value, "integer", most), _counted(most))
 
 
 def _count_if(node: exp.Expr, tracked: Tracked, condition: Expression | None, most: Fraction) -> Lowered:
     true = call(Op.CASE, tracked.allow.condition(node.this), Literal("boolean", True), Literal("boolean", None))
-    return _aggregate("count", _guarded(condition, true, tracked), "integer", most), _counted(most)
+    return _enforced(_aggregate("count", _guarded(condition, true, tracked), "integer", most), _counted(most))
 
 
 def _number(node: exp.Expr, tracked: Tracked, condition: Expression | None) -> tuple[Expression, Facts]:
@@ -89,20 +89,23 @@ def _number(node: exp.Expr, tracked: Tracked, condition: Expression | None) -> t
 def _sum(node: exp.Expr, tracked: Tracked, condition: Expression | None, most: Fraction) -> Lowered:
     value, facts = _number(node, tracked, condition)
     low, high = facts.interval if is_bounded(facts.interval) and facts.interval else (-INTEGER_LIMIT, INTEGER_LIMIT)
+    reach = max(abs(low), abs(high), Fraction(1))
     low = max(most * min(low, Fraction(0)), -INTEGER_LIMIT)
     high = min(most * max(high, Fraction(0)), INTEGER_LIMIT)
     step = Fraction(1) if facts.type == "integer" else granularity(facts)
     largest = max(abs(low), abs(high), Fraction(1))
     known = Facts(type=facts.type, nullable=True, interval=(-largest, largest))
-    return _aggregate("sum", value, facts.type, largest, step), known
+    return _enforced(_aggregate("sum", value, facts.type, largest, step, reach=reach), known)
 
 
 def _average(node: exp.Expr, tracked: Tracked, condition: Expression | None, most: Fraction) -> Lowered:
     value, facts = _number(node, tracked, condition)
     step = Fraction(1) if facts.type == "integer" else granularity(facts)
-    interval = facts.interval if is_bounded(facts.interval) else (-INTEGER_LIMIT, INTEGER_LIMIT)
-    known = Facts(type="decimal", nullable=True, interval=interval)
-    return _aggregate("average", value, "decimal", most, step), known
+    low, high = facts.interval if is_bounded(facts.interval) and facts.interval else (-INTEGER_LIMIT, INTEGER_LIMIT)
+    reach = max(abs(low), abs(high), Fraction(1))
+    known = Facts(type="decimal", nullable=True, interval=(low, high))
+    sure = Facts(type="decimal", nullable=True, interval=(-reach, reach))
+    return _aggregate("average", value, "decimal", most, step, reach=reach), known, sure
 
 
 def _extreme(kind: str) -> Callable[[exp.Expr, Tracked, Expression | None, Fraction], Lowered]:
@@ -110,17 +113,30 @@ def _extreme(kind: str) -> Callable[[exp.Expr, Tracked, Expression | None, Fract
         if isinstance(node.this, exp.Distinct) or node.expressions:
             raise forbidden(node, "this form of MIN or MAX", "Give it one expression.")
         value = _guarded(condition, tracked.allow.expression(node.this), tracked)
-        facts = tracked.facts.facts(value)
-        known = Facts(type=facts.type, nullable=True, interval=facts.interval, values=facts.values)
-        return _aggregate(kind, value, facts.type, Fraction(0)), known
+        facts, sure = (
+            Facts(type=one.type, nullable=True, interval=one.interval, values=one.values)
+            for one in (tracked.facts.facts(value), tracked.allow.facts_of(value))
+        )
+        return _aggregate(kind, value, facts.type, Fraction(0)), facts, sure
 
     return rule
 
 
+def _enforced(aggregate: Aggregate, known: Facts) -> Lowered:
+    """An aggregate whose bounds its own text keeps."""
+    return aggregate, known, known
+
+
 def _aggregate(
-    kind: str, value: Expression | None, kind_of: str, limit: Fraction, step: Fraction = Fraction(1)
+    kind: str,
+    value: Expression | None,
+    kind_of: str,
+    limit: Fraction,
+    step: Fraction = Fraction(1),
+    *,
+    reach: Fraction = Fraction(0),
 ) -> Aggregate:
-    return Aggregate(kind=kind, value=value, type=kind_of, granularity=step, limit=limit)  # type: ignore[arg-type]
+    return Aggregate(kind=kind, value=value, type=kind_of, granularity=step, reach=reach, limit=limit)  # type: ignore[arg-type]
 
 
 _RULES: Mapping[type[exp.Expr], Callable[[exp.Expr, Tracked, Expression | None, Fraction], Lowered]] = {

@@ -137,6 +137,7 @@ def _layer(
         entities=entities_of(tracked, places),
         bounds=bounds_of(tracked),
         one_row_per_unit=not tracked.public and tracked.one_row_per_unit,
+        loose=tracked.loose,
         tainted=frozenset(
             [name for column, name in columns.items() if tracked.is_identifying(column)]
             + [name for name, (one, _) in made.items() if one.value is not None and tracked.is_identifying(one.value)]
