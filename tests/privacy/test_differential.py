@@ -228,7 +228,9 @@ def test_the_sites_answer_what_the_plain_query_says_of_their_union(
     @settings(SOME, max_examples=200)
     @given(query=queries(), seed=st.sampled_from(SEEDS), places=_PLACES)
     def holds(query: Query, seed: int, places: tuple[str, ...]) -> None:
-        made = tally.plan(query, dataset=roomy(), mechanism="laplace", epsilon="1e30", max_rows_per_group=1000, max_groups=1000)
+        made = tally.plan(
+            query, dataset=roomy(), mechanism="laplace", epsilon="1e30", max_rows_per_group=1000, max_groups=1000
+        )
         if made is None:
             return
         assert all(one.threshold is None for one in made.releases), "every key has a public domain"
