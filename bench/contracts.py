@@ -174,6 +174,7 @@ def _stays(types: Types) -> dict[str, str]:
 # -- SNDS ------------------------------------------------------------------------------------------------------------
 
 _PERSON = ("ben_nir_psa", "ben_rng_gem")
+_PERSON_IN_HOSPITAL = ("nir_ano_17", "rng_nai")
 _LINE = (
     "flx_dis_dtd", "flx_trt_dtd", "flx_emt_typ", "flx_emt_num", "flx_emt_ord", "org_cle_num", "dct_ord_num",
     "prs_ord_num", "rem_typ_aff",
@@ -185,7 +186,7 @@ _STAYS = (("eta_num", "rsa_num"), ("eta_num", "seq_num"), ("eta_num_epmsi", "rhs
 def _snds(table: str, types: Types, schema: Schema) -> Contract:
     if all(name in types for name in _PERSON):
         entities = [_LINE] if table == "er_prs_f" and all(name in types for name in _LINE) else []
-        return Contract(unit=_PERSON, entities=list(entities))
+        return _known_by(Contract(unit=_PERSON, entities=list(entities)), table, schema)
     if table.startswith("er_") and all(name in types for name in _LINE):
         return Contract(through="er_prs_f", on=_LINE)
     stay = next((key for key in _STAYS if all(name in types for name in key)), None)
@@ -196,10 +197,22 @@ def _snds(table: str, types: Types, schema: Schema) -> Contract:
             if chain != table and {*stay, "nir_ano_17"} <= set(schema.get(chain, ())):
                 return Contract(through=chain, on=stay, more=text)
     if "nir_ano_17" in types:
-        return Contract(unit=("nir_ano_17",), entities=[stay] if stay else [], more=text)
+        more = text | {"rng_nai": "BIGINT"}  # some tables have it as text, some not at all
+        contract = Contract(unit=_PERSON_IN_HOSPITAL, entities=[stay] if stay else [], more=more)
+        return _known_by(contract, table, schema)
     if match or "ben_idt_ano" in types:
         return Contract(unit=("ben_idt_ano",), more={} if "ben_idt_ano" in types else {"ben_idt_ano": "VARCHAR"})
     return Contract(public=True)
+
+
+def _known_by(contract: Contract, table: str, schema: Schema) -> Contract:
+    """The pseudonym is a person's alone but for twins of one sex: a key that every register of persons shares."""
+    pseudonym = contract.unit[0]
+    if table == "ir_ben_r":
+        contract.entities.append((pseudonym,))
+    elif "ir_ben_r" in schema:
+        contract.references[pseudonym] = "ir_ben_r.ben_nir_psa"
+    return contract
 
 
 _RULES: Mapping[str, Rules] = {

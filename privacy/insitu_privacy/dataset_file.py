@@ -26,6 +26,7 @@ from insitu_privacy.dataset import (
     Table,
     UnitPath,
 )
+from insitu_privacy.dataset_checks import check_types
 from insitu_privacy.errors import ConfigInvalid
 from insitu_privacy.public_files import Cells, read_public, written_type
 
@@ -98,6 +99,7 @@ def parse_dataset(bundle: DatasetBundle) -> Dataset:
     tables = {name: _table(file, name, bundle.files) for name in file.tables}
     for table in tables.values():
         _check_unique(table, bundle.files)
+    check_types(tables)
     return Dataset(
         name=file.dataset.name,
         version=file.dataset.version,

@@ -59,6 +59,11 @@ QUERIES = {
     "GROUP BY ROLLUP (kind, v.stage) HAVING COUNT(*) > 3 ORDER BY 1 NULLS FIRST, 2 NULLS FIRST, 4",
     "grouping sets": "WITH g AS (SELECT kind, stage, SUM(cost) AS c FROM visit WHERE stage IS NOT NULL GROUP BY GROUPING "
     "SETS ((kind), (stage), ())) SELECT kind, stage, c FROM g ORDER BY kind NULLS LAST, stage NULLS LAST LIMIT 5",
+    "sets of expressions": "SELECT UPPER(sex) AS u, sex, GROUPING((UPPER(sex))) AS gu, GROUPING(sex) AS gs, COUNT(*) AS n, "
+    "COUNT(*) FILTER (WHERE sex = 'F') AS f FROM person GROUP BY ROLLUP (UPPER(sex), sex) HAVING COUNT(*) > 0 ORDER BY 1 NULLS "
+    "LAST, 2 NULLS LAST, 3, 4",
+    "sets and ranks": "SELECT stage, kind, COUNT(*) AS n, RANK() OVER (PARTITION BY GROUPING(kind), kind ORDER BY COUNT(*) "
+    "DESC, stage) AS r FROM visit WHERE stage > 0 GROUP BY CUBE (stage, kind) ORDER BY 1 NULLS LAST, 2 NULLS LAST, 3, 4",
     "public beside results": "SELECT i.chapter, i.severity, x.n FROM icd i JOIN (SELECT code, COUNT(*) AS n FROM act "
     "GROUP BY code) x ON x.code = i.code ORDER BY i.code",
     "public left beside results": "WITH x AS (SELECT code, COUNT(*) AS n FROM act WHERE code < 'B' GROUP BY code), c AS "

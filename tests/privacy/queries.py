@@ -6,7 +6,7 @@ from functools import cache
 
 from insitu_privacy.plan import PrivacyPlan
 
-from tests.testkit.care import care, care_pairs, plan
+from tests.testkit.care import care, care_pairs, care_twins, plan
 
 QUERIES = {
     "rows": "SELECT COUNT(*) FROM visit",
@@ -161,12 +161,26 @@ PAIRS = {
     "sets of persons": """SELECT COUNT(*) FROM (SELECT person_id, rang FROM visit EXCEPT SELECT person_id, rang FROM person
         WHERE sex = 'F') s""",
 }
+TWINS = {
+    "pseudonyms": "SELECT kind, COUNT(DISTINCT person_id) AS n FROM visit GROUP BY kind",
+    "some pseudonyms": "SELECT COUNT(DISTINCT CASE WHEN stage > 1 THEN person_id END) AS n FROM visit",
+    "pseudonyms joined": """SELECT p.sex, COUNT(DISTINCT v.person_id), SUM(v.cost) FROM person p
+        LEFT JOIN visit v ON v.person_id = p.person_id GROUP BY p.sex""",
+    "cohort of pseudonyms": """SELECT sex, COUNT(*) FROM person WHERE person_id IN (SELECT DISTINCT person_id FROM visit
+        WHERE kind = 'in') GROUP BY sex""",
+    "stays per pseudonym": """SELECT k, COUNT(*), SUM(dear) FROM (SELECT person_id, COUNT(*) AS k, SUM(cost) AS dear
+        FROM visit GROUP BY 1) f GROUP BY k""",
+}
 
 
 @cache
 def planned(rows: int, groups: int, width: int = 1) -> dict[str, PrivacyPlan]:
     """The plan of each query over a unit of one or two columns, under contribution bounds that bind."""
     dataset, queries = (care(), QUERIES) if width == 1 else (care_pairs(), PAIRS)
-    return {
+    plans = {
         name: plan(sql, dataset=dataset, max_rows_per_group=rows, max_groups=groups) for name, sql in queries.items()
     }
+    if width == 2:
+        for name, sql in TWINS.items():
+            plans[name] = plan(sql, dataset=care_twins(), max_rows_per_group=rows, max_groups=groups)
+    return plans

@@ -173,6 +173,22 @@ def care_pairs() -> Dataset:
     )
 
 
+@cache
+def care_twins() -> Dataset:
+    """``care_pairs`` where half of the unit is declared to be one person's but for twins, as SNDS's pseudonym is."""
+    return parse_dataset(
+        changed(
+            ('unit = "person_id"', 'unit = ["person_id", "rang"]'),
+            ("[tables.person]\n", '[tables.person]\nentity_keys = [["person_id"]]\n'),
+            ('person_id  = { type = "integer" }', 'person_id  = { type = "integer" }\nrang = { type = "integer" }'),
+            (
+                'person_id = { type = "integer" }\nkind',
+                'person_id = { type = "integer", references = "person.person_id" }\nrang = { type = "integer" }\nkind',
+            ),
+        )
+    )
+
+
 def parameters(
     *,
     epsilon: str = "1",

@@ -6,11 +6,12 @@ so that the total of a cube need not be the sum of its parts. Works on parsed tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, product
 
 from sqlglot import exp
 
+from insitu_privacy.passes.grouping import aggregates_in
 from insitu_privacy.passes.spans import forbidden
 
 _SETS_LIMIT = 16
@@ -39,8 +40,10 @@ def _has_sets(select: exp.Select) -> bool:
 
 
 def _united(select: exp.Select) -> exp.Query:
+    if select.args.get("distinct") or any(item.find(exp.Window) for item in select.expressions):
+        return _above(select)
     group = select.args["group"]
-    outputs = {item.alias_or_name.lower(): item.unalias() for item in select.expressions if item.alias_or_name}
+    outputs = _outputs(select)
     sets = [_resolved(one, outputs, select) for one in _sets(group)]
     if len(sets) > _SETS_LIMIT:
         raise forbidden(group, f"more than {_SETS_LIMIT} grouping sets", "Ask for fewer of them.")
@@ -58,47 +61,102 @@ def _united(select: exp.Select) -> exp.Query:
     return united
 
 
+def _outputs(select: exp.Select) -> dict[str, exp.Expr]:
+    return {item.alias_or_name.lower(): item.unalias() for item in select.expressions if item.alias_or_name}
+
+
+def _above(select: exp.Select) -> exp.Select:
+    """DISTINCT and window functions look at the groups of all sets: a SELECT above a derived table of them."""
+    group = select.args["group"]
+    outputs = _outputs(select)
+    sets = [_resolved(one, outputs, select) for one in _sets(group)]
+    order = select.args.get("order")
+    shown = [*select.expressions, *(order.expressions if order is not None else [])]
+    read = list(
+        dict.fromkeys(
+            [*(key for one in sets for key in one), *(found for item in shown for found in aggregates_in(item))]
+        )
+    )
+    names = {node: f"_g{place}" for place, node in enumerate(read)}
+    below = select.copy()
+    for clause in ("order", "limit", "offset", "with_", "distinct"):
+        below.set(clause, None)
+    tuples = [exp.Tuple(expressions=[key.copy() for key in one]) for one in sets]
+    below.set("group", exp.Group(expressions=[exp.GroupingSets(expressions=tuples)]))
+    below.set(
+        "expressions", [exp.Alias(this=node.copy(), alias=exp.to_identifier(name)) for node, name in names.items()]
+    )
+    above = exp.Select(expressions=[_labelled(item, _reading(item.unalias(), names)) for item in select.expressions])
+    above.set(
+        "from_", exp.From(this=exp.Subquery(this=_united(below), alias=exp.TableAlias(this=exp.to_identifier("_sets"))))
+    )
+    for clause in ("distinct", "limit", "offset", "with_"):
+        above.set(clause, select.args.get(clause))
+    if order is not None:
+        above.set("order", exp.Order(expressions=[_reading(item, names) for item in order.expressions]))
+    return above
+
+
+def _reading(node: exp.Expr, names: Mapping[exp.Expr, str]) -> exp.Expr:
+    """An expression over groups, with the columns that hold its keys and aggregates."""
+
+    def change(part: exp.Expr) -> exp.Expr:
+        name = next((name for one, name in names.items() if _same(_bare(part), one)), None)
+        return part if name is None else exp.column(exp.to_identifier(name))
+
+    return node.copy().transform(change)
+
+
 def _branch(select: exp.Select, keys: _Set, every: Sequence[exp.Expr]) -> exp.Select:
     """The SELECT of one grouping set: other keys are NULL in it."""
     branch = select.copy()
     for clause in ("order", "limit", "offset", "with_"):
         branch.set(clause, None)
     gone = [key for key in every if not any(_same(key, one) for one in keys)]
-    branch.set("expressions", [_shown(item, gone) for item in branch.expressions])
+    branch.set("expressions", [_labelled(item, _without(item.unalias(), keys, gone)) for item in branch.expressions])
     having = branch.args.get("having")
     if having is not None:
-        having.set("this", _without(having.this, gone))
+        having.set("this", _without(having.this, keys, gone))
     branch.set("group", exp.Group(expressions=[key.copy() for key in keys]) if keys else None)
     return branch
 
 
-def _shown(item: exp.Expr, gone: Sequence[exp.Expr]) -> exp.Expr:
+def _labelled(item: exp.Expr, value: exp.Expr) -> exp.Alias:
+    """A selected item under its own name, with another value."""
     name = item.args.get("alias") if isinstance(item, exp.Alias) else None
     plain = item.name if isinstance(item, exp.Column) else item.sql().lower()
     label = name if isinstance(name, exp.Identifier) else exp.to_identifier(plain)
-    return exp.Alias(this=_without(item.unalias(), gone), alias=label.copy())
+    return exp.Alias(this=value, alias=label.copy())
 
 
-def _without(node: exp.Expr, gone: Sequence[exp.Expr]) -> exp.Expr:
-    """An expression where the keys of other sets are NULL, and GROUPING says which are."""
+def _without(node: exp.Expr, keys: _Set, gone: Sequence[exp.Expr]) -> exp.Expr:
+    """An expression where the keys of other sets are NULL, and GROUPING says which are.
 
-    def change(part: exp.Expr) -> exp.Expr:
-        if isinstance(part, exp.Grouping):
-            bits = "".join("1" if any(_same(one, key) for key in gone) else "0" for one in part.expressions)
-            return exp.Literal.number(int(bits or "0", 2))
-        return exp.Null() if any(_same(part, key) for key in gone) else part
-
-    if isinstance(node, exp.AggFunc) and not isinstance(node, exp.Grouping):
+    What is a key of this set stays as it is, whatever it is made of; an aggregate reads rows, where no key is gone.
+    """
+    if isinstance(node, exp.Grouping):
+        bits = "".join("1" if any(_same(_bare(one), key) for key in gone) else "0" for one in node.expressions)
+        return exp.Literal.number(int(bits or "0", 2))
+    if isinstance(node, (exp.AggFunc, exp.Filter, exp.WithinGroup)) or any(_same(node, key) for key in keys):
         return node
-    changed = change(node)
-    if changed is not node:
-        return changed
+    if any(_same(node, key) for key in gone):
+        return exp.Null()
+    return _parts_without(node, keys, gone)
+
+
+def _parts_without(node: exp.Expr, keys: _Set, gone: Sequence[exp.Expr]) -> exp.Expr:
     for name, value in list(node.args.items()):
-        if isinstance(value, exp.Expr):
-            node.set(name, _without(value, gone))
+        if isinstance(node, exp.Window) and name == "this":  # it reads groups, not rows
+            _parts_without(value, keys, gone)
+        elif isinstance(value, exp.Expr):
+            node.set(name, _without(value, keys, gone))
         elif isinstance(value, list):
-            node.set(name, [_without(one, gone) if isinstance(one, exp.Expr) else one for one in value])
+            node.set(name, [_without(one, keys, gone) if isinstance(one, exp.Expr) else one for one in value])
     return node
+
+
+def _bare(node: exp.Expr) -> exp.Expr:
+    return _bare(node.this) if isinstance(node, exp.Paren) else node
 
 
 def _ordered(item: exp.Expr, select: exp.Select) -> exp.Expr:

@@ -184,21 +184,35 @@ def _count_distinct(node: exp.Expr, tracked: Tracked) -> _Function:
     operands = node.this.expressions
     if len(operands) == 1 and isinstance(operands[0], exp.Tuple):
         operands = operands[0].expressions
+    lowered = tuple(tracked.allow.expression(operand) for operand in operands)
     if len(operands) == 1 and isinstance(operands[0], (exp.DPipe, exp.Concat)):
         parts = _joined_parts(operands[0])
-        if all(isinstance(part, exp.Column) for part in parts):
-            operands = parts if tracked.is_unit(tuple(map(tracked.allow.expression, parts))) else operands
-    lowered = tuple(tracked.allow.expression(operand) for operand in operands)
-    if tracked.is_unit(lowered):
-        return _of_units(lowered, tracked, node)
-    if len(lowered) == 1 and tracked.entity_among(lowered):  # each value is one unit's, so that their numbers add up
-        return _Function("entities", lowered[0], node, nullable=True)
-    if len(lowered) == 1 and isinstance(lowered[0], Call):
-        guarded = _guarded_unit(lowered[0], tracked)
-        if guarded is not None:
-            return _Function("units", guarded, node, nullable=True)
+        columns = tuple(map(tracked.allow.expression, parts)) if all(isinstance(p, exp.Column) for p in parts) else ()
+        if tracked.is_unit(columns):
+            lowered = columns
+        elif tracked.entity_among(columns):
+            return _Function("entities", lowered[0], node, nullable=True)
+    found = _distinct(lowered, tracked, node)
+    if found is None and len(lowered) == 1 and isinstance(lowered[0], Call):
+        guard = _guard(lowered[0])
+        inner = guard and _distinct(guard[1:], tracked, node)
+        found = _filtered(inner, guard[0], tracked) if guard and inner else None
+    if found is not None:
+        return found
     hint = f"Count persons with {tracked.counting_units()}."
     raise refusal("INSITU-SQL-AGGREGATE", node, name="COUNT(DISTINCT) of anything but the privacy unit", hint=hint)
+
+
+def _distinct(lowered: tuple[Expression, ...], tracked: Tracked, node: exp.Expr) -> _Function | None:
+    """Persons, or entities: each value is one unit's, so that their numbers add up."""
+    if tracked.is_unit(lowered):
+        return _of_units(lowered, tracked, node)
+    if len(lowered) != 1 or not tracked.entity_among(lowered):
+        return None
+    if tracked.is_part_of_unit(lowered[0]):  # each unit has one value
+        there = call(Op.CASE, call(Op.IS_NULL, lowered[0]), Literal("boolean", None), Literal("boolean", True))
+        return _Function("units", there, node, nullable=True)
+    return _Function("entities", lowered[0], node, nullable=True)
 
 
 def _of_units(lowered: tuple[Expression, ...], tracked: Tracked, node: exp.Expr) -> _Function:
@@ -223,14 +237,12 @@ def _joined_parts(node: exp.Expr) -> list[exp.Expr]:
     return [] if isinstance(node, exp.Literal) else [node]
 
 
-def _guarded_unit(expression: Call, tracked: Tracked) -> Expression | None:
-    """``CASE WHEN c THEN unit END`` counts the units with a row where c holds."""
+def _guard(expression: Call) -> tuple[Expression, Expression] | None:
+    """The condition and the value of ``CASE WHEN c THEN x END``."""
     if expression.op is not Op.CASE or len(expression.args) != 3:
         return None
     condition, value, default = expression.args
-    if not tracked.is_unit((value,)) or not (isinstance(default, Literal) and default.value is None):
-        return None
-    return call(Op.CASE, condition, Literal("boolean", True), Literal("boolean", None))
+    return (condition, value) if isinstance(default, Literal) and default.value is None else None
 
 
 def _numeric(name: str) -> Callable[[exp.Expr, Tracked], _Function]:

@@ -97,6 +97,15 @@ class Tracked:
         item = self.unit_among(expressions)
         return item is not None and len(set(expressions)) == len(item.unit)
 
+    def is_part_of_unit(self, expression: Expression) -> bool:
+        """Whether it is a column of the unit of a protected source."""
+        return any(
+            expression == ColumnRef(item.alias, name)
+            for item in self.inputs.values()
+            for names in item.unit
+            for name in names
+        )
+
     def entity_among(self, expressions: tuple[Expression, ...]) -> bool:
         """Whether a whole entity key of a protected source stands among the expressions."""
         found = set(expressions)

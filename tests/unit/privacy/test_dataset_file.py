@@ -117,6 +117,9 @@ _BAD = {
     "domain from an unknown column": ([('values_from = "icd.code", nullable', 'values_from = "icd.kode", nullable')], "values_from must name"),
     "reference to no entity key": ([("visit_id = { type = \"integer\" }\ncode", "visit_id = { type = \"integer\", references = \"visit.kind\" }\ncode")], "references must name"),
     "reference to nothing": ([("visit_id = { type = \"integer\" }\ncode", "visit_id = { type = \"integer\", references = \"visit\" }\ncode")], "references must name"),
+    "unit of two types": ([('person_id  = { type = "integer" }', 'person_id  = { type = "text" }')], "give both the same type"),
+    "reference of another type": ([("visit_id = { type = \"integer\" }\ncode", "visit_id = { type = \"integer\" }\nold = { type = \"text\", references = \"visit.visit_id\" }\ncode")], "tables.act.columns.old is text, and visit.visit_id is integer"),
+    "unit path of another type": ([("visit_id = { type = \"integer\" }\ncode", "visit_id = { type = \"text\" }\ncode")], "tables.act: its unit_path.on is text"),
     "reserved name": ([("ward      =", "_unit_0 =")], "_unit_"),
 }  # fmt: skip
 

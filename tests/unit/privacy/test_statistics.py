@@ -7,11 +7,13 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+from insitu_privacy.dataset_file import parse_dataset
 from insitu_privacy.domains import Facts
+from insitu_privacy.errors import SqlRefused
 from insitu_privacy.passes.bounds import granularity
 from insitu_privacy.plan import Release
 
-from tests.testkit.care import care, care_pairs, plan
+from tests.testkit.care import care, care_pairs, care_twins, changed, plan
 
 
 def release(sql: str, **asked: Any) -> Release:
@@ -231,6 +233,34 @@ def test_a_cross_product_too_large_is_thresholded() -> None:
     many = "SELECT birth_year, YEAR(v.start) AS y, MONTH(v.start) AS m, kind, COUNT(*) FROM person p JOIN visit v ON v.person_id = p.person_id GROUP BY 1, 2, 3, 4"
     assert release(many).cells == 131 * 10 * 12 * 3
     assert release(many.replace("kind, COUNT", "kind, stage, COUNT").replace("3, 4", "3, 4, 5")).cells is None
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT COUNT(DISTINCT person_id) FROM visit", [("units", True, 1)]),
+        ("SELECT COUNT(DISTINCT CASE WHEN stage > 1 THEN person_id END) FROM visit", [("units", True, 1)]),
+        ("SELECT COUNT(DISTINCT CASE WHEN stage > 1 THEN visit_id END) FROM visit", [("entities", True, 3)]),
+    ],
+)
+def test_a_declared_half_of_the_unit_counts_persons(sql: str, expected: list[tuple[str, bool, int]]) -> None:
+    assert kinds(sql, dataset=care_twins()) == expected
+
+
+def test_an_entity_key_of_two_columns_is_counted_by_what_they_make_together() -> None:
+    stays = parse_dataset(
+        changed(('entity_keys = [["visit_id"]]', 'entity_keys = [["visit_id"], ["visit_id", "ward"]]'))
+    )
+    sql = "SELECT COUNT(DISTINCT visit_id || '-' || ward) FROM visit"
+    assert kinds(sql, dataset=stays) == [("entities", True, 3)]
+    with pytest.raises(SqlRefused):
+        plan(sql)
+
+
+def test_a_join_on_a_declared_half_of_the_unit_is_one_on_the_unit() -> None:
+    whole = "SELECT COUNT(*) FROM person p JOIN visit v ON v.person_id = p.person_id AND v.rang = p.rang"
+    half = "SELECT COUNT(*) FROM person p JOIN visit v ON v.person_id = p.person_id"
+    assert release(half, dataset=care_twins()).relation == release(whole, dataset=care_twins()).relation
 
 
 def test_units_of_two_columns_are_counted_together() -> None:
