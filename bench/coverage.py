@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def _tried(query: dict[str, Any], datasets: dict[str, Any]) -> Tried:
             dataset=datasets[query["schema"]],
             parameters=parameters,
             scope=Scope(accounting="zcdp"),
+            today=date(2025, 1, 1),
         )
     except InsituError as error:
         code, text = error.code, error.text

@@ -15,7 +15,7 @@ Not here: what else admission checks (binding to the grant's token, time, node, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
 
 from insitu_privacy.errors import AccessRefused
 from insitu_privacy.plan import MechanismChoice, QueryParameters
@@ -58,6 +58,11 @@ class QueryRequest:
     min_nodes: int
     issued_at: datetime
     deadline: datetime
+
+    @property
+    def day(self) -> date:
+        """The day of its signature, UTC: what CURRENT_DATE means in its SQL."""
+        return self.issued_at.astimezone(UTC).date()
 
     def __post_init__(self) -> None:
         _check_common(self)

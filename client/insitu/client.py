@@ -244,6 +244,7 @@ class Federation:
             manifest=trusted.manifest,
             default_dataset=self._profile.dataset,
             default_epsilon=default,
+            now=self._clock(),
         )
         plan = plan_query(
             sql,
@@ -251,6 +252,7 @@ class Federation:
             dataset=self._dataset(asked.dataset)[0],
             parameters=asked.parameters,
             scope=trusted.grant.scope(asked.dataset.name),
+            today=asked.at.date(),
         )
         return asked, plan, trusted
 
@@ -280,7 +282,7 @@ class Federation:
                 plan_digest=plan.digest,
                 nodes=asked.nodes,
                 min_nodes=asked.min_nodes,
-                issued_at=now,
+                issued_at=asked.at,
                 deadline=now + asked.timeout,
             )
         return self._sign(request, plan)

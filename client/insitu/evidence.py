@@ -102,6 +102,7 @@ def _reopen(evidence: Evidence, authority: VerifyingKey) -> tuple[Sent, Trusted]
         dataset=open_bundle(evidence.bundle, entry),
         parameters=request.parameters,
         scope=trusted.grant.scope(request.dataset),
+        today=request.day,
     )
     if plan.digest != request.plan_digest:
         raise AccessRefused("INSITU-ACCESS-PLAN")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeVar, get_args
@@ -58,6 +58,8 @@ class Asked:
     nodes: tuple[str, ...]
     min_nodes: int
     timeout: timedelta
+    at: datetime
+    """When it was planned, UTC: what the request is dated, and the day that its CURRENT_DATE means."""
 
 
 def settle(
@@ -68,6 +70,7 @@ def settle(
     manifest: Manifest,
     default_dataset: str | None = None,
     default_epsilon: Fraction | None = None,
+    now: datetime,
 ) -> Asked:
     """Complete and check ``options``. Raises ParameterRefused, or AccessRefused for what the grant does not cover."""
     nodes = choose_nodes(options.nodes, grant)
@@ -85,6 +88,7 @@ def settle(
         nodes=nodes,
         min_nodes=_bound("--min-nodes", options.min_nodes, len(nodes)) or len(nodes),
         timeout=seconds(options.timeout),
+        at=now,
     )
 
 

@@ -76,8 +76,14 @@ class Compute:
 def _plan(request: QueryRequest, dataset: Dataset, scope: Scope) -> PrivacyPlan:
     from insitu_privacy.planner import plan_query  # sqlglot
 
-    parameters = request.parameters
-    plan = plan_query(request.sql, dialect=request.dialect, dataset=dataset, parameters=parameters, scope=scope)
+    plan = plan_query(
+        request.sql,
+        dialect=request.dialect,
+        dataset=dataset,
+        parameters=request.parameters,
+        scope=scope,
+        today=request.day,
+    )
     if plan.digest != request.plan_digest:
         raise AccessRefused("INSITU-ACCESS-PLAN")
     return plan

@@ -87,7 +87,12 @@ def admit(
     scope = grant.scope(request.dataset)  # A8
     dataset = _same_dataset(request, manifest, site)
     plan = plan_query(  # A9
-        request.sql, dialect=request.dialect, dataset=dataset, parameters=request.parameters, scope=scope
+        request.sql,
+        dialect=request.dialect,
+        dataset=dataset,
+        parameters=request.parameters,
+        scope=scope,
+        today=request.day,
     )
     if plan.digest != request.plan_digest:
         raise AccessRefused("INSITU-ACCESS-PLAN")

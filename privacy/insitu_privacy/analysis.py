@@ -8,6 +8,7 @@ epsilons, and a node sees what its researchers ask again. Pure: what is kept is 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import lru_cache
 
 from sqlglot import exp
@@ -15,17 +16,20 @@ from sqlglot import exp
 from insitu_privacy.dataset import ColumnType, ContributionBounds, Dataset
 from insitu_privacy.expressions import Expression
 from insitu_privacy.passes.bounds import Bounded, bound, check_sensitivity, contribution_bounds
+from insitu_privacy.passes.first_rows import without_qualify
 from insitu_privacy.passes.frontier import CELL, Frontier
 from insitu_privacy.passes.grouping_sets import without_grouping_sets
 from insitu_privacy.passes.keys import effective_bounds, keys, leaves_limit
 from insitu_privacy.passes.lift import Lifted, Part, lift
 from insitu_privacy.passes.parse import parse
 from insitu_privacy.passes.percentile_idiom import read_percentiles
+from insitu_privacy.passes.pinned import with_pinned
 from insitu_privacy.passes.qualify import qualify
 from insitu_privacy.passes.quantiles import read_quantile, within_groups
 from insitu_privacy.passes.spans import forbidden
 from insitu_privacy.passes.statistics import Measured as Wants
 from insitu_privacy.passes.statistics import Reading, Scale, Wanted, read_back, statistics
+from insitu_privacy.passes.today import with_today
 from insitu_privacy.plan import KeyColumn, PlannedColumn, Quantile, QueryParameters, Scope, Tree
 from insitu_privacy.relations import Relation
 
@@ -66,7 +70,9 @@ class Analysis:
     """Public tables that this SQL reads."""
 
 
-def analyse(sql: str, *, dialect: str, dataset: Dataset, parameters: QueryParameters, scope: Scope) -> Analysis:
+def analyse(
+    sql: str, *, dialect: str, dataset: Dataset, parameters: QueryParameters, scope: Scope, today: date | None
+) -> Analysis:
     """The analysis of one query. Raises SqlRefused, ParameterRefused or AccessRefused."""
     question = _Question(
         sql=sql,
@@ -75,6 +81,7 @@ def analyse(sql: str, *, dialect: str, dataset: Dataset, parameters: QueryParame
         tables=_tables(scope),
         max_rows_per_group=parameters.max_rows_per_group,
         max_groups=parameters.max_groups,
+        today=today,
         dataset=dataset,
         parameters=parameters,
         scope=scope,
@@ -92,6 +99,7 @@ class _Question:
     tables: _Tables | None
     max_rows_per_group: int | None
     max_groups: int | None
+    today: date | None
     dataset: Dataset = field(compare=False)
     parameters: QueryParameters = field(compare=False)
     scope: Scope = field(compare=False)
@@ -109,8 +117,10 @@ def _tables(scope: Scope) -> _Tables | None:
 def _analyse(question: _Question) -> Analysis:
     dataset = question.dataset
     parsed = parse(question.sql, question.dialect)
+    parsed = with_today(parsed, question.today)
+    parsed = with_pinned(parsed)
     within_groups(parsed)
-    parsed = without_grouping_sets(parsed)
+    parsed = without_grouping_sets(without_qualify(parsed))
     tree = qualify(parsed, dialect=question.dialect, dataset=dataset, scope=question.scope)
     read_percentiles(tree, dataset)
     lifted = lift(tree, dataset=dataset)

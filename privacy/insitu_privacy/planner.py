@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from fractions import Fraction
 
 from insitu_privacy.analysis import Analysis, analyse
@@ -27,14 +28,22 @@ DELTA_LEAST = Fraction(1, 10**30)
 _SHOWN = 24
 
 
-def plan_query(sql: str, *, dialect: str, dataset: Dataset, parameters: QueryParameters, scope: Scope) -> PrivacyPlan:
-    """The plan of one query.
+def plan_query(
+    sql: str,
+    *,
+    dialect: str,
+    dataset: Dataset,
+    parameters: QueryParameters,
+    scope: Scope,
+    today: date | None = None,
+) -> PrivacyPlan:
+    """The plan of one query; ``today`` is the day that its CURRENT_DATE means, that of the request's signature (UTC).
 
     Raises SqlRefused, ParameterRefused or AccessRefused, before anything is spent.
     """
     _check(parameters)
     try:
-        analysis = analyse(sql, dialect=dialect, dataset=dataset, parameters=parameters, scope=scope)
+        analysis = analyse(sql, dialect=dialect, dataset=dataset, parameters=parameters, scope=scope, today=today)
     except RecursionError:
         raise SqlRefused("INSITU-SQL-TOO-DEEP", limit=SQL_DEPTH) from None
     except SqlRefused as refused:

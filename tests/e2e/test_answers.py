@@ -24,6 +24,7 @@ EXACT = [
     "GROUP BY icd.label HAVING COUNT(DISTINCT v.person_id) > 10 ORDER BY icd.label",
     "SELECT icd.label, t.n FROM icd JOIN (SELECT icd10, COUNT(*) AS n FROM visit GROUP BY icd10) AS t "
     "ON t.icd10 = icd.code WHERE t.n > 10 ORDER BY icd.label",
+    "SELECT COUNT(DISTINCT person_id) AS n FROM visit WHERE YEAR(CURRENT_DATE) - YEAR(day) <= 6",
     "SELECT code, label FROM icd ORDER BY code LIMIT 3",
     "SELECT sex, MEDIAN(birth_year) AS born, MIN(birth_year) AS first, MAX(birth_year) AS last FROM person GROUP BY sex "
     "ORDER BY sex",

@@ -59,6 +59,14 @@ QUERIES = {
     "GROUP BY ROLLUP (kind, v.stage) HAVING COUNT(*) > 3 ORDER BY 1 NULLS FIRST, 2 NULLS FIRST, 4",
     "grouping sets": "WITH g AS (SELECT kind, stage, SUM(cost) AS c FROM visit WHERE stage IS NOT NULL GROUP BY GROUPING "
     "SETS ((kind), (stage), ())) SELECT kind, stage, c FROM g ORDER BY kind NULLS LAST, stage NULLS LAST LIMIT 5",
+    "a share of last rows": "SELECT kind, 100.0 * COUNT_IF(stage > 1) / COUNT(*) AS s FROM (SELECT DISTINCT ON (person_id) "
+    "person_id, kind, stage FROM visit ORDER BY person_id, start DESC, visit_id) f WHERE stage IS NOT NULL GROUP BY kind "
+    "ORDER BY kind",
+    "first rows": "SELECT kind, COUNT(*) AS n FROM (SELECT kind, person_id FROM visit QUALIFY ROW_NUMBER() OVER (PARTITION "
+    "BY person_id ORDER BY start, visit_id) = 1) f GROUP BY kind ORDER BY kind",
+    "largest groups": "SELECT kind, stage, COUNT(*) AS n FROM visit WHERE stage > 0 GROUP BY kind, stage QUALIFY RANK() OVER "
+    "(PARTITION BY kind ORDER BY COUNT(*) DESC, stage) <= 2 ORDER BY kind, n DESC, stage LIMIT 5",
+    "a power of a listed number": "SELECT SUM(POWER(2, LEAST(stage, 3))) AS mask FROM visit WHERE stage > 0",
     "sets of expressions": "SELECT UPPER(sex) AS u, sex, GROUPING((UPPER(sex))) AS gu, GROUPING(sex) AS gs, COUNT(*) AS n, "
     "COUNT(*) FILTER (WHERE sex = 'F') AS f FROM person GROUP BY ROLLUP (UPPER(sex), sex) HAVING COUNT(*) > 0 ORDER BY 1 NULLS "
     "LAST, 2 NULLS LAST, 3, 4",

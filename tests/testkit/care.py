@@ -213,6 +213,7 @@ def plan(
     dialect: str = "duckdb",
     dataset: Dataset | None = None,
     scope: Scope | None = None,
+    today: date | None = None,
     **asked: Any,
 ) -> PrivacyPlan:
     """The plan of a query over ``care``; ``asked`` as in ``parameters``."""
@@ -222,6 +223,7 @@ def plan(
         dataset=dataset if dataset is not None else care(),
         parameters=parameters(**asked),
         scope=scope if scope is not None else Scope(accounting="zcdp"),
+        today=today,
     )
 
 

@@ -77,7 +77,7 @@ _NOW = (exp.CurrentDate, exp.CurrentTimestamp, exp.CurrentDatetime, exp.CurrentT
 
 def not_listed(node: exp.Expr) -> Exception:
     if isinstance(node, _NOW) or (isinstance(node, exp.Anonymous) and node.name.upper() in _NOW_NAMES):
-        hint = "Write the day as a literal, DATE '2020-01-31': a query must mean the same whenever it is run."
+        hint = "Use CURRENT_DATE, which is the day of the request, or write the day as a literal, DATE '2020-01-31'."
         return forbidden(node, "the time of now", hint)
     if isinstance(node, (exp.Anonymous, exp.Func)) and not isinstance(node, (exp.Exists, exp.Cast, exp.Case, exp.If)):
         name = node.name if isinstance(node, exp.Anonymous) else node.sql_name()

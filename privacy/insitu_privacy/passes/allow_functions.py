@@ -21,6 +21,7 @@ from insitu_privacy.passes.spans import forbidden, refusal
 Rule = Callable[[Allow, exp.Expr], Expression]
 _ROUND_DIGITS = 9
 _POWER_LIMIT = 6
+_EXPONENT_LIMIT = 52
 _LENGTH_LIMIT = 10_000
 _DUCKDB_DECIMAL = [18, 3]
 """What DuckDB reads DECIMAL as: too common to refuse a column without bounds for."""
@@ -108,10 +109,36 @@ def _log(allow: Allow, node: exp.Expr) -> Expression:
 
 def _power(allow: Allow, node: exp.Expr) -> Expression:
     value = _decimal(allow, node.this)
+    listed = _power_of_literal(allow, value, node)
+    if listed is not None:
+        return listed
     if isinstance(node.expression, exp.Literal) and node.expression.name in ("0.5", ".5"):
         return call(Op.SQRT, value)
     exponent = whole_number(node.expression, node, 1, _POWER_LIMIT)
     return call(Op.POWER, value, Literal("integer", exponent))
+
+
+def _power_of_literal(allow: Allow, value: Expression, node: exp.Expr) -> Expression | None:
+    """POWER(2, x) where few whole numbers are known to be all that x holds: one branch for each."""
+    base = _constant(allow, value)
+    if base is None or isinstance(node.expression, exp.Literal):
+        return None
+    exponent = allow.expression(node.expression)
+    facts = allow.facts_of(exponent)
+    low, high = facts.interval or (None, None)
+    if facts.type != "integer" or low is None or high is None or low < 0 or high > _EXPONENT_LIMIT:
+        return None
+    if abs(base) ** int(high) > INTEGER_LIMIT:
+        return None
+    branches: list[Expression] = []
+    for power in range(int(low), int(high) + 1):
+        branches += [call(Op.EQ, exponent, Literal("integer", power)), Literal("decimal", base**power)]
+    return call(Op.CASE, *branches, Literal("decimal", None))
+
+
+def _constant(allow: Allow, value: Expression) -> Fraction | None:
+    low, high = allow.facts_of(value).interval or (None, None)
+    return low if low is not None and low == high else None
 
 
 def _scaled(factor: float) -> Rule:

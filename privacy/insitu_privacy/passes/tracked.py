@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from insitu_privacy.domains import Inference
-from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, columns_of, scans_of
+from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, scans_of
 from insitu_privacy.facts import Facts
 from insitu_privacy.passes.allow import Allow
 from insitu_privacy.passes.inputs import Input
@@ -74,11 +74,16 @@ class Tracked:
         return f"COUNT(DISTINCT {names[0] if len(names) == 1 else '(' + ', '.join(names) + ')'})"
 
     def is_identifying(self, expression: Expression) -> bool:
-        """Whether it reads a column of the privacy unit or of an entity key."""
-        return any(
-            column.scan in self.inputs and column.column in self.inputs[column.scan].identifying
-            for column in columns_of(expression)
-        )
+        """Whether it may hold what a column of the privacy unit or of an entity key does; a condition never does."""
+        stack = [expression]
+        while stack:
+            node = stack.pop()
+            if isinstance(node, ColumnRef) and node.scan in self.inputs:
+                if node.column in self.inputs[node.scan].identifying:
+                    return True
+            elif isinstance(node, Call) and self.facts.facts(node).type != "boolean":
+                stack.extend(node.args)
+        return False
 
     def unit_among(self, expressions: tuple[Expression, ...]) -> Input | None:
         """The protected source whose whole unit stands among the expressions."""

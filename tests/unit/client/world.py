@@ -265,6 +265,7 @@ class World:
             dataset=parse_dataset(self.bundle),
             parameters=request.parameters,
             scope=self.grant.scope(request.dataset),
+            today=request.day,
         )
         assert plan.digest == request.plan_digest
         return plan
