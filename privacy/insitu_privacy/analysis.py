@@ -21,6 +21,7 @@ from insitu_privacy.passes.frontier import CELL, Frontier
 from insitu_privacy.passes.grouping_sets import without_grouping_sets
 from insitu_privacy.passes.keys import effective_bounds, keys, leaves_limit
 from insitu_privacy.passes.lift import Lifted, Part, lift
+from insitu_privacy.passes.listed import without_values
 from insitu_privacy.passes.parse import parse
 from insitu_privacy.passes.percentile_idiom import read_percentiles
 from insitu_privacy.passes.pinned import with_pinned
@@ -118,7 +119,7 @@ def _analyse(question: _Question) -> Analysis:
     dataset = question.dataset
     parsed = parse(question.sql, question.dialect)
     parsed = with_today(parsed, question.today)
-    parsed = with_pinned(parsed)
+    parsed = with_pinned(without_values(parsed))
     within_groups(parsed)
     parsed = without_grouping_sets(without_qualify(parsed))
     tree = qualify(parsed, dialect=question.dialect, dataset=dataset, scope=question.scope)

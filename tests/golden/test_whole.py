@@ -67,6 +67,12 @@ QUERIES = {
     "largest groups": "SELECT kind, stage, COUNT(*) AS n FROM visit WHERE stage > 0 GROUP BY kind, stage QUALIFY RANK() OVER "
     "(PARTITION BY kind ORDER BY COUNT(*) DESC, stage) <= 2 ORDER BY kind, n DESC, stage LIMIT 5",
     "a power of a listed number": "SELECT SUM(POWER(2, LEAST(stage, 3))) AS mask FROM visit WHERE stage > 0",
+    "an axis of years": "WITH y AS (SELECT DISTINCT YEAR(start) AS y FROM visit) SELECT y.y, COUNT(DISTINCT v.person_id) AS n "
+    "FROM visit v, y WHERE YEAR(v.start) <= y.y AND YEAR(v.finish) >= y.y GROUP BY y.y HAVING COUNT(DISTINCT v.person_id) > 0 "
+    "ORDER BY y.y",
+    "written out": "WITH k (kind, label) AS (VALUES ('er', 'urgent'), ('in', 'stays')), s AS (SELECT * FROM (VALUES (1, 2), (3, 4)) "
+    "AS t (low, high)) SELECT k.label, s.low, COUNT(*) AS n FROM visit v JOIN k ON k.kind = v.kind JOIN s ON v.stage BETWEEN "
+    "s.low AND s.high GROUP BY 1, 2 ORDER BY 1, 2",
     "sets of expressions": "SELECT UPPER(sex) AS u, sex, GROUPING((UPPER(sex))) AS gu, GROUPING(sex) AS gs, COUNT(*) AS n, "
     "COUNT(*) FILTER (WHERE sex = 'F') AS f FROM person GROUP BY ROLLUP (UPPER(sex), sex) HAVING COUNT(*) > 0 ORDER BY 1 NULLS "
     "LAST, 2 NULLS LAST, 3, 4",

@@ -19,6 +19,7 @@ from sqlglot import exp
 
 from insitu_privacy.dataset import Dataset
 from insitu_privacy.passes import outer
+from insitu_privacy.passes.axes import is_axis, read_axis
 from insitu_privacy.passes.frontier import Frontier, frontier, is_node_id
 from insitu_privacy.passes.grouping import is_grouped
 from insitu_privacy.passes.inputs import sources_of
@@ -116,6 +117,7 @@ class _Lift:
         if not isinstance(query, exp.Select):
             raise forbidden(query, query.key.upper(), "Write a SELECT.")
         scope = self._peeked(query, scope)
+        self._read_axis(query, scope)
         found = _highest([self._source_kind(item, scope) for item in sources_of(query)])
         if found == "protected":
             return "noisy" if self._is_release(query, scope) else "protected"
@@ -123,6 +125,12 @@ class _Lift:
             inner = [self.kind(one, scope) for one in _subqueries(query)]
             return "noisy" if "noisy" in inner else "public"
         return found
+
+    def _read_axis(self, query: exp.Select, scope: _Scope) -> None:
+        """Makes a DISTINCT of public keys, below another SELECT, a list of them."""
+        kinds = [self._source_kind(item, scope) for item in sources_of(query)]
+        if query.parent is not None and is_axis(query) and kinds == ["protected"]:
+            read_axis(query, self._tracked(query, scope))
 
     def _source_kind(self, item: exp.Expr, scope: _Scope) -> Kind:
         if isinstance(item, exp.Table):
@@ -139,7 +147,7 @@ class _Lift:
         distinct = query.args.get("distinct") is not None
         if not distinct and not is_grouped(query):
             return False
-        tracked = Tracker(self._dataset).select(query, scope.rows, None)
+        tracked = self._tracked(query, scope)
         group = query.args.get("group")
         nodes = group.expressions if is_grouped(query) and group else query.expressions if distinct else []
         keys = tuple(
@@ -148,6 +156,9 @@ class _Lift:
             if not isinstance(node, exp.Literal) and not is_node_id(node.unalias())
         )
         return tracked.unit_among(keys) is None and not tracked.entity_among(keys)
+
+    def _tracked(self, query: exp.Select, scope: _Scope) -> Tracked:
+        return Tracker(self._dataset).select(query, scope.rows, None)
 
     def _peeked(self, query: exp.Expr, scope: _Scope) -> _Scope:
         """The scope inside a query, its WITH queries looked at and not planned."""

@@ -249,9 +249,9 @@ def test_a_declared_half_of_the_unit_counts_persons(sql: str, expected: list[tup
 
 def test_an_entity_key_of_two_columns_is_counted_by_what_they_make_together() -> None:
     stays = parse_dataset(
-        changed(('entity_keys = [["visit_id"]]', 'entity_keys = [["visit_id"], ["visit_id", "ward"]]'))
+        changed(('entity_keys = [["visit_id"]]', 'entity_keys = [["visit_id"], ["diagnosis", "ward"]]'))
     )
-    sql = "SELECT COUNT(DISTINCT visit_id || '-' || ward) FROM visit"
+    sql = "SELECT COUNT(DISTINCT diagnosis || '-' || ward) FROM visit"
     assert kinds(sql, dataset=stays) == [("entities", True, 3)]
     with pytest.raises(SqlRefused):
         plan(sql)
