@@ -75,7 +75,7 @@ _SQL: list[tuple[str, str, str | None]] = [
     ("INSITU-SQL-GROUP-BY-UNIT", "SELECT person_id, COUNT(*) FROM visit GROUP BY person_id", "person_id"),
     ("INSITU-SQL-GROUP-BY-UNIT", "SELECT COUNT(*) FROM visit GROUP BY person_id", "person_id"),
     ("INSITU-SQL-GROUP-BY-UNIT", "SELECT COUNT(*) FROM visit GROUP BY person_id % 10", "person_id % 10"),
-    ("INSITU-SQL-GROUP-BY-UNIT", "SELECT COUNT(*) FROM visit GROUP BY kind, person_id + 5", "person_id + 5"),
+    ("INSITU-SQL-GROUP-BY-UNIT", "SELECT COUNT(*) FROM visit GROUP BY kind, person_id % 5", "person_id % 5"),
     ("INSITU-SQL-GROUP-BY-UNIT", "SELECT COUNT(*) FROM visit GROUP BY visit_id", "visit_id"),
     ("INSITU-SQL-GROUP-BY-UNIT", "SELECT COUNT(*) FROM act GROUP BY visit_id", "visit_id"),
     ("INSITU-SQL-GROUP-BY-UNIT", "SELECT COUNT(*) FROM visit GROUP BY previous", "previous"),
