@@ -26,6 +26,7 @@ _WIDEST = Fraction(10**300)
 """Decimals without bounds are read within these."""
 _LEAST = -(2**63)
 """Has no absolute value in 64 bits."""
+_INT64 = 2**63 - 1
 _PLACES, _PLAIN = 8, 10**18
 _JOINED = 1_000
 """Characters of each part that CONCAT puts together: text cannot grow on and on from one derived table to the next."""
@@ -136,6 +137,12 @@ class Dialect(ABC):
         if column.type in ("text", "boolean"):
             return self.exactly(column.type, raw)
         return f"CAST({raw} AS {self.type(column.type)})"
+
+    def identity(self, column: Column, raw: str) -> str:
+        """A unit's column in the type that expressions are written for. What is wider than 64 bits is nobody's: a cast
+        of it would be an error, and one person's row would make it."""
+        read = self.read(column, raw)
+        return f"CASE WHEN {raw} BETWEEN -{_INT64} AND {_INT64} THEN {read} END" if column.type == "integer" else read
 
     def exactly(self, kind: ColumnType, raw: str) -> str:
         """Text under a collation in which only equal bytes are equal, whatever the column's own: else a group could

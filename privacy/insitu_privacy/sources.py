@@ -85,7 +85,7 @@ class Sources:
             place = self._place(column.name)
             if column.name in scan.unit and reference not in self._worked:
                 # only compared and grouped by: any value will do
-                text = self._dialect.read(column, place) if self._is_converted(column, reference) else place
+                text = self._dialect.identity(column, place) if self._is_converted(column, reference) else place
             elif reference in self._filtered:
                 conditions += self._dialect.conditions(column, place)
                 text = self._dialect.read(column, place) if self._is_converted(column, reference) else place
@@ -227,8 +227,7 @@ class BodyWriter:
         if window.function in ("lag", "lead"):
             return f"{window.function.upper()}({value}, {window.offset}) OVER ({over})"
         if window.function in ("first", "last"):
-            whole = " ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING" if order else ""
-            return f"{window.function.upper()}_VALUE({value}) OVER ({over}{whole})"
+            return f"{window.function.upper()}_VALUE({value}) OVER ({over})"
         if window.function == "count":
             return f"CAST(COUNT({value}) OVER ({over}) AS {self._dialect.bigint})"
         if window.function == "sum":
