@@ -30,7 +30,7 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
     (
         "INSITU-SQL-TOO-MANY-ROWS",
         "sql",
-        "the answer has more than {limit} rows",
+        "the answer has more than {limit}",
         "Add a LIMIT, or join released results on their keys.",
     ),
     ("INSITU-SQL-TOO-DEEP", "sql", "the SQL is nested deeper than {limit} levels", "Flatten the query."),
