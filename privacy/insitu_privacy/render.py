@@ -110,7 +110,8 @@ class Writer:
     def _columns_counted(self) -> Mapping[int, ColumnRef]:
         """Summed values that are columns of a table, where an engine would compute anew what it sums to count it."""
         summed = {one.value for one in self.release.statistics if one.kind == "sum" and one.value is not None}
-        columns = {index: one for index in summed if (one := self._column(self.release.values[index])) is not None}
+        found = [(index, self._column(self.release.values[index])) for index in sorted(summed)]
+        columns = {index: column for index, column in found if column is not None}
         return columns if self.dialect.fence and len(columns) == len(summed) else {}
 
     def _rows(self) -> str:

@@ -34,7 +34,8 @@ from insitu_privacy.relations import (
 )
 
 _STATEMENT = re.compile(r"(SELECT|WITH|VALUES|FROM)\b", re.IGNORECASE)
-_PRESENCE = "_has_"
+_PRESENCE = "_unit_has_"
+"""Begins with what no column of a dataset may begin with."""
 _PARTS = frozenset({Op.YEAR, Op.QUARTER, Op.MONTH, Op.DAY})
 _COMPARISONS = frozenset({Op.EQ, Op.LT, Op.LE, Op.GT, Op.GE, Op.IN})
 _HARMLESS = _COMPARISONS | {Op.NE, Op.IS_NULL, Op.LIKE, Op.ILIKE, Op.AND, Op.OR, Op.NOT}
@@ -61,7 +62,7 @@ class Sources:
         counted: Collection[ColumnRef] = (),
     ) -> None:
         output = list(output)
-        self._coded, self._counted = coded, counted
+        self._coded, self._counted = coded, list(counted)
         self._dialect = dialect
         self._tables = tables
         joined = [term for join in relation.joins for term in join.on]
@@ -103,7 +104,7 @@ class Sources:
             columns.append(f"{text} AS {quote(column.name)}")
             if reference in self._counted:
                 inside = " AND ".join(self._dialect.conditions(column, place)) or f"{place} IS NOT NULL"
-                columns.append(f"CASE WHEN {inside} THEN 1 END AS {quote(_PRESENCE + column.name)}")
+                columns.append(f"CASE WHEN {inside} THEN 1 END AS {quote(self._presence(reference))}")
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"(SELECT {', '.join(columns) or '1'} FROM {self._source(scan)}{where}) AS {quote(scan.alias)}"
 
@@ -135,7 +136,10 @@ class Sources:
 
     def presence(self, reference: ColumnRef) -> str:
         """What is NULL where a counted column is, without converting the column."""
-        return self._dialect.write(ColumnRef(reference.scan, _PRESENCE + reference.column))
+        return self._dialect.write(ColumnRef(reference.scan, self._presence(reference)))
+
+    def _presence(self, reference: ColumnRef) -> str:
+        return f"{_PRESENCE}{self._counted.index(reference)}"
 
     def _place(self, column: str) -> str:
         quoted = self._dialect.identifier(column)
