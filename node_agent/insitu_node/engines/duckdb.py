@@ -221,7 +221,7 @@ _START: dict[str, str | bool | int | float | list[str]] = {
 
 
 def _convert(kind: str) -> Convert | None:
-    if kind in _PLAIN:
+    if kind in _PLAIN or kind.startswith("ENUM"):
         return None
     if kind in ("FLOAT", "DOUBLE"):
         return from_float
