@@ -118,9 +118,8 @@ QUERIES = {
     "a.at >= b.at",
     "digits of days": "SELECT CAST(STRFTIME(start, '%Y%m') AS INTEGER) AS ym, COUNT(*) AS n FROM visit WHERE YEAR(start) = "
     "2020 GROUP BY 1 HAVING COUNT(*) > 0 ORDER BY 1",
-    "names of days": "SELECT DAYNAME(start) AS d, MONTHNAME(start) AS m, COUNT(*) AS n FROM"
-    " visit WHERE MONTH(start) < 3 AND YEAR(start) > 2019 GROUP BY 1, 2 HAVING COUNT(*) > 0 ORDER BY "
-    "1, 2",
+    "names of days": "SELECT COUNT_IF(DAYNAME(start) = 'Monday') AS d, COUNT_IF(MONTHNAME(start) >= 'M') AS m, "
+    "COUNT_IF(STRFTIME(start, '%a %b') LIKE 'S% J%') AS s FROM visit",
     "rows of two": "SELECT COUNT(*) AS n FROM visit WHERE (kind, stage) IN (('in', 1), ('out', 2), ('er', 0))",
     "days as text": "SELECT CAST(start AS VARCHAR) AS d, COUNT(*) AS n FROM visit WHERE start BETWEEN DATE '2020-01-01' "
     "AND DATE '2020-02-10' GROUP BY 1 HAVING COUNT(*) > 0 ORDER BY 1",
