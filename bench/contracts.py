@@ -45,7 +45,7 @@ class Contract:
     through: str | None = None
     on: tuple[str, ...] = ()
     entities: list[tuple[str, ...]] = field(default_factory=list)
-    references: dict[str, str] = field(default_factory=dict)
+    references: dict[str, str | list[str]] = field(default_factory=dict)
     required: str = "(?!)"
     """A pattern of columns that are never NULL, as the schema's documentation says."""
     one_row: bool = False
@@ -92,7 +92,7 @@ def _column(column: str, kind: str, contract: Contract) -> str:
     keys = {*contract.unit, *contract.on, *contract.key, *(name for key in contract.entities for name in key)}
     parts = [f'type = "{base}"']
     if column in contract.references:
-        parts.append(f'references = "{contract.references[column]}"')
+        parts.append(f"references = {json.dumps(contract.references[column])}")
     elif column not in keys and not column.endswith("_id"):
         named = next((facts for pattern, facts in _NAMED if base == "integer" and re.search(pattern, column)), None)
         parts += [named or _FACTS[base]] if base in _FACTS else []
@@ -119,6 +119,14 @@ _OMOP_REQUIRED = (
     r"_end_date|(death|measurement|procedure|observation|note|specimen)_date"
 )
 """Of the Common Data Model's fields that are marked as required."""
+_OMOP_EVENTS = (
+    "drug_exposure", "procedure_occurrence", "condition_occurrence", "visit_occurrence", "visit_detail", "measurement",
+    "observation", "device_exposure", "specimen", "note", "episode",
+)  # fmt: skip
+_OMOP_EVENT_COLUMNS = (
+    "cost_event_id", "measurement_event_id", "observation_event_id", "note_event_id",
+)  # fmt: skip
+"""Of what event, another column of the row says."""
 
 
 def _omop(table: str, types: Types, schema: Schema) -> Contract:
@@ -134,15 +142,21 @@ def _omop(table: str, types: Types, schema: Schema) -> Contract:
         contract.more["person_id"] = "BIGINT"
     if own in types and own != "person_id":
         contract.entities.append((own,))
-    if table == "cost":  # of a drug, as its cost_domain_id says
-        contract.references["cost_event_id"] = "drug_exposure.drug_exposure_id"
+    for column in _OMOP_EVENT_COLUMNS:
+        if column in types:
+            contract.references[column] = [f"{other}.{other}_id" for other in _OMOP_EVENTS if other in schema]
     for other in ("visit_occurrence", "visit_detail", "note", "episode"):
-        if other != table and f"{other}_id" in types:
-            contract.references[f"{other}_id"] = f"{other}.{other}_id"
+        for column in (f"{other}_id", f"preceding_{other}_id", f"parent_{other}_id", f"{other}_parent_id"):
+            if (other != table or column != f"{other}_id") and column in types:
+                contract.references[column] = f"{other}.{other}_id"
     return contract
 
 
 # -- MIMIC and eICU --------------------------------------------------------------------------------------------------
+
+
+_MIMIC_EVENTS = ("diagnoses_icd", "procedures_icd", "labevents", "prescriptions")
+_EICU_EVENTS = {"diagnosis": "diagnosisid", "treatment": "treatmentid", "lab": "labid", "medication": "medicationid"}
 
 
 def _mimic(table: str, types: Types, schema: Schema) -> Contract:
@@ -160,6 +174,10 @@ def _mimic(table: str, types: Types, schema: Schema) -> Contract:
             contract.entities.append((column,))
         else:
             contract.references[column] = f"{owner}.{column}"
+    if table in _MIMIC_EVENTS:
+        contract.entities.append(("row_id",))
+    if table == "cost":  # of what event, its event_type says
+        contract.references["event_id"] = [f"{other}.row_id" for other in _MIMIC_EVENTS]
     return contract
 
 
@@ -167,9 +185,14 @@ def _eicu(table: str, types: Types, schema: Schema) -> Contract:
     if table == "patient":
         return Contract(unit=("uniquepid",), entities=[("patientunitstayid",), ("patienthealthsystemstayid",)])
     if "uniquepid" in types:
-        return Contract(unit=("uniquepid",), references=_stays(types))
+        references: dict[str, str | list[str]] = dict(_stays(types))
+        if table == "cost":  # of what event, its eventtype says
+            references["eventid"] = [f"{other}.{key}" for other, key in _EICU_EVENTS.items()]
+        return Contract(unit=("uniquepid",), references=references)
     if "patientunitstayid" in types:
-        return Contract(through="patient", on=("patientunitstayid",))
+        own = next((name for name in (f"{table}id", _EICU_EVENTS.get(table, "")) if name in types), None)
+        entities: list[tuple[str, ...]] = [(own,)] if own else []
+        return Contract(through="patient", on=("patientunitstayid",), entities=entities)
     return Contract(public=True, key=("hospitalid",) if table == "hospital" else ())
 
 
@@ -186,8 +209,11 @@ _LINE = (
     "flx_dis_dtd", "flx_trt_dtd", "flx_emt_typ", "flx_emt_num", "flx_emt_ord", "org_cle_num", "dct_ord_num",
     "prs_ord_num", "rem_typ_aff",
 )  # fmt: skip
-_STAYS = (("eta_num", "rsa_num"), ("eta_num", "seq_num"), ("eta_num_epmsi", "rhs_num"), ("eta_num_epmsi", "rip_num"),
-          ("eta_num_epmsi", "had_num"), ("eta_num_epmsi", "seq_num"))  # fmt: skip
+_STAYS = (("eta_num", "rsa_num"), ("eta_num", "rha_num"), ("eta_num", "seq_num"), ("eta_num_epmsi", "rip_num"),
+          ("eta_num_epmsi", "rhad_num"), ("eta_num_epmsi", "seq_num"))  # fmt: skip
+
+_OF_HOSPITALS = re.compile(r"t_sup|t_[a-z]+\d\d(e$|sup_)")
+"""Hospitals, and what they report in sums."""
 
 
 def _snds(table: str, types: Types, schema: Schema) -> Contract:
@@ -207,6 +233,10 @@ def _snds(table: str, types: Types, schema: Schema) -> Contract:
         more = text | {"rng_nai": "BIGINT"}  # some tables have it as text, some not at all
         contract = Contract(unit=_PERSON_IN_HOSPITAL, entities=[stay] if stay else [], more=more)
         return _known_by(contract, table, schema)
+    if "ben_idt_ano" in types and "ben_idt_ano" in schema.get("ir_ben_r", ()):
+        return Contract(through="ir_ben_r", on=("ben_idt_ano",))
+    if _OF_HOSPITALS.match(table):
+        return Contract(public=True, key=("eta_num",) if table.endswith("e") else ())
     if match or "ben_idt_ano" in types:
         return Contract(unit=("ben_idt_ano",), more={} if "ben_idt_ano" in types else {"ben_idt_ano": "VARCHAR"})
     return Contract(public=True)
@@ -216,9 +246,11 @@ def _known_by(contract: Contract, table: str, schema: Schema) -> Contract:
     """The pseudonym is a person's alone but for twins of one sex: a key that every register of persons shares."""
     pseudonym = contract.unit[0]
     if table == "ir_ben_r":
-        contract.entities.append((pseudonym,))
+        contract.entities += [(pseudonym,), ("ben_idt_ano",)]
     elif "ir_ben_r" in schema:
         contract.references[pseudonym] = "ir_ben_r.ben_nir_psa"
+        if "ben_idt_ano" in schema.get(table, ()):
+            contract.references["ben_idt_ano"] = "ir_ben_r.ben_idt_ano"
     return contract
 
 

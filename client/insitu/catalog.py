@@ -154,7 +154,7 @@ def _column(column: Column) -> dict[str, Any]:
         "min": None if column.minimum is None else scalar(column.minimum),
         "max": None if column.maximum is None else scalar(column.maximum),
         "constant_per_unit": column.constant_per_unit,
-        "references": None if column.references is None else ".".join(column.references),
+        "references": ", ".join(map(".".join, column.references)) or None,
     }
 
 

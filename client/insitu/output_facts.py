@@ -85,8 +85,8 @@ def _facts(table: Table, column: Column) -> str:
         facts.append("may be NULL")
     if column.constant_per_unit:
         facts.append("constant per person")
-    if column.references is not None:
-        facts.append(f"is {'.'.join(column.references)}")
+    if column.references:
+        facts.append(f"is {' or '.join(map('.'.join, column.references))}")
     return "; ".join(facts)
 
 

@@ -16,19 +16,21 @@ from sqlglot import exp
 from insitu_privacy.dataset import ColumnType, ContributionBounds, Dataset
 from insitu_privacy.expressions import Expression
 from insitu_privacy.passes.bounds import Bounded, bound, check_sensitivity, contribution_bounds
+from insitu_privacy.passes.correlated import without_correlated_values
 from insitu_privacy.passes.first_rows import without_qualify
 from insitu_privacy.passes.frontier import CELL, Frontier
 from insitu_privacy.passes.grouping_sets import without_grouping_sets
 from insitu_privacy.passes.keys import effective_bounds, keys, leaves_limit
 from insitu_privacy.passes.lift import RELEASES_LIMIT, Lifted, Part, lift
-from insitu_privacy.passes.listed import without_values
 from insitu_privacy.passes.outer import make_total
+from insitu_privacy.passes.outer_joins import without_right_joins
 from insitu_privacy.passes.parse import parse
 from insitu_privacy.passes.percentile_idiom import read_percentiles
 from insitu_privacy.passes.pinned import with_pinned
 from insitu_privacy.passes.qualify import qualify
 from insitu_privacy.passes.quantiles import read_quantile, within_groups
 from insitu_privacy.passes.spans import forbidden
+from insitu_privacy.passes.spelled import with_plain_spelling
 from insitu_privacy.passes.statistics import Measured as Wants
 from insitu_privacy.passes.statistics import Reading, Scale, Wanted, read_back, statistics
 from insitu_privacy.passes.today import with_today
@@ -123,11 +125,13 @@ def _tables(scope: Scope) -> _Tables | None:
 def _analyse(question: _Question) -> Analysis:
     dataset = question.dataset
     parsed = parse(question.sql, question.dialect)
-    parsed = with_today(parsed, question.today)
-    parsed = with_pinned(without_values(parsed))
+    parsed = with_today(with_plain_spelling(parsed, question.dialect), question.today)
+    parsed = with_pinned(parsed)
     within_groups(parsed)
     parsed = without_grouping_sets(without_qualify(parsed))
     tree = qualify(parsed, dialect=question.dialect, dataset=dataset, scope=question.scope)
+    without_right_joins(tree)
+    without_correlated_values(tree)
     read_percentiles(tree, dataset)
     lifted = lift(tree, dataset=dataset)
     read: dict[tuple[str, str], exp.Expr] = {}

@@ -38,8 +38,8 @@ class Column:
     maximum: Bound | None = None
     """Inclusive public bounds; a value outside reads as NULL."""
     constant_per_unit: bool = False
-    references: tuple[str, str] | None = None
-    """(table, column) of the entity key that this column holds under another name."""
+    references: tuple[tuple[str, str], ...] = ()
+    """(table, column) of each entity key that this column holds under another name: of several, one on each row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

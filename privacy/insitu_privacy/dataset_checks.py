@@ -20,8 +20,7 @@ def check_types(tables: Mapping[str, Table]) -> None:
             other, types = units.setdefault(len(table.unit), (table.name, _types(table, table.unit)))
             _check_same(f"{table.name}: its unit", _types(table, table.unit), f"that of {other}", types)
         for column in table.columns.values():
-            if column.references is not None:
-                owner, name = column.references
+            for owner, name in column.references:
                 _check_same(
                     f"{table.name}.columns.{column.name}",
                     (column.type,),

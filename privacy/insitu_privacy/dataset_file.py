@@ -48,7 +48,7 @@ class _ColumnFile(_Strict):
     min: Any = None
     max: Any = None
     constant_per_unit: StrictBool = False
-    references: StrictStr | None = None
+    references: StrictStr | list[StrictStr] | None = None
     description: StrictStr | None = None
 
 
@@ -230,7 +230,7 @@ def _column(file: _DatasetFile, table: str, name: str, constant: bool, files: Ma
         minimum=minimum,
         maximum=maximum,
         constant_per_unit=constant or text.constant_per_unit,
-        references=_reference(file, where, text.references),
+        references=_references(file, where, text.references),
     )
 
 
@@ -303,9 +303,12 @@ def _check_unique(table: Table, files: Mapping[str, bytes]) -> None:
         _refuse(f"tables.{table.name}: its key {', '.join(table.key)} stands in more than one row of {table.source}")
 
 
-def _reference(file: _DatasetFile, where: str, target: str | None) -> tuple[str, str] | None:
-    if target is None:
-        return None
+def _references(file: _DatasetFile, where: str, targets: str | list[str] | None) -> tuple[tuple[str, str], ...]:
+    listed = [targets] if isinstance(targets, str) else targets or []
+    return tuple(dict.fromkeys(_reference(file, where, target) for target in listed))
+
+
+def _reference(file: _DatasetFile, where: str, target: str) -> tuple[str, str]:
     table, _, column = target.partition(".")
     other = file.tables.get(table)
     if other is None or other.public or [column] not in other.entity_keys:

@@ -92,6 +92,53 @@ QUERIES = {
     "(ORDER BY COUNT(*) DESC) AS r FROM act WHERE code IS NOT NULL GROUP BY code) t WHERE r <= 1) ORDER BY code",
     "public alone": "WITH c AS (SELECT chapter, COUNT(*) AS codes, MAX(severity) AS worst FROM icd GROUP BY chapter) "
     "SELECT chapter, codes, worst FROM c WHERE codes > (SELECT MIN(codes) FROM c) ORDER BY chapter",
+    "a total beside groups": "SELECT v.kind, COUNT(*) * 1.0 / t.n AS share, t.n AS total FROM visit v CROSS JOIN (SELECT COUNT(*) "
+    "AS n FROM visit) t GROUP BY v.kind, t.n ORDER BY v.kind",
+    "totals by name": "WITH t AS (SELECT COUNT(*) AS n, AVG(cost) AS c FROM visit) SELECT kind, COUNT(*) / MAX(t.n) AS "
+    "share, AVG(cost) - MIN(t.c) AS d FROM visit, t WHERE stage > 0 GROUP BY kind HAVING COUNT(*) * 20 > "
+    "MAX(t.n) ORDER BY kind",
+    "rows after a total": "SELECT t.n, COUNT(*) AS persons, AVG(p.birth_year) AS a FROM (SELECT COUNT(*) AS n FROM visit) t "
+    "CROSS JOIN person p GROUP BY t.n",
+    "both or either": "SELECT COUNT(*) AS n, COUNT(a.k) AS x, COUNT(b.k) AS y, SUM(CASE WHEN a.k > b.k THEN 1 ELSE 0 END) "
+    "AS z FROM (SELECT person_id, COUNT(*) AS k FROM visit WHERE kind = 'in' GROUP BY person_id) a FULL "
+    "JOIN (SELECT person_id, COUNT(*) AS k FROM visit WHERE kind = 'out' GROUP BY person_id) b ON "
+    "a.person_id = b.person_id",
+    "either of them": "SELECT p.sex, COUNT(DISTINCT x.id) AS n FROM (SELECT COALESCE(a.person_id, b.person_id) AS id FROM "
+    "(SELECT DISTINCT person_id FROM visit WHERE kind = 'in') a FULL OUTER JOIN (SELECT DISTINCT "
+    "person_id FROM visit WHERE stage = 1) b ON b.person_id = a.person_id) x JOIN person p ON p.person_id"
+    " = x.id GROUP BY p.sex ORDER BY p.sex",
+    "joined to the right": "SELECT p.sex, COUNT(*) AS n, COUNT(v.kind) AS k FROM visit v RIGHT JOIN person p ON v.person_id = "
+    "p.person_id AND v.kind = 'in' GROUP BY p.sex ORDER BY 1",
+    "looked up for each row": "SELECT COUNT(*) AS n FROM visit a WHERE a.start = (SELECT MIN(b.start) FROM visit b WHERE "
+    "b.person_id = a.person_id) AND a.stage > 0",
+    "counted for each row": "SELECT p.sex, AVG((SELECT COUNT(*) FROM visit v WHERE v.person_id = p.person_id AND v.kind = 'in')) "
+    "AS k FROM person p GROUP BY p.sex ORDER BY p.sex",
+    "values written out": "SELECT s.w, COUNT(*) AS n FROM visit v JOIN (VALUES ('in', 2), ('out', 1), ('er', 1)) AS s(kind, w) "
+    "ON s.kind = v.kind GROUP BY s.w ORDER BY s.w",
+    "numbers written out": "SELECT g.y, COUNT(*) AS n FROM visit v JOIN generate_series(2016, 2019) AS g(y) ON g.y BETWEEN "
+    "YEAR(v.start) AND YEAR(v.finish) GROUP BY g.y HAVING COUNT(*) > 0 ORDER BY g.y",
+    "lists of names": "WITH per(p, k) AS (SELECT person_id, COUNT(*) FROM visit GROUP BY person_id), h(k, n) AS (SELECT k, "
+    "COUNT(*) FROM per GROUP BY k) SELECT k, n FROM h WHERE k BETWEEN 1 AND 3 AND n > 0 ORDER BY k",
+    "regular expressions": "SELECT COUNT_IF(REGEXP_MATCHES(kind, '^(in|er)$')) AS a, COUNT_IF(REGEXP_MATCHES(kind, 'u.')) AS b, "
+    "COUNT_IF(REGEXP_MATCHES(kind, '[n-r]')) AS c, COUNT_IF(REGEXP_MATCHES(code, '^.*[0-9]1$')) AS d, "
+    "COUNT_IF(NOT REGEXP_MATCHES(code, '^A?I')) AS e FROM act a JOIN visit v ON v.visit_id = a.visit_id",
+    "whole years and months": "SELECT SUM(EXTRACT(YEAR FROM AGE(finish, start))) AS y, SUM(EXTRACT(MONTH FROM AGE(finish, start))) "
+    "AS m FROM visit WHERE finish >= start",
+    "parts of a difference": "SELECT SUM(EXTRACT(DAY FROM (a.at - b.at))) AS d, SUM(ABS(EXTRACT(HOUR FROM (a.at - b.at)))) AS h, "
+    "SUM(EXTRACT(MINUTE FROM (a.at - b.at))) AS m FROM act a JOIN act b ON a.visit_id = b.visit_id AND "
+    "a.at >= b.at",
+    "digits of days": "SELECT CAST(STRFTIME(start, '%Y%m') AS INTEGER) AS ym, COUNT(*) AS n FROM visit WHERE YEAR(start) = "
+    "2020 GROUP BY 1 HAVING COUNT(*) > 0 ORDER BY 1",
+    "names of days": "SELECT COUNT_IF(DAYNAME(start) = 'Monday') AS d, COUNT_IF(MONTHNAME(start) >= 'M') AS m, "
+    "COUNT_IF(STRFTIME(start, '%a %b') LIKE 'S% J%') AS s FROM visit",
+    "rows of two": "SELECT COUNT(*) AS n FROM visit WHERE (kind, stage) IN (('in', 1), ('out', 2), ('er', 0))",
+    "days as text": "SELECT CAST(start AS VARCHAR) AS d, COUNT(*) AS n FROM visit WHERE start BETWEEN DATE '2020-01-01' "
+    "AND DATE '2020-02-10' GROUP BY 1 HAVING COUNT(*) > 0 ORDER BY 1",
+    "rounded to tens": "SELECT ROUND(birth_year, -1) AS d, TRUNC(birth_year / 10) AS t, COUNT(*) AS n FROM person WHERE "
+    "birth_year > 1950 GROUP BY 1, 2 HAVING COUNT(*) > 0 ORDER BY 1, 2",
+    "equal to what a subquery finds": "SELECT COUNT(*) AS n FROM act WHERE visit_id = (SELECT v.visit_id FROM visit v WHERE v.visit_id = 3)",
+    "a total in WITH": "WITH t AS (SELECT COUNT(*) AS n FROM visit) SELECT kind, COUNT(*) * 1.0 / (SELECT n FROM t) AS share "
+    "FROM visit GROUP BY kind ORDER BY kind",
     "public in order": "SELECT code, severity FROM icd WHERE severity < 3 ORDER BY code LIMIT 2",
 }
 _SORTED = {"united"}

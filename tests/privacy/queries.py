@@ -140,6 +140,41 @@ QUERIES = {
         FROM a GROUP BY 1) SELECT most, COUNT(*) FROM b WHERE person_id NOT IN (SELECT person_id FROM a WHERE acts > 3)
         GROUP BY most""",
     "shares": "SELECT kind, 100.0 * SUM(stage) / COUNT(*) AS s FROM visit GROUP BY kind HAVING COUNT(*) > 2 ORDER BY s",
+    "both or either": "SELECT COUNT(*) AS n, COUNT(a.k) AS x, COUNT(b.k) AS y, SUM(CASE WHEN a.k > b.k THEN 1 ELSE 0 END) "
+    "AS z FROM (SELECT person_id, COUNT(*) AS k FROM visit WHERE kind = 'in' GROUP BY person_id) a FULL "
+    "JOIN (SELECT person_id, COUNT(*) AS k FROM visit WHERE kind = 'out' GROUP BY person_id) b ON "
+    "a.person_id = b.person_id",
+    "either of them": "SELECT p.sex, COUNT(DISTINCT x.id) AS n FROM (SELECT COALESCE(a.person_id, b.person_id) AS id FROM "
+    "(SELECT DISTINCT person_id FROM visit WHERE kind = 'in') a FULL OUTER JOIN (SELECT DISTINCT "
+    "person_id FROM visit WHERE stage = 1) b ON b.person_id = a.person_id) x JOIN person p ON p.person_id"
+    " = x.id GROUP BY p.sex",
+    "joined to the right": "SELECT p.sex, COUNT(*) AS n, COUNT(v.kind) AS k FROM visit v RIGHT JOIN person p ON v.person_id = "
+    "p.person_id AND v.kind = 'in' GROUP BY p.sex",
+    "looked up for each row": "SELECT COUNT(*) AS n FROM visit a WHERE a.start = (SELECT MIN(b.start) FROM visit b WHERE "
+    "b.person_id = a.person_id) AND a.stage > 0",
+    "counted for each row": "SELECT p.sex, AVG((SELECT COUNT(*) FROM visit v WHERE v.person_id = p.person_id AND v.kind = 'in')) "
+    "AS k FROM person p GROUP BY p.sex",
+    "values written out": "SELECT s.w, COUNT(*) AS n FROM visit v JOIN (VALUES ('in', 2), ('out', 1), ('er', 1)) AS s(kind, w) "
+    "ON s.kind = v.kind GROUP BY s.w",
+    "regular expressions": "SELECT COUNT_IF(REGEXP_MATCHES(kind, '^(in|er)$')) AS a, COUNT_IF(REGEXP_MATCHES(kind, 'u.')) AS b, "
+    "COUNT_IF(REGEXP_MATCHES(kind, '[n-r]')) AS c, COUNT_IF(REGEXP_MATCHES(code, '^.*[0-9]1$')) AS d, "
+    "COUNT_IF(NOT REGEXP_MATCHES(code, '^A?I')) AS e FROM act a JOIN visit v ON v.visit_id = a.visit_id",
+    "parts of a difference": "SELECT SUM(EXTRACT(DAY FROM (a.at - b.at))) AS d, SUM(ABS(EXTRACT(HOUR FROM (a.at - b.at)))) AS h, "
+    "SUM(EXTRACT(MINUTE FROM (a.at - b.at))) AS m FROM act a JOIN act b ON a.visit_id = b.visit_id AND "
+    "a.at >= b.at",
+    "digits of days": "SELECT CAST(STRFTIME(start, '%Y%m') AS INTEGER) AS ym, COUNT(*) AS n FROM visit WHERE YEAR(start) = "
+    "2020 GROUP BY 1 HAVING COUNT(*) > 0",
+    "names of days": "SELECT DAYNAME(start) AS d, MONTHNAME(start) AS m, STRFTIME(start, '%a %b') AS s, COUNT(*) AS n FROM"
+    " visit WHERE MONTH(start) < 3 AND YEAR(start) > 2019 GROUP BY 1, 2, 3 HAVING COUNT(*) > 0",
+    "days as text": "SELECT CAST(start AS VARCHAR) AS d, COUNT(*) AS n FROM visit WHERE start BETWEEN DATE '2020-01-01' "
+    "AND DATE '2020-02-10' GROUP BY 1 HAVING COUNT(*) > 0",
+    "rounded to tens": "SELECT ROUND(birth_year, -1) AS d, TRUNC(birth_year / 10) AS t, COUNT(*) AS n FROM person WHERE "
+    "birth_year > 1950 GROUP BY 1, 2 HAVING COUNT(*) > 0",
+    "equal to what a subquery finds": "SELECT COUNT(*) AS n FROM act WHERE visit_id = (SELECT v.visit_id FROM visit v WHERE v.visit_id = 3)",
+    "words of whole decimals": "SELECT CONCAT(FLOOR(birth_year / 10) * 10, 's') AS d, COUNT(*) FROM person WHERE birth_year > 1990 "
+    "GROUP BY 1",
+    "whole years of ages": "SELECT EXTRACT(YEAR FROM AGE(v.finish, v.start)) AS y, COUNT(*), AVG(p.score) FROM visit v JOIN "
+    "person p ON p.person_id = v.person_id GROUP BY 1",
 }
 PAIRS = {
     "rows": "SELECT kind, COUNT(*), SUM(cost) FROM visit GROUP BY kind",

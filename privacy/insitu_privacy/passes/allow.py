@@ -58,7 +58,7 @@ class Allow:
         known: Mapping[exp.Expr, Expression] | None = None,
         subqueries: Subqueries | None = None,
     ) -> None:
-        from insitu_privacy.passes import allow_functions, allow_operators
+        from insitu_privacy.passes import allow_functions, allow_operators, allow_patterns
 
         self._inference = inference
         self._resolve = resolve
@@ -68,6 +68,7 @@ class Allow:
         self._weights: dict[int, tuple[Expression, int]] = {}
         self._folded: dict[int, tuple[Expression, Expression]] = {}
         self._rules = {**allow_functions.RULES, **allow_functions.RAW, **allow_operators.RULES}
+        self._rules |= dict.fromkeys((exp.RegexpLike, exp.RegexpILike, exp.SimilarTo), allow_patterns.matches)
 
     def column(self, table: str, name: str) -> ColumnRef:
         """A column by the name its table has in the query."""
@@ -183,7 +184,17 @@ class Allow:
 
     def numbers(self, *nodes: exp.Expr) -> list[Expression]:
         """Numeric operands."""
-        return [self.require(self.expression(node), _NUMBERS, node) for node in nodes]
+        return [self.require(self.counted(node), _NUMBERS, node) for node in nodes]
+
+    def counted(self, node: exp.Expr) -> Expression:
+        """An operand of arithmetic: a moment that is formatted to digits alone is the number that they are."""
+        from insitu_privacy.passes.allow_moments import formatted_number
+
+        lowered = self.expression(node)
+        if self.type_of(lowered) != "text":
+            return lowered
+        number = formatted_number(self, node)
+        return lowered if number is None else number
 
     def carried(self, *nodes: exp.Expr) -> list[Expression]:
         """Operands of which one becomes the result: alike, and all decimals where one is.
@@ -299,9 +310,16 @@ def as_timestamp(day: Expression) -> Expression:
     return call(Op.TO_TIMESTAMP, day)
 
 
+_EARLY = re.compile(r"([0-9]{1,3})(-[0-9]{1,2}-[0-9]{1,2})", re.ASCII)
+
+
 def date_literal(text: str, node: exp.Expr) -> Literal:
     """A DATE or TIMESTAMP literal from ISO 8601 text; refused where it is not one."""
-    text = text.strip()
+    text = (
+        _EARLY.sub(lambda found: f"{found[1]:0>4}{found[2]}", text.strip())
+        if _EARLY.fullmatch(text.strip())
+        else text.strip()
+    )
     plain = apply(Op.TEXT_TO_TIMESTAMP, [text])
     if isinstance(plain, datetime) and ":" not in text:
         return Literal("date", plain.date())

@@ -31,6 +31,10 @@ _BUCKETS_LIMIT = 10_000
 # -- numbers ---------------------------------------------------------------------------------------------------------
 
 
+def _safe_division(allow: Allow, node: exp.Expr) -> Expression:
+    return call(Op.DIV, *(_decimal(allow, part) for part in (node.this, node.expression)))
+
+
 def _numeric(op: Op) -> Rule:
     def rule(allow: Allow, node: exp.Expr) -> Expression:
         (value,) = allow.numbers(node.this)
@@ -44,7 +48,11 @@ def _numeric(op: Op) -> Rule:
 def _round(allow: Allow, node: exp.Expr) -> Expression:
     (value,) = allow.numbers(node.this)
     digits = node.args.get("decimals")
-    places = None if digits is None else whole_number(digits, node, 0, _ROUND_DIGITS)
+    places = None if digits is None else whole_number(digits, node, -_ROUND_DIGITS, _ROUND_DIGITS)
+    if places is not None and places < 0:
+        unit = Literal("decimal", Fraction(10**-places))
+        made = _truncated if isinstance(node, exp.Trunc) else _rounded
+        return call(Op.MUL, made(call(Op.DIV, value, unit)), unit)
     return _to_places(allow, value, _truncated if isinstance(node, exp.Trunc) else _rounded, places)
 
 
@@ -211,6 +219,10 @@ def _cast(allow: Allow, node: exp.Expr) -> Expression:
     kind, target = allow.type_of(value), _KINDS.get(to.this)
     if target is None:
         raise _not_total(node, kind, "Use INTEGER, DOUBLE, VARCHAR, DATE, TIMESTAMP or BOOLEAN.")
+    if kind == "text" and target in ("integer", "decimal"):
+        number = allow_moments.formatted_number(allow, node.this)
+        if number is not None:
+            value, kind = number, "integer"
     if isinstance(value, Literal):
         if value.value is None:
             return Literal(target, None)
@@ -229,9 +241,47 @@ def _converted(allow: Allow, value: Expression, kind: ColumnType, target: Column
         interval = allow.facts_of(value).interval
         if interval is not None and max(abs(interval[0]), abs(interval[1])) < INTEGER_LIMIT:
             return call(Op.TO_WHOLE, value)
+    text = as_text(allow, value) if target == "text" else None
+    if text is not None:
+        return text
     if (kind, target) not in _DIRECT:
         raise _not_total(node, kind, "Use FLOOR or ROUND for whole numbers; compare columns in the dataset's types.")
     return call(_DIRECT[kind, target], value)
+
+
+def as_text(allow: Allow, value: Expression) -> Expression | None:
+    """A value as a text that every engine writes alike; None where there is no such."""
+    kind = allow.type_of(value)
+    if kind == "integer":
+        return call(Op.TO_TEXT, value)
+    if kind == "decimal":
+        whole = None if isinstance(value, Literal) else _digits(allow, value)
+        return None if whole is None else call(Op.TO_TEXT, whole)
+    if kind == "boolean":
+        named = (value, Literal("text", "true"), call(Op.NOT, value), Literal("text", "false"), Literal("text", None))
+        return Call(Op.CASE, named)
+    return allow_moments.iso_text(value) if kind == "date" else None
+
+
+def _digits(allow: Allow, value: Expression) -> Expression | None:
+    """A decimal that holds whole numbers within 2^53, by how it is made, as an integer; None for any other."""
+    if not _is_whole(allow, value) or not allow.bounded(value):
+        return None
+    interval = allow.facts_of(value).interval
+    within = interval is not None and None not in interval and max(map(abs, interval)) < INTEGER_LIMIT
+    return call(Op.TO_WHOLE, value) if within else None
+
+
+def _is_whole(allow: Allow, value: Expression) -> bool:
+    if isinstance(value, Literal):
+        return isinstance(value.value, (int, Fraction)) and Fraction(value.value).denominator == 1
+    if allow.type_of(value) == "integer":
+        return True
+    if not isinstance(value, Call):
+        return False
+    if value.op in (Op.ADD, Op.SUB, Op.MUL, Op.NEG, Op.TO_DECIMAL):
+        return all(_is_whole(allow, one) for one in value.args)
+    return value.op in (Op.FLOOR, Op.CEIL, Op.ROUND)
 
 
 def _not_total(node: exp.Expr, kind: str, hint: str) -> Exception:
@@ -274,6 +324,7 @@ RULES: Mapping[type[exp.Expr], Rule] = {
     exp.Radians: _scaled(math.pi / 180),
     exp.Degrees: _scaled(180 / math.pi),
     exp.WidthBucket: _width_bucket,
+    exp.SafeDivide: _safe_division,
     exp.Least: _extreme(Op.LEAST),
     exp.Greatest: _extreme(Op.GREATEST),
     exp.Coalesce: _extreme(Op.COALESCE),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from sqlglot import exp
 
 from insitu_privacy.dataset import ColumnType
 from insitu_privacy.expressions import Call, Expression, Literal, Op, call
 from insitu_privacy.passes.allow import Allow, as_timestamp, date_literal
-from insitu_privacy.passes.allow_arguments import not_listed
+from insitu_privacy.passes.allow_arguments import check_arguments, not_listed
+from insitu_privacy.passes.allow_elapsed import UNITS, elapsed, part_of_age, part_of_difference
 from insitu_privacy.passes.spans import forbidden, refusal
 
 Rule = Callable[[Allow, exp.Expr], Expression]
@@ -74,7 +75,20 @@ def _extract(allow: Allow, node: exp.Expr) -> Expression:
     inner = node.expression.unnest()
     if node.name.upper() == "EPOCH" and isinstance(inner, exp.Sub):
         return call(Op.SUB, *(call(Op.EPOCH, _moment(allow, end)) for end in (inner.this, inner.expression)))
-    return _part(node.name, _moment(allow, node.expression), node)
+    return _part_of_interval(allow, node.name, inner) or _part(node.name, _moment(allow, node.expression), node)
+
+
+def _part_of_interval(allow: Allow, name: str, node: exp.Expr) -> Expression | None:
+    """A part of AGE(end, start), or of the difference of two timestamps; None for a part of anything else."""
+    if isinstance(node, exp.Anonymous) and node.name.upper() == "AGE" and len(node.expressions) == 2:
+        end, start = (_moment(allow, one) for one in node.expressions)
+        return part_of_age(allow, name.upper(), start, end)
+    if not isinstance(node, exp.Sub) or _is_interval(node.expression):
+        return None
+    end, start = allow.expression(node.this), allow.expression(node.expression)
+    if "timestamp" not in {allow.type_of(end), allow.type_of(start)} <= {*_MOMENTS}:
+        return None
+    return part_of_difference(allow, name.upper(), start, end)
 
 
 def _named_part(allow: Allow, node: exp.Expr) -> Expression:
@@ -93,6 +107,14 @@ def _date_diff(allow: Allow, node: exp.Expr) -> Expression:
         if unit in parts:
             return _boundaries(start, end, parts[unit], 12 // _MONTHS[unit])
     raise forbidden(node, f"a difference in {unit}", "Use days, or the difference of EXTRACT(YEAR FROM ...).")
+
+
+def _elapsed(allow: Allow, node: exp.Expr) -> Expression:
+    """TIMESTAMPDIFF: whole units, also of days."""
+    unit = _unit(node, "DAY")
+    if unit not in UNITS:
+        raise forbidden(node, f"a difference in {unit}", "Use SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR.")
+    return elapsed(allow, _moment(allow, node.expression), _moment(allow, node.this), unit)
 
 
 def _boundaries(start: Expression, end: Expression, part: Op | None, a_year: int) -> Expression:
@@ -120,7 +142,7 @@ def _shift(sign: int) -> Rule:
         if _is_interval(right):
             amount, unit = _interval(allow, right.unnest())
             return _shifted(allow, _moment(allow, left), _signed(amount, sign), unit)
-        a, b = allow.expression(left), allow.expression(right)
+        a, b = allow.counted(left), allow.counted(right)
         if allow.type_of(a) in _MOMENTS:
             return _moments(allow, a, b, sign, node)
         numbers = tuple(allow.require(one, ("integer", "decimal"), part) for one, part in ((a, left), (b, right)))
@@ -272,7 +294,9 @@ def _by_name(allow: Allow, node: exp.Expr) -> Expression:
     if name == "MAKE_DATE":
         return _made_date(allow, node, args)
     if name in ("DATE_PART", "DATEPART") and len(args) > 1 and args[0].is_string:
-        return _part(args[0].name, _moment(allow, args[1]), node)
+        return _part_of_interval(allow, args[0].name, args[1].unnest()) or _part(
+            args[0].name, _moment(allow, args[1]), node
+        )
     raise not_listed(node)
 
 
@@ -295,6 +319,16 @@ _WIDTHS: Mapping[str, tuple[Op, int, int]] = {
     "H": (Op.HOUR, 2, 2), "M": (Op.MINUTE, 2, 2), "S": (Op.SECOND, 2, 2),
 }  # fmt: skip
 """What a directive shows, to how many digits it is filled up, and how many of the last are shown."""
+_DAY_NAMES = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
+_MONTH_NAMES = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
+_CALLED: Mapping[str, tuple[Op, tuple[str, ...], int]] = {
+    "A": (Op.DOW, _DAY_NAMES, 0), "a": (Op.DOW, tuple(name[:3] for name in _DAY_NAMES), 0),
+    "B": (Op.MONTH, _MONTH_NAMES, 1), "b": (Op.MONTH, tuple(name[:3] for name in _MONTH_NAMES), 1),
+}  # fmt: skip
+"""Directives that show a name: of which part, the names, and the number of the first."""
 _FORMAT_LIMIT = 50
 _NAMED = re.compile('YYYY|YY|MM|DDD|DD|HH24|MI|SS|[^A-Za-z%"]')
 _NAMES: Mapping[str, str] = {
@@ -302,15 +336,15 @@ _NAMES: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def _directives(node: exp.Expr) -> list[tuple[str, str]]:
+def _directives(node: exp.Expr, names: Collection[str] = ()) -> list[tuple[str, str]]:
     """The format's parts: a directive's letter or nothing, and a sign of its own or nothing."""
     written = node.args.get("format")
     text = written.name if isinstance(written, exp.Literal) and written.is_string else ""
     if isinstance(node, exp.ToChar):
-        names = _NAMED.findall(text.upper())
-        text = "".join(_NAMES.get(name, name) for name in names) if "".join(names) == text.upper() else ""
+        found = _NAMED.findall(text.upper())
+        text = "".join(_NAMES.get(name, name) for name in found) if "".join(found) == text.upper() else ""
     parts = _DIRECTIVE.findall(text)
-    known = all(letter in _WIDTHS if letter else _SIGNS.fullmatch(sign) for letter, sign in parts)
+    known = all(letter in _WIDTHS or letter in names if letter else _SIGNS.fullmatch(sign) for letter, sign in parts)
     if not parts or len(text) > _FORMAT_LIMIT or not known or text[-1] == "%":
         raise forbidden(node, "this format", "Use a literal of %Y %y %m %d %j %H %M %S and signs between them.")
     return parts
@@ -319,14 +353,66 @@ def _directives(node: exp.Expr) -> list[tuple[str, str]]:
 def _formatted(allow: Allow, node: exp.Expr) -> Expression:
     value = _moment(allow, node.this)
     parts: list[Expression] = []
-    for letter, sign in _directives(node):
+    for letter, sign in _directives(node, _CALLED):
         if not letter:
             parts.append(Literal("text", sign))
+            continue
+        if letter in _CALLED:
+            parts.append(_called(letter, value))
             continue
         op, digits, shown = _WIDTHS[letter]
         filled = call(Op.TO_TEXT, call(Op.ADD, call(op, value), _integer(10**digits)))
         parts.append(call(Op.SUBSTRING, filled, _integer(2 + digits - shown), _integer(shown)))
     return parts[0] if len(parts) == 1 else Call(Op.CONCAT, tuple(parts))
+
+
+def iso_text(value: Expression) -> Expression:
+    """A date as 2020-01-31."""
+    pieces = [_filled(call(op, value), digits) for op, digits in ((Op.YEAR, 4), (Op.MONTH, 2), (Op.DAY, 2))]
+    dash = Literal("text", "-")
+    return Call(Op.CONCAT, (pieces[0], dash, pieces[1], dash, pieces[2]))
+
+
+def _filled(part: Expression, digits: int) -> Expression:
+    filled = call(Op.TO_TEXT, call(Op.ADD, part, _integer(10**digits)))
+    return call(Op.SUBSTRING, filled, _integer(2), _integer(digits))
+
+
+def _called(letter: str, value: Expression) -> Expression:
+    op, names, first = _CALLED[letter]
+    part = call(op, value)
+    branches: list[Expression] = []
+    for number, name in enumerate(names, first):
+        branches += [call(Op.EQ, part, _integer(number)), Literal("text", name)]
+    return Call(Op.CASE, (*branches, Literal("text", None)))
+
+
+def _day_name(allow: Allow, node: exp.Expr) -> Expression:
+    return _called("a" if node.args.get("abbreviated") else "A", _moment(allow, node.this))
+
+
+def _month_name(allow: Allow, node: exp.Expr) -> Expression:
+    return _called("b" if node.args.get("abbreviated") else "B", _moment(allow, node.this))
+
+
+def formatted_number(allow: Allow, node: exp.Expr) -> Expression | None:
+    """The number that a moment is formatted to where the format has digits alone (``%Y%m%d``); None for other nodes."""
+    node = node.unnest()
+    if not isinstance(node, (exp.TimeToStr, exp.ToChar)):
+        return None
+    check_arguments(node)
+    parts = _directives(node, _CALLED)
+    if any(letter not in _WIDTHS for letter, _ in parts):
+        return None
+    value = _moment(allow, node.this)
+    number: Expression = _integer(0)
+    for place, (letter, _) in enumerate(parts):
+        op, digits, shown = _WIDTHS[letter]
+        part = call(op, value)
+        if shown < digits:
+            part = call(Op.MOD, part, _integer(10**shown))
+        number = call(Op.ADD, call(Op.MUL, number, _integer(10**shown)), part) if place else part
+    return number
 
 
 def _parsed(allow: Allow, node: exp.Expr) -> Expression:
@@ -366,6 +452,7 @@ RULES: Mapping[type[exp.Expr], Rule] = {
     ),
     **dict.fromkeys((exp.DayOfWeekIso, exp.DayOfYear, exp.TimeToUnix), _named_part),
     exp.DateDiff: _date_diff,
+    exp.DatetimeDiff: _date_diff,
     **dict.fromkeys((exp.DateAdd, exp.DateSub, exp.TsOrDsAdd, exp.TimestampAdd, exp.TimestampSub), _date_add),
     **dict.fromkeys((exp.DatetimeAdd, exp.DatetimeSub), _date_add),
     exp.TimestampTrunc: _trunc,
@@ -382,4 +469,7 @@ RAW: Mapping[type[exp.Expr], Rule] = {
     exp.StrToTime: _parsed,
     exp.StrToDate: _parsed,
     exp.Anonymous: _by_name,
+    exp.TimestampDiff: _elapsed,
+    exp.Dayname: _day_name,
+    exp.Monthname: _month_name,
 }

@@ -112,6 +112,12 @@ def _in(allow: Allow, node: exp.Expr) -> Expression:
 
 
 def _is(allow: Allow, node: exp.Expr) -> Expression:
+    """Some dialects' readers keep IS NOT as one operator; what it gives is never NULL."""
+    found = _is_so(allow, node)
+    return call(Op.NOT, found) if node.args.get("negate") else found
+
+
+def _is_so(allow: Allow, node: exp.Expr) -> Expression:
     value = allow.expression(node.this)
     if isinstance(node.expression, exp.Null):
         return call(Op.IS_NULL, value)

@@ -25,9 +25,12 @@ def _value(allow: Allow, node: exp.Expr) -> Expression:
 
 
 def _written(allow: Allow, node: exp.Expr) -> Expression:
-    """A part of a concatenation: integers stand as their digits."""
+    """A part of a concatenation: whole numbers stand as their digits, days as ISO 8601 has them."""
+    from insitu_privacy.passes.allow_functions import as_text
+
     value = allow.expression(node)
-    written = call(Op.TO_TEXT, value) if allow.type_of(value) == "integer" and value != _NULL else value
+    plain = value == _NULL or allow.type_of(value) == "boolean"  # engines write t, true or 1
+    written = value if plain else as_text(allow, value) or value
     return allow.require(written, ("text",), node)
 
 

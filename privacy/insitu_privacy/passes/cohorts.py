@@ -1,4 +1,7 @@
-"""IN, EXISTS and comparisons with a subquery, as looks into a cohort of the relation.
+"""IN, EXISTS and equality with a subquery, as looks into a cohort of the relation.
+
+``x = (SELECT ...)`` has a value where the subquery has one row at most, and is an error elsewhere: here it is ``IN``,
+which is the same where it has a value.
 
 A cohort of protected rows is tied to the row outside by equality of the unit, which the query must ask for itself, on
 the unit or on an entity key; the unit's equality is then added, so that no row depends on another person's. A cohort
@@ -76,8 +79,6 @@ class Cohorts:
         outputs = [ColumnRef(item.alias, name) for name in made.columns]
         if len(outputs) != len(subjects):
             raise forbidden(node, "IN over other columns", "Select as many columns as stand before IN.")
-        if isinstance(node, exp.EQ) and item.unit:
-            raise forbidden(node, "a comparison with a subquery over persons", "Write IN, or join.")
         equal = [call(Op.EQ, *pair) for pair in zip(subjects, outputs, strict=True)]
         self._check_types(subjects, [item.facts[name].type for name in made.columns], node, allow)
         tied = self._tied(item, equal, node)

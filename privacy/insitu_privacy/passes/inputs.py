@@ -113,8 +113,7 @@ def _entity_columns(table: Table) -> dict[EntityKey, tuple[tuple[str, ...], ...]
     for key in table.entity_keys:
         found.setdefault((table.name, key), []).append(key)
     for column in table.columns.values():
-        if column.references is not None:
-            owner, name = column.references
+        for owner, name in column.references:
             found.setdefault((owner, (name,)), []).append((column.name,))
     if table.unit_path is not None:
         found.setdefault((table.unit_path.through, table.unit_path.on), []).append(table.unit_path.on)

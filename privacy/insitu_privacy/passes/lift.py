@@ -23,6 +23,8 @@ from insitu_privacy.passes.axes import is_axis, read_axis
 from insitu_privacy.passes.frontier import Frontier, frontier, is_node_id
 from insitu_privacy.passes.grouping import is_grouped
 from insitu_privacy.passes.inputs import sources_of
+from insitu_privacy.passes.outer_joins import is_full_join, without_full_join
+from insitu_privacy.passes.single_rows import is_single_row, moved_above
 from insitu_privacy.passes.spans import forbidden
 from insitu_privacy.passes.track import Tracker
 from insitu_privacy.passes.tracked import Environment, Tracked
@@ -64,13 +66,14 @@ class _Scope:
 def lift(tree: exp.Select, *, dataset: Dataset) -> Lifted:
     """The releases of a qualified query. Raises SqlRefused where rows of persons would be returned."""
     walk = _Lift(dataset, _free_prefix(tree))
+    walk.settled(tree, _Scope())
     scope, with_ = walk.scoped(tree, _Scope())
     if walk.is_above(tree, scope):
         above, noisy = walk.above(tree, scope, with_)
         names = [item.alias_or_name for item in above.expressions]
         flags = tuple(name in noisy for name in names)
         return Lifted(parts=walk.parts, outer=above, noisy=flags, public=walk.public, by_cell=False)
-    above, noisy = walk.release(tree, scope)
+    above, noisy = walk.release(tree, scope, with_)
     names = [item.alias_or_name for item in above.expressions]
     by_cell = above.find(exp.Window) is None and len(walk.parts) == 1
     flags = tuple(name in noisy for name in names)
@@ -116,7 +119,7 @@ class _Lift:
             return _highest([self.kind(query.left, scope), self.kind(query.right, scope)])
         if not isinstance(query, exp.Select):
             raise forbidden(query, query.key.upper(), "Write a SELECT.")
-        scope = self._peeked(query, scope)
+        scope = self.settled(query, scope)
         self._read_axis(query, scope)
         found = _highest([self._source_kind(item, scope) for item in sources_of(query)])
         if found == "protected":
@@ -159,6 +162,20 @@ class _Lift:
 
     def _tracked(self, query: exp.Select, scope: _Scope) -> Tracked:
         return Tracker(self._dataset).select(query, scope.rows, None)
+
+    def settled(self, query: exp.Select, scope: _Scope) -> _Scope:
+        """The scope inside a SELECT, once results of one row that it reads beside persons' rows are moved above."""
+        inside = self._peeked(query, scope)
+        kinds = {item.alias_or_name: self._source_kind(item, inside) for item in sources_of(query)}
+        if set(kinds.values()) == {"protected"} and is_full_join(query):
+            without_full_join(query)
+            return inside
+        singles = {item.alias_or_name for item in sources_of(query) if is_single_row(_definition(item))}
+        singles = {name for name in singles if kinds[name] == "noisy"}
+        mixed = "protected" in kinds.values() and singles == {name for name, kind in kinds.items() if kind == "noisy"}
+        if mixed and singles and is_grouped(query) and moved_above(query, singles):
+            return self._peeked(query, scope)
+        return inside
 
     def _peeked(self, query: exp.Expr, scope: _Scope) -> _Scope:
         """The scope inside a query, its WITH queries looked at and not planned."""
@@ -212,7 +229,7 @@ class _Lift:
         inside, with_ = self.scoped(query, scope)
         if self.is_above(query, inside):
             return self.above(query, inside, with_)
-        above, noisy = self.release(query, inside)
+        above, noisy = self.release(query, inside, with_)
         if not (above.args.get("limit") or above.args.get("offset")):
             above.set("order", None)  # rows of a part have no order
         return above, noisy
@@ -223,8 +240,8 @@ class _Lift:
             raise forbidden(query, "a set operation of noisy results with other rows", hint)
         return self.lifted(query, scope)
 
-    def release(self, query: exp.Select, scope: _Scope) -> tuple[exp.Select, frozenset[str]]:
-        """A SELECT over persons' rows whose aggregates and keys are released."""
+    def release(self, query: exp.Select, scope: _Scope, with_: list[exp.CTE]) -> tuple[exp.Select, frozenset[str]]:
+        """A SELECT over persons' rows whose aggregates and keys are released; subqueries above may read ``with_``."""
         number = next(self._numbers)
         if number >= RELEASES_LIMIT:
             raise forbidden(query, f"more than {RELEASES_LIMIT} releases", "Ask several queries.")
@@ -240,7 +257,9 @@ class _Lift:
             for item in front.outer.expressions
             if item.find(exp.Query) or any(column.name.startswith("a") for column in item.find_all(exp.Column))
         )
-        return front.outer.copy(), noisy
+        outer = front.outer.copy()
+        outer.set("with_", exp.With(expressions=with_) if with_ else None)
+        return outer, noisy
 
     def above(self, query: exp.Select, scope: _Scope, with_: list[exp.CTE]) -> tuple[exp.Select, frozenset[str]]:
         """A SELECT over noisy values and public rows: its sources lifted, the rest as it stands."""
@@ -294,6 +313,18 @@ def _free_prefix(tree: exp.Expr) -> str:
     while any(name.startswith(prefix) and name[len(prefix) :].partition("_")[0].isdigit() for name in taken):
         prefix += "r"
     return prefix
+
+
+def _definition(item: exp.Expr) -> exp.Expr:
+    """The query of a derived table or of a WITH query; a table of the dataset itself."""
+    node: exp.Expr | None = item
+    while isinstance(item, exp.Table) and node is not None:
+        with_ = node.args.get("with_")
+        for one in with_.expressions if with_ is not None else ():
+            if one.alias == item.name and one.this is not node:
+                return _bare(one.this)
+        node = node.parent
+    return _bare(item)
 
 
 def _bare(query: exp.Expr) -> exp.Expr:

@@ -30,6 +30,8 @@ def with_today(tree: exp.Query, today: date | None) -> exp.Query:
             node = exp.CurrentDate() if node.to.is_type("date") else exp.CurrentTimestamp()
         if isinstance(node, _DAYS):
             return _literal(today.isoformat(), "DATE", node)
+        if isinstance(node, exp.Anonymous) and node.name.upper() == "AGE" and len(node.expressions) == 1:
+            node.set("expressions", [_literal(today.isoformat(), "DATE", node), *node.expressions])
         named = isinstance(node, exp.Anonymous) and node.name.upper() in _MOMENT_NAMES and not node.expressions
         if named or isinstance(node, _MOMENTS):
             return _literal(f"{today.isoformat()} 00:00:00", "TIMESTAMP", node)

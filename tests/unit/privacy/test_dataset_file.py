@@ -223,3 +223,12 @@ def test_the_key_of_a_public_table_is_unique_in_its_file() -> None:
         parse_dataset(DatasetBundle(toml=toml, files={"code.csv": b"code,label\nA,a\nA,b\n"}))
     with pytest.raises(ConfigInvalid, match="code is not one of its columns"):
         parse_dataset(DatasetBundle(toml=toml, files={"code.csv": b"kode,label\nA,a\n"}))
+
+
+def test_a_column_may_hold_keys_of_several_entities() -> None:
+    """As a bill's event is an act or a visit: joined to either, both rows are of one person."""
+    text = 'previous  = { type = "integer", nullable = true, references = ["visit.visit_id", "act.act_id"] }'
+    dataset = parse_dataset(
+        changed(('previous  = { type = "integer", nullable = true, references = "visit.visit_id" }', text))
+    )
+    assert dataset.tables["visit"].columns["previous"].references == (("visit", "visit_id"), ("act", "act_id"))
