@@ -35,7 +35,7 @@ def without_full_join(select: exp.Select) -> None:
     united = _free_name(select)
     _merge_keys(select, pairs, united)
     columns = {(node.table, node.name) for node in _columns(select) if node.table in (a.alias_or_name, b.alias_or_name)}
-    names = {key: f"{key[0]}_{key[1]}" for key in sorted(columns)}
+    names = {key: f"{key[1]}_{place}" for place, key in enumerate(sorted(columns))}
     left = _side(names, [one for one, _ in pairs], (a, b), on)
     right = _side(names, [other for _, other in pairs], (b, a), on)
     right.set("where", exp.Where(this=exp.Is(this=pairs[0][0].copy(), expression=exp.Null())))
