@@ -18,6 +18,7 @@ PAGE = Path(__file__).with_name("errors.md")
 
 TITLES: dict[Category, str] = {
     "sql": "The SQL",
+    "legal": "Legal rules of a dataset",
     "parameter": "Parameters of a request",
     "budget": "The privacy budget",
     "access": "Who may ask",

@@ -80,12 +80,16 @@ class Grant:
     epsilon: Fraction
     delta: Fraction
     accounting: Accounting
+    purpose_code: str | None = None
+    """What ``purpose`` is called in the policies of datasets; None under datasets that serve any purpose alone."""
 
     def __post_init__(self) -> None:
         check_name(self.id, "grant id")
         check_name(self.federation, "federation")
         check_line(self.project, "project")
         check_line(self.purpose, "purpose")
+        if self.purpose_code is not None:
+            check_name(self.purpose_code, "purpose code")
         check_line(self.reference, "reference")
         check(bool(self.researchers), "researchers must not be empty")
         check_unique([key.thumbprint for key in self.researchers], "researchers")
@@ -144,6 +148,7 @@ def read_grant(data: bytes) -> Grant:
             federation=claims.text("iss"),
             project=claims.text("project"),
             purpose=claims.text("purpose"),
+            purpose_code=claims.optional_text("purpose_code"),
             reference=claims.text("reference"),
             researchers=researchers,
             datasets=claims.items("datasets", _read_dataset),
@@ -180,6 +185,7 @@ def _as_json(grant: Grant) -> dict[str, object]:
         "iss": grant.federation,
         "project": grant.project,
         "purpose": grant.purpose,
+        "purpose_code": grant.purpose_code,
         "reference": grant.reference,
         "cnf": {"jwks": {"keys": [key.as_json() for key in grant.researchers]}},
         "datasets": [_dataset_as_json(dataset) for dataset in grant.datasets],

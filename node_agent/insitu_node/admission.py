@@ -10,8 +10,10 @@ A4  the grant names this node
 A5  the request is signed by a researcher of the grant                             (``insitu_access.request`` R1 to R4)
 A6  the request binds this very grant token, and is addressed to this node
 A7  the request is neither from the future nor past its deadline
-A8  the dataset is granted, and its digest is the same in request, manifest and the node's own copy
-A9  the plan this node makes of the SQL, under the grant's scope, has the digest that was signed
+A8  the dataset is granted, for a purpose that it may be used for (D3), and its digest is the same in request, manifest
+    and the node's own copy
+A9  the plan this node makes of the SQL, under the grant's scope and the dataset's legal rules (D1, D2), has the digest
+    that was signed
 
 What is not here: replay and budget, which need the ledger's transaction (``ledger`` L1 to L4).
 """
@@ -32,6 +34,7 @@ from insitu_privacy.dataset import Dataset
 from insitu_privacy.errors import AccessRefused
 from insitu_privacy.plan import PrivacyPlan
 from insitu_privacy.planner import plan_query
+from insitu_privacy.purposes import check_purpose
 
 CLOCK_LEEWAY = timedelta(minutes=5)
 
@@ -70,7 +73,7 @@ def admit(
 ) -> AdmittedQuery | AdmittedBudget:
     """The verified request. ``manifest`` is valid now (``ManifestStore.current``).
 
-    Raises AccessRefused, SqlRefused or ParameterRefused with the code of the first check that fails.
+    Raises AccessRefused, SqlRefused, LegalRefused or ParameterRefused with the code of the first check that fails.
     """
     _within_limits(request_jws, grant_jwt)  # A1
     _lists(manifest, site)  # A2
@@ -86,6 +89,7 @@ def admit(
         return AdmittedBudget(request=request, request_sha256=sha, grant=grant)
     scope = grant.scope(request.dataset)  # A8
     dataset = _same_dataset(request, manifest, site)
+    check_purpose(dataset, grant.purpose_code)
     plan = plan_query(  # A9
         request.sql,
         dialect=request.dialect,
