@@ -10,10 +10,11 @@ A4  the grant names this node
 A5  the request is signed by a researcher of the grant                             (``insitu_access.request`` R1 to R4)
 A6  the request binds this very grant token, and is addressed to this node
 A7  the request is neither from the future nor past its deadline
-A8  the dataset is granted, for a purpose that it may be used for (D3), and its digest is the same in request, manifest
-    and the node's own copy
-A9  the plan this node makes of the SQL, under the grant's scope and the dataset's legal rules (D1, D2), has the digest
-    that was signed
+A8  the dataset is granted, its digest is the same in request, manifest and the node's own copy, and it may be used for
+    the grant's purpose (``insitu_privacy.purposes`` D3)
+A9  the query asks, and must be answered by, at least as many nodes as the grant says
+A10 the plan this node makes of the SQL, under the grant's scope and the dataset's legal rules (``passes.legal`` D1 and
+    D2), has the digest that was signed
 
 What is not here: replay and budget, which need the ledger's transaction (``ledger`` L1 to L4).
 """
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NoReturn
 
-from insitu_access.grant import Grant, grant_sha256, open_grant
+from insitu_access.grant import Grant, check_nodes, grant_sha256, open_grant
 from insitu_access.jose import SIZE_LIMITS
 from insitu_access.keys import VerifyingKey
 from insitu_access.manifest import Manifest
@@ -90,7 +91,8 @@ def admit(
     scope = grant.scope(request.dataset)  # A8
     dataset = _same_dataset(request, manifest, site)
     check_purpose(dataset, grant.purpose_code)
-    plan = plan_query(  # A9
+    check_nodes(grant, request)  # A9
+    plan = plan_query(  # A10
         request.sql,
         dialect=request.dialect,
         dataset=dataset,

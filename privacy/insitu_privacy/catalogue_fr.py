@@ -45,6 +45,22 @@ FRENCH: Mapping[str, tuple[str, str]] = MappingProxyType(
             "Demandez une nouvelle autorisation à l'autorité d'accès.",
         ),
         "INSITU-ACCESS-GRANT-REVOKED": ("l'autorisation a été révoquée", "Adressez-vous à l'autorité d'accès."),
+        "INSITU-ACCESS-GRANT-SUSPENDED": (
+            "l'autorisation est suspendue",
+            "Demandez à l'autorité d'accès quand elle reprendra.",
+        ),
+        "INSITU-ACCESS-GRANT-AMENDED": (
+            "la révision {version} de l'autorisation a été remplacée par la révision {known}",
+            "Demandez la plus récente à l'autorité d'accès et connectez-vous avec elle.",
+        ),
+        "INSITU-ACCESS-RESULTS": (
+            "l'autorisation ne permet pas de résultats de cette sorte : {kind}",
+            "Demandez {known}, ou faites modifier l'autorisation par l'autorité d'accès.",
+        ),
+        "INSITU-ACCESS-MIN-NODES": (
+            "l'autorisation exige les réponses d'au moins {needed} nœuds, et la demande de {asked}",
+            "Nommez plus de nœuds, et laissez --min-nodes à {needed} ou plus.",
+        ),
         "INSITU-ACCESS-NOT-GRANTED": (
             "l'autorisation ne couvre pas : {what}",
             "Demandez à l'autorité d'accès une autorisation qui le couvre, ou passez-vous-en.",
@@ -81,6 +97,30 @@ FRENCH: Mapping[str, tuple[str, str]] = MappingProxyType(
         "INSITU-ACCESS-PEER": (
             "le certificat du correspondant ne désigne personne de connu",
             "Faites émettre un certificat par l'autorité, et publier un manifeste qui le mentionne.",
+        ),
+        "INSITU-NODE-APPROVAL": (
+            "ce projet attend l'approbation du dépositaire",
+            "Le dépositaire le voit dans `insitu-node projects list` ; demandez de nouveau quand il sera approuvé.",
+        ),
+        "INSITU-NODE-DENIED": (
+            "le dépositaire a refusé ce projet",
+            "Adressez-vous au dépositaire ; d'autres nœuds peuvent encore répondre.",
+        ),
+        "INSITU-NODE-WITHDRAWN": (
+            "le dépositaire a retiré son approbation de ce projet",
+            "Adressez-vous au dépositaire ; ce qui a été restitué auparavant reste valable.",
+        ),
+        "INSITU-NODE-HALTED": (
+            "le dépositaire a arrêté ce nœud",
+            "Demandez de nouveau plus tard ; rien n'a été dépensé.",
+        ),
+        "INSITU-NODE-QUIET": (
+            "ce nœud ne répond pas maintenant : heures de silence de {start} à {end}",
+            "Demandez de nouveau après {end} ; rien n'a été dépensé.",
+        ),
+        "INSITU-NODE-RATE": (
+            "ce projet a posé {limit} nouvelles requêtes dans la dernière heure, et ce nœud n'en prend pas plus",
+            "Demandez de nouveau plus tard ; les requêtes déjà traitées sont rendues de nouveau sans limite.",
         ),
     }
 )
