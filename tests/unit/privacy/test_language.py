@@ -55,17 +55,25 @@ def refusal() -> LegalRefused:
 
 def test_a_refusal_in_english() -> None:
     assert str(refusal()) == refusal().line()
-    assert refusal().line().startswith(
-        "INSITU-LEGAL-IDENTIFIERS: the query uses 2 potential identifiers together, and this dataset allows 1: "
-        "commune of residence (b.com); exact date of care (e.day). Leave one out"
+    assert (
+        refusal()
+        .line()
+        .startswith(
+            "INSITU-LEGAL-IDENTIFIERS: the query uses 2 potential identifiers together, and this dataset allows 1: "
+            "commune of residence (b.com); exact date of care (e.day). Leave one out"
+        )
     )
 
 
 def test_the_same_refusal_in_french_which_still_travels_in_english(french: None) -> None:
     assert str(refusal()) == refusal().line()
-    assert refusal().line().startswith(
-        "INSITU-LEGAL-IDENTIFIERS: la requête croise 2 identifiants potentiels, et ce jeu de données en permet 1 : "
-        "commune de résidence (b.com); date exacte des soins (e.day). Retirez-en un"
+    assert (
+        refusal()
+        .line()
+        .startswith(
+            "INSITU-LEGAL-IDENTIFIERS: la requête croise 2 identifiants potentiels, et ce jeu de données en permet 1 : "
+            "commune de résidence (b.com); date exacte des soins (e.day). Retirez-en un"
+        )
     )
     assert refusal().text.startswith("the query uses 2 potential identifiers")
     assert refusal().remedy.startswith("Leave one out")
