@@ -118,8 +118,11 @@ def _check_column(name: ColumnName, tables: Mapping[str, Table], where: str) -> 
     table, column = name
     if tables[table].public:
         _refuse(f"{where}: {table}.{column} is public")
-    path = tables[table].unit_path
-    if column in tables[table].unit or (path is not None and column in path.on):
+    if column in tables[table].unit or any(
+        column in other.unit_path.on
+        for other in tables.values()
+        if other.unit_path is not None and table in (other.name, other.unit_path.through)
+    ):
         _refuse(f"{where}: {table}.{column} leads to the privacy unit: every query reads it, and none releases it")
 
 

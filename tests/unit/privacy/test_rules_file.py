@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from insitu_privacy.dataset_file import parse_dataset
 from insitu_privacy.errors import ConfigInvalid
@@ -49,10 +51,22 @@ def test_identifiers_of_one_name_count_once() -> None:
     assert not snds().rules.crossed({Read("ir_ben_r", "ben_nai_moi", "exact")})
 
 
+def test_the_example_of_the_docs_is_one() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "legal.md").read_text(encoding="utf-8")
+    example = page.split("```toml\n")[1].split("```")[0]
+    rules = parse_dataset(bundle(example + TABLES)).rules
+    assert [one.name.english for one in rules.identifiers] == [
+        "commune of residence", "month and year of birth", "exact date of care", "exact date of death", "commune of death",
+    ]  # fmt: skip
+    assert all(one.name.french != one.name.english for one in rules.identifiers)
+    assert rules.at_most_identifiers == 1
+
+
 def entry(text: str) -> str:
     return f"{HEAD}\n[[dataset.identifiers]]\n{text}\n{TABLES}"
 
 
+ACTS = HEAD + TABLES + '[tables.acts]\nunit_path = { through = "er_prs_f", on = ["prs_id"] }\n'
 COLUMN = 'columns = ["ir_ben_r.ben_res_com"]'
 BAD = {
     "an unknown key": (entry(f'name = "x"\n{COLUMN}\nprecision = "month"'), "dataset.identifiers.0.precision"),
@@ -73,6 +87,8 @@ BAD = {
     "a column in two parts": (entry('name = "x"\ntogether = [["ir_ben_r.ben_res_com"], ["ir_ben_r.ben_res_com"]]'), "a column stands twice"),
     "a public column": (entry('name = "x"\ncolumns = ["communes.code"]'), "communes.code is public"),
     "the unit": (entry('name = "x"\ncolumns = ["ir_ben_r.ben_nir_psa"]'), "leads to the privacy unit"),
+    "the way to the unit": (ACTS + '[[dataset.identifiers]]\nname = "x"\ncolumns = ["acts.prs_id"]', "leads to the privacy unit"),
+    "the other end of that way": (ACTS + '[[dataset.identifiers]]\nname = "x"\ncolumns = ["er_prs_f.prs_id"]', "leads to the privacy unit"),
     "a period of what is no date": (entry(f'name = "x"\n{COLUMN}\nfiner_than = "month"'), "ir_ben_r.ben_res_com is none"),
     "another period": (entry('name = "x"\ncolumns = ["er_prs_f.flx_dis"]\nfiner_than = "week"'), "dataset.identifiers.0.finer_than"),
     "two French names": (RULES and TOML.replace('french = "mois et année de naissance"\ncolumns', 'french = "naissance"\ncolumns'), "two French forms"),
