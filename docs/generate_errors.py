@@ -58,7 +58,7 @@ the gateway reported comes as `insitu.RemoteError` with the same code, everythin
 `result.nodes` has the code of each node that is missing.
 
 **In French** where `LC_ALL`, `LC_MESSAGES` or `LANG` asks for it: errors of legal rules and of who may ask, on the
-command line, and in the `str` of an error once the SDK has connected. `text` and `remedy` are English, as errors travel.
+command line, and in the `str` of an error once the SDK has connected. `text` and `remedy` stay English.
 
 **Nothing is spent, unless a section says so.** Each node charges for itself: where one refuses, another may not.
 Words in `<angle brackets>` are filled in with names, limits and positions, never with a value from the data.

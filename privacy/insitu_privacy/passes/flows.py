@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Self
 
-from insitu_privacy.expressions import Call, ColumnRef, Exists, Expression, Literal, Op
+from insitu_privacy.expressions import Call, ColumnRef, Exists, Expression, Literal, Op, conjuncts
 from insitu_privacy.rules import ColumnName, Precision, Read
 
 PERIODS: dict[Op, Precision] = {
@@ -42,6 +42,8 @@ class Flow:
     """What it is computed from."""
     chosen: frozenset[Read] = frozenset()
     """What decides which value it is, by a condition or an order, and is not in it."""
+    ties: frozenset[frozenset[ColumnName]] = frozenset()
+    """Of each condition that decides: the columns that stand in it together, where there are several."""
 
     @property
     def held(self) -> frozenset[Read]:
@@ -80,6 +82,7 @@ def merged(flows: Iterable[Flow]) -> Flow:
         whole=frozenset().union(*(one.whole for one in found)),
         made=frozenset().union(*(one.made for one in found)),
         chosen=frozenset().union(*(one.chosen for one in found)),
+        ties=frozenset().union(*(one.ties for one in found)),
     )
 
 
@@ -93,19 +96,21 @@ def flow(expression: Expression, columns: dict[ColumnRef, Flow]) -> Flow:
         return merged(flow(term, columns) for term in expression.on).only_chosen()
     if expression.op in CONDITIONS:
         return _condition(expression, columns)
-    arguments = [flow(argument, columns) for argument in expression.args]
     if expression.op is Op.CASE:
-        return _case(arguments)
-    together = merged(arguments)
+        return _case(expression.args, columns)
+    together = merged(flow(argument, columns) for argument in expression.args)
     if expression.op in PERIODS:
         return together.by(PERIODS[expression.op])
     return together if expression.op in _CHOICES else together.computed()
 
 
-def _case(arguments: list[Flow]) -> Flow:
+def _case(arguments: tuple[Expression, ...], columns: dict[ColumnRef, Flow]) -> Flow:
     """Condition, value, condition, value, ..., default."""
-    conditions = merged(arguments[:-1:2]).only_chosen()
-    return merged([conditions, *arguments[1::2], arguments[-1]])
+    terms = [flow(term, columns) for condition in arguments[:-1:2] for term in conjuncts(condition)]
+    together = (frozenset(read.name for read in term.reads) for term in terms)
+    ties = Flow(ties=frozenset(names for names in together if len(names) > 1))
+    values = (flow(value, columns) for value in (*arguments[1::2], arguments[-1]))
+    return merged([merged(terms).only_chosen(), ties, *values])
 
 
 def _condition(condition: Call, columns: dict[ColumnRef, Flow]) -> Flow:

@@ -5,8 +5,10 @@ operation that compares rows. One that a derived table carries and nobody reads 
 variables together, so every use counts, also where noise protects the answer (``docs/threat-model.md`` D1).
 
 A condition can tie another column to one that is watched: of ``a.secret = b.code`` every b.code that is left *is* the
-secret. So what stands in one condition with a watched column counts as made of it, and the other columns of a public
-source with it, for public rows can be written so that one column says what another is.
+secret. So what a condition reads beside a watched column counts as made of it. Public rows can be written so that one
+column says what another is, and so the columns of a public source stand and fall together: each bears the mark of its
+source, which conditions carry on as if it were a column. The privacy unit is left out: all that is a person's is tied
+to it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from insitu_privacy.expressions import ColumnRef, Expression, walk
+from insitu_privacy.expressions import ColumnRef, Expression
 from insitu_privacy.passes.flows import NOTHING, Flow, flow, merged
 from insitu_privacy.plan import StatisticKind
 from insitu_privacy.relations import (
@@ -64,8 +66,14 @@ def uses_of(releases: Iterable[Asked], watched: frozenset[ColumnName]) -> Uses:
     return Uses(
         reads=frozenset(walk_.reads),
         in_keys=frozenset(read.name for read in merged(keys).reads),
-        in_values=frozenset(read.name for read in merged(values).held),
+        in_values=frozenset[ColumnName]().union(*map(_shown, values)),
     )
+
+
+def _shown(value: Flow) -> frozenset[ColumnName]:
+    """The columns that a value holds, and those that a condition in it ties to them."""
+    held = frozenset(read.name for read in value.held)
+    return held.union(*(tie for tie in value.ties if tie & held))
 
 
 class _Walk:
@@ -74,6 +82,7 @@ class _Walk:
     def __init__(self, watched: frozenset[ColumnName]) -> None:
         self._watched = watched
         self._columns: dict[ColumnRef, Flow] = {}
+        self._units: set[ColumnName] = set()
         self.reads: set[Read] = set()
 
     def used(self, expression: Expression) -> Flow:
@@ -103,14 +112,19 @@ class _Walk:
         return found
 
     def _source(self, source: Source) -> None:
+        mark = frozenset({Read("", source.alias, "exact")}) if source.public else frozenset()
+        self._columns |= {
+            ColumnRef(source.alias, name): replace(found, made=found.made | mark) for name, found in self._given(source)
+        }
+
+    def _given(self, source: Source) -> list[tuple[str, Flow]]:
+        """The columns of a source."""
         if isinstance(source, Scan):
-            for column in source.columns:
-                whole = frozenset({(source.table, column.name)})
-                self._columns[ColumnRef(source.alias, column.name)] = Flow(whole=whole)
-            return
+            self._units |= {(source.table, name) for name in source.unit}
+            names = [column.name for column in source.columns]
+            return [(name, Flow(whole=frozenset({(source.table, name)}))) for name in names]
         unit, columns = self._body(source.body)
-        named = [*zip(source.unit, unit, strict=True), *columns]
-        self._columns |= {ColumnRef(source.alias, name): found for name, found in named}
+        return [*zip(source.unit, unit, strict=True), *columns]
 
     # -- bodies ------------------------------------------------------------------------------------------------------
 
@@ -174,22 +188,19 @@ class _Walk:
 
     def _tie(self, relation: Relation, terms: list[Expression]) -> None:
         """What conditions tie to watched columns, until nothing is added."""
-        together = [self._tied(relation, term) for term in terms] if self._watched else []
-        added = True
+        aliases = {source.alias for source in (*relation.sources, *relation.cohorts)}
+        added = bool(self._watched)
         while added:
-            added = False
-            for columns in together:
-                held = frozenset(
-                    read for one in columns for read in self._columns[one].reads if read.name in self._watched
-                )
-                for one in columns:
-                    if not held <= self._columns[one].made:
-                        self._columns[one] = replace(self._columns[one], made=self._columns[one].made | held)
-                        added = True
+            added = any(self._tied(flow(term, self._columns).reads, aliases) for term in terms)
 
-    def _tied(self, relation: Relation, term: Expression) -> frozenset[ColumnRef]:
-        """The columns that one condition reads, and all of the public sources among theirs."""
-        named = frozenset(node for node in walk(term) if isinstance(node, ColumnRef))
-        public = {source.alias for source in (*relation.sources, *relation.cohorts) if source.public}
-        public &= {one.scan for one in named}
-        return named | {one for one in self._columns if one.scan in public}
+    def _tied(self, reads: frozenset[Read], aliases: set[str]) -> bool:
+        """Adds to the columns that one condition reads, or that share what they are made of, the watched ones in it."""
+        held = frozenset(read for read in reads if read.name in self._watched)
+        names = {read.name for read in reads} - self._units if held else set()
+        found = {
+            one: replace(its, made=its.made | held)
+            for one, its in self._columns.items()
+            if one.scan in aliases and not held <= its.made and any(read.name in names for read in its.reads)
+        }
+        self._columns |= found
+        return bool(found)

@@ -202,6 +202,10 @@ FILTERED = {
     "how many have a value": f"SELECT COUNT(ben_hid_sco) FROM {B}",
     "a cohort": f"SELECT prs_nat_ref, COUNT(*) FROM {E} WHERE ({UNIT}) IN (SELECT {UNIT} FROM {B} WHERE ben_hid_cod = 1) GROUP BY 1",
     "a tied column that is not shown": f"SELECT ben_sex_cod, COUNT(*) FROM {B} WHERE ben_hid_cod < ben_nai_moi GROUP BY 1",
+    "a filter beside conditions on what is summed": f"SELECT SUM(ben_nai_moi) FILTER (WHERE ben_hid_cod = 3 AND ben_nai_moi > 2), COUNT_IF(ben_hid_cod < ben_nai_moi) FROM {B}",
+    "a public table on something else": f"SELECT c.region, COUNT(*) FROM {B} b JOIN communes c ON c.code = b.ben_res_com WHERE ben_hid_cod = 3 GROUP BY 1",
+    "a correlated cohort that is tied to another column": f"SELECT b.ben_sex_cod, COUNT(*) FROM {B} b WHERE EXISTS (SELECT 1 FROM {E} e WHERE {ON} AND e.prs_pai_mnt > b.ben_hid_sco) GROUP BY 1",
+    "the first care of those chosen": f"SELECT n, YEAR(d), COUNT(*) FROM (SELECT prs_nat_ref AS n, exe_soi_dtd AS d, ROW_NUMBER() OVER (PARTITION BY {UNIT} ORDER BY exe_soi_dtd) AS r FROM {E} WHERE ({UNIT}) IN (SELECT {UNIT} FROM {B} WHERE ben_hid_sco > 3)) f WHERE r = 1 GROUP BY 1, 2",
     "carried and not read": f"WITH c AS (SELECT * FROM {B}) SELECT ben_sex_cod, COUNT(*) FROM c GROUP BY 1",
 }  # fmt: skip
 SHOWN = {
@@ -233,6 +237,13 @@ SHOWN = {
     "decoded by OR": f"SELECT v.y, COUNT(*) FROM {B} b JOIN (VALUES (1), (2)) v(y) ON (v.y = 1 AND b.ben_hid_sco < 50) OR (v.y = 2 AND b.ben_hid_sco >= 50) GROUP BY 1",
     "a left join": f"SELECT c.region, COUNT(*) FROM {B} b LEFT JOIN communes c ON c.number = b.ben_hid_cod GROUP BY 1",
     "IN a column": f"SELECT ben_nai_moi, COUNT(*) FROM {B} WHERE (ben_nir_psa, ben_rng_gem, ben_nai_moi) IN (SELECT {UNIT}, ben_hid_cod FROM {B}) GROUP BY 1",
+    "decoded by a computed column": f"SELECT k, COUNT(*) FROM (SELECT v.k AS k, CASE WHEN b.ben_hid_cod = v.k THEN 1 ELSE 0 END AS same FROM {B} b JOIN (VALUES (1), (2)) v(k) ON v.k > 0) f WHERE same = 1 GROUP BY 1",
+    "the nearest of public values": f"SELECT k, COUNT(*) FROM (SELECT v.k AS k, ROW_NUMBER() OVER (PARTITION BY {UNIT} ORDER BY ABS(b.ben_hid_cod - v.k)) AS r FROM {B} b JOIN (VALUES (1), (2)) v(k) ON v.k > 0) f WHERE r = 1 GROUP BY 1",
+    "an equal column, computed": f"SELECT m, COUNT(*) FROM (SELECT ben_nai_moi AS m, ben_hid_cod = ben_nai_moi AS same FROM {B}) f WHERE same GROUP BY 1",
+    "a correlated cohort": f"SELECT b.ben_nai_moi, COUNT(*) FROM {B} b WHERE EXISTS (SELECT 1 FROM {B} c WHERE c.ben_nir_psa = b.ben_nir_psa AND c.ben_rng_gem = b.ben_rng_gem AND c.ben_hid_cod = b.ben_nai_moi) GROUP BY 1",
+    "a filter on an equal column": f"SELECT SUM(ben_nai_moi) FILTER (WHERE ben_sex_cod = 1 AND ben_nai_moi = ben_hid_cod) FROM {B}",
+    "a sum of a case of an equal column": f"SELECT SUM(m) FROM (SELECT CASE WHEN ben_nai_moi = ben_hid_cod THEN ben_nai_moi END AS m FROM {B}) f",
+    "a public number by a case": f"SELECT SUM(CASE WHEN c.number = b.ben_hid_cod THEN c.number END) FROM {B} b JOIN communes c ON c.number > 0",
     "a sum of an equal column": f"SELECT SUM(ben_nai_moi) FROM {B} WHERE ben_nai_moi = ben_hid_cod",
 }  # fmt: skip
 
