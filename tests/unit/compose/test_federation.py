@@ -41,9 +41,7 @@ def test_names_who_is_not_named(write) -> None:
 
 
 def test_takes_the_optional_sections(write) -> None:
-    extra = (
-        '[gateway]\noperator = "A"\njurisdiction = "BE"\n[grant]\nproject = "p"\ntables = ["care.person:sex"]\ndays = 3\npurpose_code = "ph"'
-    )
+    extra = '[gateway]\noperator = "A"\njurisdiction = "BE"\n[grant]\nproject = "p"\ntables = ["care.person:sex"]\ndays = 3\npurpose_code = "ph"'
     file = load_federation(write("[grant]", extra)).file
     assert (file.gateway.operator, file.gateway.jurisdiction) == ("A", "BE")
     assert (file.grant.project, file.grant.tables, file.grant.days) == ("p", ("care.person:sex",), 3)
