@@ -125,6 +125,8 @@ FRENCH: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 
+_FIELD = re.compile(r"{(\w+)}")
+
 
 def in_french(code: str, fields: Mapping[str, object]) -> tuple[str, str] | None:
     """Both texts of a code in French; None where the catalogue has none."""
@@ -140,16 +142,23 @@ def read_back(code: str, text: str, remedy: str) -> dict[str, object] | None:
     entry = CATALOGUE.get(code)
     if entry is None:
         return None
+    first, second = _fields_of(entry.text, text), _fields_of(entry.remedy, remedy)
+    return None if first is None or second is None else {**first, **second}
+
+
+def _fields_of(template: str, filled: str) -> dict[str, object] | None:
+    """The fields of one text, each up to where the words after it first stand: one look, whatever a peer sends."""
+    start, *pieces = _FIELD.split(template)
+    if not filled.startswith(start):
+        return None
     found: dict[str, object] = {}
-    for template, filled in ((entry.text, text), (entry.remedy, remedy)):
-        match = re.fullmatch(_pattern(template), filled, re.DOTALL)
-        if match is None:
+    at, end = len(start), len(filled)
+    for place in range(0, len(pieces), 2):
+        name, after = pieces[place], pieces[place + 1]
+        last = place + 2 == len(pieces)
+        upto = end - len(after) if last else filled.find(after, at)
+        if upto < at or not filled.startswith(after, upto):
             return None
-        found |= match.groupdict()
-    return found
-
-
-def _pattern(template: str) -> str:
-    """A catalogue's text as a pattern with a group for each of its fields; none of them is twice in one text."""
-    pieces = re.split(r"{(\w+)}", template)
-    return "".join(f"(?P<{piece}>.*?)" if place % 2 else re.escape(piece) for place, piece in enumerate(pieces))
+        found[name] = filled[at:upto]
+        at = upto + len(after)
+    return found if at == end else None

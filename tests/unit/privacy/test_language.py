@@ -137,6 +137,13 @@ def test_fields_are_read_back_out_of_the_english_texts(code: str, data: st.DataO
     assert entry.text.format(**found) == text
 
 
+def test_words_of_a_hostile_peer_take_no_time() -> None:
+    """A pattern that tries every split of these would take hours."""
+    entry = CATALOGUE["INSITU-LEGAL-IDENTIFIERS"]
+    for words in (" potential identifiers together, and this dataset allows ", ": ", "the query uses "):
+        assert read_back("INSITU-LEGAL-IDENTIFIERS", "the query uses " + words * 5000, entry.remedy + "x") is None
+
+
 def test_braces_in_a_field_are_words(french: None) -> None:
     assert "{0.__class__}" in str(AccessRefused("INSITU-ACCESS-NOT-GRANTED", what="table {0.__class__}"))
     assert in_french("INSITU-ACCESS-NOT-GRANTED", {"what": "{what}"}) is not None
