@@ -18,6 +18,7 @@ PAGE = Path(__file__).with_name("errors.md")
 
 TITLES: dict[Category, str] = {
     "sql": "The SQL",
+    "legal": "Legal rules of a dataset",
     "parameter": "Parameters of a request",
     "budget": "The privacy budget",
     "access": "Who may ask",
@@ -55,6 +56,9 @@ sent may have been charged); **1** whoever read the output has gone, or a fault 
 **In the SDK** every error is an `insitu.InsituError` with `code`, `text`, `remedy` and, for SQL, `span`. What a node or
 the gateway reported comes as `insitu.RemoteError` with the same code, everything else as the class named below.
 `result.nodes` has the code of each node that is missing.
+
+**In French** where `LC_ALL`, `LC_MESSAGES` or `LANG` asks for it: errors of legal rules and of who may ask, on the
+command line, and in the `str` of an error once the SDK has connected. `text` and `remedy` stay English.
 
 **Nothing is spent, unless a section says so.** Each node charges for itself: where one refuses, another may not.
 Words in `<angle brackets>` are filled in with names, limits and positions, never with a value from the data.

@@ -1,14 +1,16 @@
 """What every insitu command shares: how it starts, how it fails, how it prints facts.
 
-Errors are one line on standard error, ``INSITU-…: what. remedy``, with the SQL underlined where the error carries
-``sql`` and a span. Exit codes: 0 only on success; 2 refused or wrongly configured or called; 3 another party is away;
-4 something does not verify, or failed after private data was read. A mistake of the user never shows a traceback;
-a fault in insitu itself does. Not here: gRPC status codes (``insitu_proto.status``), tables in colour (the client).
+Errors are one line on standard error, ``INSITU-…: what. remedy``, in the language that the environment asks for where
+the catalogue has it, with the SQL underlined where the error carries ``sql`` and a span. Exit codes: 0 only on success;
+2 refused or wrongly configured or called; 3 another party is away; 4 something does not verify, or failed after private
+data was read. A mistake of the user never shows a traceback; a fault in insitu itself does. Not here: gRPC status codes
+(``insitu_proto.status``), tables in colour (the client).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -24,6 +26,7 @@ from insitu_privacy.errors import (
     Unavailable,
     underline,
 )
+from insitu_privacy.language import language_of, speak
 
 from insitu_access.payload import Malformed
 
@@ -66,6 +69,7 @@ def new_app(program: str, version: str, summary: str) -> typer.Typer:
 
 def run(app: typer.Typer, program: str | None = None) -> NoReturn:
     """Run a command line and exit with its code. ``program`` names the command in help and hints."""
+    speak(language_of(os.environ))
     try:
         code = app(prog_name=program, standalone_mode=False)
     except InsituError as error:

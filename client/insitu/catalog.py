@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from insitu_privacy.dataset import Bound, Column, Dataset, Scalar, Table
 from insitu_privacy.errors import AccessRefused, ParameterRefused
+from insitu_privacy.rules import Rules
 
 if TYPE_CHECKING:
     from insitu_access.grant import Grant
@@ -121,7 +122,24 @@ def _dataset(granted: GrantedDataset) -> dict[str, Any]:
         "digest": dataset.digest,
         "nodes_per_unit": dataset.nodes_per_unit,
         "min_units": dataset.min_units,
+        "rules": _rules(dataset.rules),
         "tables": [_table(table, columns) for table, columns in granted.granted()],
+    }
+
+
+def _rules(rules: Rules) -> dict[str, Any]:
+    return {
+        "at_most_identifiers": rules.at_most_identifiers if rules.identifiers else None,
+        "identifiers": [
+            {
+                "name": one.name.english,
+                "together": [sorted(".".join(name) for name in part) for part in one.parts],
+                "finer_than": one.finer_than,
+            }
+            for one in rules.identifiers
+        ],
+        "never_released": sorted(".".join(name) for name in rules.never_released),
+        "purposes": list(rules.purposes),
     }
 
 

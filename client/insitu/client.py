@@ -7,6 +7,7 @@ computed on this side; what the gateway computed is only compared with it.
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,9 @@ from typing import TYPE_CHECKING
 
 from insitu_privacy.dataset import Dataset, DatasetBundle
 from insitu_privacy.errors import Unavailable
+from insitu_privacy.language import language_of, speak
 from insitu_privacy.plan import PrivacyPlan
+from insitu_privacy.purposes import check_purpose
 from insitu_proto.messages import Ask, DatasetRef, ManifestUpdate
 
 from insitu.budget import Budget, budget_of
@@ -46,7 +49,11 @@ _FETCH_TIMEOUT_S = 10.0
 
 
 def connect(profile: str | Path | None = None) -> Federation:
-    """The federation of a profile folder, as ``insitu connect`` wrote it; None for the default profile."""
+    """The federation of a profile folder, as ``insitu connect`` wrote it; None for the default profile.
+
+    From then on errors are shown in the language of this process's environment.
+    """
+    speak(language_of(os.environ))
     found = read_profile(Path(profile).expanduser() if profile is not None else default_folder())
     return Federation(found, GrpcTransport(found.gateways, found.identity))
 
@@ -247,10 +254,12 @@ class Federation:
             default_epsilon=default,
             now=self._clock(),
         )
+        dataset, _ = self._dataset(asked.dataset)
+        check_purpose(dataset, trusted.grant.purpose_code)
         plan = plan_query(
             sql,
             dialect=asked.dialect,
-            dataset=self._dataset(asked.dataset)[0],
+            dataset=dataset,
             parameters=asked.parameters,
             scope=trusted.grant.scope(asked.dataset.name),
             today=asked.at.date(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from insitu_privacy.language import spoken
 from rich.text import Text
 
 from insitu.catalog import scalar
@@ -12,6 +13,7 @@ from insitu.output import new_table, rich_text
 if TYPE_CHECKING:
     from insitu_privacy.dataset import Column, Dataset, Table
     from insitu_privacy.plan import Release
+    from insitu_privacy.rules import ColumnName, Rules
     from rich.table import Table as RichTable
 
     from insitu.budget import Budget
@@ -36,7 +38,11 @@ def catalog_text(catalog: Catalog) -> str:
         dataset = granted.dataset
         parts.append(Text(f"Dataset {dataset.name}, version {dataset.version}: {dataset.title}\n{_rules(dataset)}"))
         for table, columns in granted.granted():
-            parts += [Text(f"{table.name}: {_kind(table)}", style="bold"), _table(table, columns), Text()]
+            parts += [
+                Text(f"{table.name}: {_kind(table)}", style="bold"),
+                _table(table, columns, dataset.rules),
+                Text(),
+            ]
     return rich_text(*parts).rstrip("\n") + "\n"
 
 
@@ -44,16 +50,34 @@ def _rules(dataset: Dataset) -> str:
     rules = [f"a person may be known to {dataset.nodes_per_unit} node(s)"]
     if dataset.min_units:
         rules.append(f"cells below {dataset.min_units} by their noisy count are suppressed")
+    legal = dataset.rules
+    if legal.purposes:
+        rules.append(f"for {' or '.join(legal.purposes)} alone")
+    if legal.identifiers:
+        names = "; ".join(dict.fromkeys(one.name.said(spoken()) for one in legal.identifiers))
+        rules.append(f"at most {legal.at_most_identifiers} potential identifier in a query: {names}")
     return "; ".join(rules) + "\n"
 
 
-def _table(table: Table, columns: list[Column]) -> RichTable:
+def _table(table: Table, columns: list[Column], rules: Rules) -> RichTable:
     view = new_table()
     for name in ("column", "type", "public facts"):
         view.add_column(name)
     for column in columns:
-        view.add_row(Text(column.name), column.type, Text(_facts(table, column)))
+        facts = [one for one in (_facts(table, column), _legal((table.name, column.name), rules)) if one]
+        view.add_row(Text(column.name), column.type, Text("; ".join(facts)))
     return view
+
+
+def _legal(name: ColumnName, rules: Rules) -> str:
+    """What the dataset's legal rules say of a column."""
+    facts = ["never released"] if name in rules.never_released else []
+    for one in rules.identifiers:
+        if any(name in part for part in one.parts):
+            beside = " with other columns" if len(one.parts) > 1 else ""
+            coarse = f", unless by {one.finer_than}" if one.finer_than else ""
+            facts.append(f"{one.name.said(spoken())}{beside}{coarse}")
+    return "; ".join(facts)
 
 
 def _kind(table: Table) -> str:

@@ -52,6 +52,7 @@ def _grant(federation: Federation, layout: Layout) -> None:
     repeated += [("--dataset", name) for name in federation.datasets]
     repeated += [("--table", table) for table in grant.tables]
     repeated += [("--node", node.id) for node in federation.file.node]
+    repeated += [("--purpose-code", grant.purpose_code)] if grant.purpose_code is not None else []
     run(
         _COMMAND,
         "grant",

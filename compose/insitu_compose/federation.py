@@ -85,6 +85,8 @@ class Grant(_Strict):
     accounting: Literal["zcdp", "pure"] = "zcdp"
     project: Text = "evaluation"
     purpose: Text = "evaluation of insitu on one machine"
+    purpose_code: Id | None = None
+    """For datasets and custodians that list purposes."""
     reference: Text = "insitu-compose"
     tables: tuple[Text, ...] = ()
     """As ``insitu-authority grant --table`` takes them; empty for every table."""

@@ -10,9 +10,11 @@ A4  the grant names this node
 A5  the request is signed by a researcher of the grant                             (``insitu_access.request`` R1 to R4)
 A6  the request binds this very grant token, and is addressed to this node
 A7  the request is neither from the future nor past its deadline
-A8  the dataset is granted, and its digest is the same in request, manifest and the node's own copy
+A8  the dataset is granted, its digest is the same in request, manifest and the node's own copy, and it may be used for
+    the grant's purpose (``insitu_privacy.purposes`` D3)
 A9  the query asks, and must be answered by, at least as many nodes as the grant says
-A10 the plan this node makes of the SQL, under the grant's scope, has the digest that was signed
+A10 the plan this node makes of the SQL, under the grant's scope and the dataset's legal rules (``passes.legal`` D1 and
+    D2), has the digest that was signed
 
 What is not here: replay and budget, which need the ledger's transaction (``ledger`` L1 to L4).
 """
@@ -33,6 +35,7 @@ from insitu_privacy.dataset import Dataset
 from insitu_privacy.errors import AccessRefused
 from insitu_privacy.plan import PrivacyPlan
 from insitu_privacy.planner import plan_query
+from insitu_privacy.purposes import check_purpose
 
 CLOCK_LEEWAY = timedelta(minutes=5)
 
@@ -71,7 +74,7 @@ def admit(
 ) -> AdmittedQuery | AdmittedBudget:
     """The verified request. ``manifest`` is valid now (``ManifestStore.current``).
 
-    Raises AccessRefused, SqlRefused or ParameterRefused with the code of the first check that fails.
+    Raises AccessRefused, SqlRefused, LegalRefused or ParameterRefused with the code of the first check that fails.
     """
     _within_limits(request_jws, grant_jwt)  # A1
     _lists(manifest, site)  # A2
@@ -87,6 +90,7 @@ def admit(
         return AdmittedBudget(request=request, request_sha256=sha, grant=grant)
     scope = grant.scope(request.dataset)  # A8
     dataset = _same_dataset(request, manifest, site)
+    check_purpose(dataset, grant.purpose_code)
     check_nodes(grant, request)  # A9
     plan = plan_query(  # A10
         request.sql,

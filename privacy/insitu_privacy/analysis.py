@@ -15,6 +15,7 @@ from sqlglot import exp
 
 from insitu_privacy.dataset import ColumnType, ContributionBounds, Dataset
 from insitu_privacy.expressions import Expression
+from insitu_privacy.passes import legal
 from insitu_privacy.passes.bounds import Bounded, bound, check_sensitivity, contribution_bounds
 from insitu_privacy.passes.correlated import without_correlated_values
 from insitu_privacy.passes.first_rows import without_qualify
@@ -29,6 +30,7 @@ from insitu_privacy.passes.percentile_idiom import read_percentiles
 from insitu_privacy.passes.pinned import with_pinned
 from insitu_privacy.passes.qualify import qualify
 from insitu_privacy.passes.quantiles import read_quantile, within_groups
+from insitu_privacy.passes.reads import Asked
 from insitu_privacy.passes.spans import forbidden
 from insitu_privacy.passes.spelled import with_plain_spelling
 from insitu_privacy.passes.statistics import Measured as Wants
@@ -79,7 +81,7 @@ class Analysis:
 def analyse(
     sql: str, *, dialect: str, dataset: Dataset, parameters: QueryParameters, scope: Scope, today: date | None
 ) -> Analysis:
-    """The analysis of one query. Raises SqlRefused, ParameterRefused or AccessRefused."""
+    """The analysis of one query. Raises SqlRefused, LegalRefused, ParameterRefused or AccessRefused."""
     question = _Question(
         sql=sql,
         dialect=dialect,
@@ -145,6 +147,7 @@ def _analyse(question: _Question) -> Analysis:
         _check_size(releases, part)
         quantiles += made.quantiles
         read |= made.readings
+    legal.check(dataset.rules, [_asked(one) for one in releases], tree)
     postprocessing, copies_sql = _outer_sql(lifted, read)
     names = [item.alias_or_name for item in lifted.outer.selects]
     return Analysis(
@@ -157,6 +160,13 @@ def _analyse(question: _Question) -> Analysis:
         by_node=tuple(by_node),
         public=lifted.public,
     )
+
+
+def _asked(release: Measured) -> Asked:
+    values = (None if place is None else release.values[place] for place in release.measured_values)
+    kinds = (one.wanted.kind for one in release.measured)
+    keys = tuple(key.expression for key in release.keys)
+    return Asked(relation=release.relation, keys=keys, statistics=tuple(zip(kinds, values, strict=True)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

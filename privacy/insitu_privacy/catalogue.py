@@ -1,7 +1,8 @@
 """The one table of public error texts: stable code, category, what was wrong, what to do.
 
 Fields in braces are filled with names, limits and positions that the reader wrote or may know, never with a data
-value. Codes are never reused or renamed. The exceptions that carry them stand in ``errors``.
+value. Codes are never reused or renamed. The exceptions that carry them stand in ``errors``, French texts in
+``catalogue_fr``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-Category = Literal["sql", "parameter", "budget", "access", "config", "unavailable", "execution", "integrity"]
+Category = Literal["sql", "legal", "parameter", "budget", "access", "config", "unavailable", "execution", "integrity"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,21 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
     ),
     ("INSITU-SQL-NOT-TOTAL", "sql", "{name} can fail on some rows", "{hint}"),
     ("INSITU-SQL-TYPE", "sql", "{name} does not apply to {type}", "{hint}"),
+    # the dataset's legal rules
+    (
+        "INSITU-LEGAL-IDENTIFIERS",
+        "legal",
+        "the query uses {count} potential identifiers together, and this dataset allows {limit}: {what}",
+        "Leave one out, or use it more coarsely where that is none: the year or the month of a date, ranges that begin "
+        "and end with these, the year of birth alone. Name the columns that you need: * and ORDER BY use all.",
+    ),
+    (
+        "INSITU-LEGAL-NEVER-RELEASED",
+        "legal",
+        "column {name} is never released: an answer may not be grouped by it, nor hold sums, averages, quantiles or "
+        "extremes of it, nor of a column that a condition ties to it",
+        "Use it only in conditions with literals: in WHERE, ON, FILTER.",
+    ),
     # parameters of a request
     (
         "INSITU-PARAM-EPSILON",
@@ -201,6 +217,12 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
         "access",
         "the grant does not cover {what}",
         "Ask the access authority for a grant that does, or leave it out.",
+    ),
+    (
+        "INSITU-ACCESS-PURPOSE",
+        "access",
+        "dataset {name} may not be used for the purpose of this grant: {what}",
+        "It may be used for: {known}. Ask the access authority for a grant with one of these purposes.",
     ),
     (
         "INSITU-ACCESS-WRONG-KEY",

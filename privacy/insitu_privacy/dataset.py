@@ -18,6 +18,8 @@ from datetime import date, datetime
 from fractions import Fraction
 from typing import Literal
 
+from insitu_privacy.rules import Rules
+
 ColumnType = Literal["integer", "decimal", "text", "date", "timestamp", "boolean"]
 Scalar = int | float | str | bool | date | datetime
 DomainValue = int | str | bool | date | datetime
@@ -90,6 +92,8 @@ class Dataset:
     min_units: int
     tables: Mapping[str, Table]
     digest: str
+    rules: Rules = field(default_factory=Rules)
+    """The legal rules that its custodian declares."""
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
     """The public files that come with it, which the digest covers."""
 

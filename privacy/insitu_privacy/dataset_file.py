@@ -29,6 +29,7 @@ from insitu_privacy.dataset import (
 from insitu_privacy.dataset_checks import check_types
 from insitu_privacy.errors import ConfigInvalid
 from insitu_privacy.public_files import Cells, read_public, written_type
+from insitu_privacy.rules_file import IdentifierFile, Purposes, Release, RulesFile, read_rules
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
 _Count = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
@@ -49,6 +50,7 @@ class _ColumnFile(_Strict):
     max: Any = None
     constant_per_unit: StrictBool = False
     references: StrictStr | list[StrictStr] | None = None
+    release: Release | None = None
     description: StrictStr | None = None
 
 
@@ -78,6 +80,9 @@ class _HeadFile(_Strict):
     description: StrictStr | None = None
     nodes_per_unit: _Count = 1
     min_units: Annotated[int, Field(strict=True, ge=0)] = 11
+    purposes: Purposes | None = None
+    rules: RulesFile | None = None
+    identifiers: list[IdentifierFile] = []
 
 
 class _DatasetFile(_Strict):
@@ -108,8 +113,14 @@ def parse_dataset(bundle: DatasetBundle) -> Dataset:
         min_units=file.dataset.min_units,
         tables=tables,
         digest=bundle.digest(),
+        rules=read_rules(file.dataset.identifiers, file.dataset.rules, file.dataset.purposes, _never(file), tables),
         files=bundle.files,
     )
+
+
+def _never(file: _DatasetFile) -> list[tuple[str, str]]:
+    """The columns that are never to be released."""
+    return [(name, key) for name, table in file.tables.items() for key, one in table.columns.items() if one.release]
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -3,6 +3,7 @@
     InsituError
     ├── Refused                 asked for something that is not allowed or not possible; nothing was spent
     │   ├── SqlRefused          the SQL itself, with the clause to underline
+    │   ├── LegalRefused        the SQL crosses a legal rule that the dataset declares
     │   ├── ParameterRefused    a number, a date or an option of the request
     │   ├── BudgetRefused       the privacy filter stopped it
     │   └── AccessRefused       grant, signature, manifest: the chain of trust does not hold
@@ -13,15 +14,20 @@
 
 Texts never hold a data value: their fields are names, limits and positions that the person who reads them wrote
 or may know. The text of every code stands in ``catalogue``; raising a code that is not there is a KeyError, and
-a test raises each. What is not here: exit codes and gRPC status (``insitu_proto.status``).
+a test raises each. ``text`` and ``remedy`` are English, in which errors travel and are logged; ``line``, and so an
+error's ``str``, is in the language of the process that shows it (``language``).
+What is not here: exit codes and gRPC status (``insitu_proto.status``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from insitu_privacy.catalogue import CATALOGUE, Category, Entry
+from insitu_privacy.catalogue_fr import in_french, read_back
+from insitu_privacy.language import spoken
 
 __all__ = [
     "CATALOGUE",
@@ -32,6 +38,7 @@ __all__ = [
     "ExecutionFailed",
     "InsituError",
     "IntegrityFailed",
+    "LegalRefused",
     "ParameterRefused",
     "Refused",
     "RemoteError",
@@ -66,11 +73,18 @@ class InsituError(Exception):
         self.span = span
         self.text = entry.text.format(**fields)
         self.remedy = entry.remedy.format(**fields)
+        self._fields: Mapping[str, object] | None = fields
         super().__init__(self.line())
+
+    def shown(self) -> tuple[str, str]:
+        """What was wrong and what to do, in the language of this process where the catalogue has it; else English."""
+        french = spoken() == "fr" and self._fields is not None
+        return (in_french(self.code, self._fields or {}) if french else None) or (self.text, self.remedy)
 
     def line(self) -> str:
         """The error on one line: code, what was wrong, what to do."""
-        return " ".join(f"{self.code}: {self.text}. {self.remedy}".split())
+        text, remedy = self.shown()
+        return " ".join(f"{self.code}: {text}. {remedy}".split())
 
 
 class Refused(InsituError):
@@ -81,6 +95,12 @@ class SqlRefused(Refused):
     """The SQL asks for something that cannot be answered privately, or cannot be understood."""
 
     categories: ClassVar[frozenset[Category]] = frozenset({"sql"})
+
+
+class LegalRefused(Refused):
+    """The SQL crosses a legal rule that the dataset declares."""
+
+    categories: ClassVar[frozenset[Category]] = frozenset({"legal"})
 
 
 class ParameterRefused(Refused):
@@ -126,10 +146,15 @@ class IntegrityFailed(InsituError):
 
 
 class RemoteError(InsituError):
-    """An error that another party reported: its code and texts as they came over the wire."""
+    """An error that another party reported: its code and texts as they came over the wire, in English.
+
+    What they were filled in with is read back out of them, so that they can be shown in another language. Where they
+    are not those of this version's catalogue they are shown as they came.
+    """
 
     def __init__(self, code: str, text: str, remedy: str, span: Span | None = None) -> None:
         self.code, self.text, self.remedy, self.span = code, text, remedy, span
+        self._fields = read_back(code, text, remedy)
         Exception.__init__(self, self.line())
 
 

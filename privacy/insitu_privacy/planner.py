@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from insitu_privacy.analysis import Analysis, analyse
 from insitu_privacy.dataset import Dataset
-from insitu_privacy.errors import AccessRefused, ParameterRefused, SqlRefused
+from insitu_privacy.errors import AccessRefused, ParameterRefused, Refused, SqlRefused
 from insitu_privacy.passes.lift import published
 from insitu_privacy.passes.mechanisms import Demand, Noise, mechanisms
 from insitu_privacy.passes.parse import SQL_DEPTH
@@ -40,14 +40,14 @@ def plan_query(
 ) -> PrivacyPlan:
     """The plan of one query; ``today`` is the day that its CURRENT_DATE means, that of the request's signature (UTC).
 
-    Raises SqlRefused, ParameterRefused or AccessRefused, before anything is spent.
+    Raises SqlRefused, LegalRefused, ParameterRefused or AccessRefused, before anything is spent.
     """
     _check(parameters)
     try:
         analysis = analyse(sql, dialect=dialect, dataset=dataset, parameters=parameters, scope=scope, today=today)
     except RecursionError:
         raise SqlRefused("INSITU-SQL-TOO-DEEP", limit=SQL_DEPTH) from None
-    except SqlRefused as refused:
+    except Refused as refused:
         if refused.span is not None:
             refused.span = balanced(sql, refused.span)
         raise

@@ -184,7 +184,11 @@ class Postprocessor:
                 cursor.register(one.name, table)
             result = cursor.execute(sql)
             types = [_column_type(str(item[1])) for item in result.description]
-            return _fetched(result), types
+            try:
+                return _fetched(result), types
+            except SqlRefused:
+                cursor.abort()  # the rest of the rows
+                raise
         finally:
             for one in relations:
                 cursor.unregister(one.name)

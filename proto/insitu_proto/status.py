@@ -23,6 +23,7 @@ _MAX_TEXT = 1500  # of each text: trailers have 8 KiB in all
 
 _BY_CATEGORY: dict[Category, grpc.StatusCode] = {
     "sql": grpc.StatusCode.INVALID_ARGUMENT,
+    "legal": grpc.StatusCode.PERMISSION_DENIED,
     "parameter": grpc.StatusCode.INVALID_ARGUMENT,
     "budget": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "access": grpc.StatusCode.PERMISSION_DENIED,

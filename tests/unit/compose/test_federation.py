@@ -41,12 +41,11 @@ def test_names_who_is_not_named(write) -> None:
 
 
 def test_takes_the_optional_sections(write) -> None:
-    extra = (
-        '[gateway]\noperator = "A"\njurisdiction = "BE"\n[grant]\nproject = "p"\ntables = ["care.person:sex"]\ndays = 3'
-    )
+    extra = '[gateway]\noperator = "A"\njurisdiction = "BE"\n[grant]\nproject = "p"\ntables = ["care.person:sex"]\ndays = 3\npurpose_code = "ph"'
     file = load_federation(write("[grant]", extra)).file
     assert (file.gateway.operator, file.gateway.jurisdiction) == ("A", "BE")
     assert (file.grant.project, file.grant.tables, file.grant.days) == ("p", ("care.person:sex",), 3)
+    assert file.grant.purpose_code == "ph"
 
 
 def test_paths_are_relative_to_the_file(write, tmp_path: Path, monkeypatch) -> None:
