@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,14 +18,14 @@ class Watch:
     asked by the work in between (``check``)."""
 
     def __init__(self, seconds: float, interrupt: Callable[[], None]) -> None:
-        self._end = time.monotonic() + seconds
+        self._seconds = seconds
         self._interrupt = interrupt
-        self._done = threading.Event()
+        self._done, self._up = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._ring, daemon=True, name="watch")
 
     def check(self) -> None:
         """Raises TooSlow where the time is up."""
-        if time.monotonic() > self._end:
+        if self._up.is_set():
             raise TooSlow
 
     @contextmanager
@@ -40,7 +39,8 @@ class Watch:
             self._thread.join()
 
     def _ring(self) -> None:
-        wait = max(0.0, self._end - time.monotonic())
+        wait = self._seconds
         while not self._done.wait(wait):
+            self._up.set()
             self._interrupt()
             wait = _AGAIN_S

@@ -166,8 +166,6 @@ QUERIES = {
     "2020 GROUP BY 1 HAVING COUNT(*) > 0",
     "names of days": "SELECT DAYNAME(start) AS d, MONTHNAME(start) AS m, STRFTIME(start, '%a %b') AS s, COUNT(*) AS n FROM"
     " visit WHERE MONTH(start) < 3 AND YEAR(start) > 2019 GROUP BY 1, 2, 3 HAVING COUNT(*) > 0",
-    "days as text": "SELECT CAST(start AS VARCHAR) AS d, COUNT(*) AS n FROM visit WHERE start BETWEEN DATE '2020-01-01' "
-    "AND DATE '2020-02-10' GROUP BY 1 HAVING COUNT(*) > 0",
     "rounded to tens": "SELECT ROUND(birth_year, -1) AS d, TRUNC(birth_year / 10) AS t, COUNT(*) AS n FROM person WHERE "
     "birth_year > 1950 GROUP BY 1, 2 HAVING COUNT(*) > 0",
     "equal to what a subquery finds": "SELECT COUNT(*) AS n FROM act WHERE visit_id = (SELECT v.visit_id FROM visit v WHERE v.visit_id = 3)",

@@ -320,7 +320,7 @@ def _is_below(node: exp.Expr) -> bool:
     """Whether it stands for no value beside a MAX: NULL, zero, a negative number of nines."""
     node = _bare(node)
     if isinstance(node, exp.Neg):
-        return isinstance(node.this, exp.Literal) and _is_beyond(node.this)
+        return isinstance(node.this, exp.Literal) and set(node.this.name) == {"9"}
     return isinstance(node, exp.Null) or _is_number(node, "0")
 
 
