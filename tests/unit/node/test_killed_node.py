@@ -38,7 +38,7 @@ visit = "visit"
 """
 
 
-HELD = {"before-reserve": [], "after-commit": ["released"], "after-seal": ["released"]}
+HELD = {"before-reserve": [], "after-commit": ["released"], "after-seal": ["released"], "after-audit": ["released"]}
 """What the ledger holds after a kill at a place; a reserved charge anywhere else."""
 
 
