@@ -1,4 +1,4 @@
-"""What a gateway writes into its audit log: requests, nodes' comings and goings, outcomes, ends, and who was given what.
+"""What a gateway writes into its audit log: requests, nodes that come and go, outcomes, ends, and who was given what.
 
 Nobody believes a gateway, nor its log by itself: it is signed, so that it cannot be denied, and it is held against the
 logs of nodes and the receipts of researchers (``insitu_access.audit.trail``). It carries no SQL and no values: the

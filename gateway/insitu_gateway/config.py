@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from insitu_access.audit.settings import AuditFile, AuditSettings
+from insitu_access.audit.settings import AS_DEFAULT, AuditFile, AuditSettings
 from insitu_access.files import read_file
 from insitu_privacy.errors import ConfigInvalid
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -89,7 +89,7 @@ class Config:
     limits: Limits
     path: Path | None = None
     """The file it was read from."""
-    audit: AuditSettings = AuditSettings()
+    audit: AuditSettings = AS_DEFAULT
 
 
 def load_config(path: Path) -> Config:

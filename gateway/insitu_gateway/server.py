@@ -222,14 +222,12 @@ class Gateway:
             try:
                 await asyncio.to_thread(self._maintain_audit)
             except InsituError as error:
-                log.error("audit log not written", error=error.line())
+                log.warning("audit log not written", error=error.line())
 
     def _maintain_audit(self) -> None:
         settings = self._config.audit
         self._audit.flush()
-        self._audit.log.maintain(
-            seal_every=settings.seal_every, retention=settings.retention, keeps=lambda _: False
-        )
+        self._audit.log.maintain(seal_every=settings.seal_every, retention=settings.retention, keeps=lambda _: False)
 
     def _current(self) -> SignedManifest:
         return self._manifest.current

@@ -18,7 +18,7 @@ What is not here: files and seals (``insitu_access.audit.log``).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -42,7 +42,7 @@ _CAP_KEY = "<the node's secret>"
 
 
 class NodeAudit:
-    """A node's entries. Every method is on the disk on return, unless it says otherwise; an error keeps its act back."""
+    """A node's entries. Each is on the disk on return, unless its method says otherwise; an error keeps its act back."""
 
     def __init__(self, log: AuditLog, *, clock: Callable[[], datetime], cap_key: str) -> None:
         self._log = log
@@ -51,7 +51,7 @@ class NodeAudit:
         self.in_order = threading.Lock()
         """Held while the ledger and then this log are written: both have the same order."""
 
-    # -------------------------------------------------------------------------------------------------- the node itself
+    # ------------------------------------------------------------------------------------------------ the node itself
 
     def started(self, fields: Mapping[str, object]) -> None:
         """The node begins to serve: software, configuration, datasets and manifest by their digests."""
@@ -69,7 +69,7 @@ class NodeAudit:
     def manifest_refused(self, token: str, code: str) -> None:
         self._log.record(Note(kind="manifest-refused", fields={"code": code, "sha256": token_sha256(token)}))
 
-    # ------------------------------------------------------------------------------------------------------- one request
+    # ------------------------------------------------------------------------------------------------------ one request
 
     def received(self, request_id: str, request_jws: str, grant_jwt: str) -> None:
         """A task came: not on the disk at once, for nothing follows from it yet. The id is the gateway's word."""
@@ -134,7 +134,12 @@ class NodeAudit:
         self._write("answered", fields)
 
     def _write(
-        self, kind: str, fields: Mapping[str, object], detail: Mapping[str, object] | None = None, *, durable: bool = True
+        self,
+        kind: str,
+        fields: Mapping[str, object],
+        detail: Mapping[str, object] | None = None,
+        *,
+        durable: bool = True,
     ) -> None:
         minute = self._clock().replace(second=0, microsecond=0)
         self._log.record(Note(kind=kind, fields=fields, detail=detail, at=minute), durable=durable)
@@ -160,7 +165,7 @@ def agreement(entries: Iterable[Entry], ledger: Sequence[LedgerEntry]) -> list[N
         raise ConfigInvalid(
             "INSITU-CONFIG-STATE",
             reason=f"the ledger lacks charge {lost[0]}, which the audit log has: it was rolled back",
-            hint="Put the newest ledger back; without it, ask the authority to revoke the grants and to issue new ones.",
+            hint="Put the newest ledger back. Without it, ask the authority to revoke the grants and issue new ones.",
         )
     notes = []
     for entry in ledger:
@@ -171,6 +176,35 @@ def agreement(entries: Iterable[Entry], ledger: Sequence[LedgerEntry]) -> list[N
         if open_before and entry.state != "reserved" and entry.charge_id not in settled:
             notes.append(_derived_end(entry))
     return notes
+
+
+def charges_that_differ(
+    entries: Iterable[Entry], before: Sequence[LedgerEntry], after: Sequence[LedgerEntry]
+) -> Iterator[tuple[int | None, str]]:
+    """Where the whole log and the ledger say different things, with the number of the entry that does.
+
+    The ledger was read ``before`` and ``after`` the log, for the node may be at work: what it had before must be in
+    the log, but for a charge that was just being written, and what the log has must be in the ledger after.
+    """
+    known = {entry.charge_id: entry for entry in after}
+    logged, begins = set[int](), 0
+    for entry in entries:
+        begins = begins or entry.seq
+        if entry.kind != "charge-reserved":
+            continue
+        charge = int(str(entry.fields["charge"]))
+        logged.add(charge)
+        held = known.get(charge)
+        if held is None:
+            yield entry.seq, f"charge {charge} is not in the ledger: it was rolled back"
+        elif any(entry.fields[name] != text for name, text in _loss(held.loss).items()):
+            yield entry.seq, f"charge {charge} has another loss in the ledger"
+    first = min(logged, default=1) if begins > 1 else 1
+    newest = max((entry.charge_id for entry in before), default=0)
+    for held in before:
+        just_made = held.charge_id == newest and held.state == "reserved"
+        if first <= held.charge_id and held.charge_id not in logged and not just_made:
+            yield None, f"charge {held.charge_id} of the ledger is not in the log"
 
 
 def agreed_now(ledger: Sequence[LedgerEntry]) -> Mapping[str, object]:
@@ -230,9 +264,7 @@ def _derived_charge(entry: LedgerEntry) -> Note:
 
 
 def _derived_end(entry: LedgerEntry) -> Note:
-    return Note(
-        kind="charge-settled", fields={"charge": entry.charge_id, "state": entry.state, "derived": True}
-    )
+    return Note(kind="charge-settled", fields={"charge": entry.charge_id, "state": entry.state, "derived": True})
 
 
 def _request(request_id: str, request_sha256: str) -> dict[str, object]:

@@ -127,7 +127,7 @@ class NodeConfig:
     gateways: tuple[str, ...]
     datasets: Mapping[str, DatasetConfig]
     limits: Limits
-    audit: AuditSettings = AuditSettings()
+    audit: AuditSettings
 
     @property
     def base(self) -> Path:

@@ -183,7 +183,11 @@ def _newest_first(log: AuditLog) -> Iterator[Entry]:
 
 
 def _started(
-    config: NodeConfig, identity: Identity, datasets: Mapping[str, Served], manifest: ManifestStore, ledger: SqliteLedger
+    config: NodeConfig,
+    identity: Identity,
+    datasets: Mapping[str, Served],
+    manifest: ManifestStore,
+    ledger: SqliteLedger,
 ) -> dict[str, object]:
     token = read_file(config.state / "manifest.jws").decode("ascii", "replace") if manifest.version else None
     return {

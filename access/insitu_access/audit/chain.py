@@ -118,7 +118,9 @@ class Checker:
         """The report, after the last line."""
         dropped = None if self._start is None else self._dropped.get(self._start)
         if self._front and self._start is not None and (dropped is None or dropped > self._sealed_to):  # K2
-            self._found(self._start[0], "entries before this one are missing, and no sealed entry says they were dropped")
+            self._found(
+                self._start[0], "entries before this one are missing, and no sealed entry says they were dropped"
+            )
         for seal in self._wanted:  # K4
             if self._first is None or seal.last >= self._first.seq:
                 self._found(seal.last, f"the log is cut: a seal of {seal.at:%Y-%m-%d %H:%M:%S} UTC covers this entry")

@@ -1,12 +1,14 @@
 """The files that a log is in, and copies of it: a directory of days, or one exported file. Reads; decides nothing.
 
-    000000000417-2026-03-01.jsonl      a day: the number of its first entry, and the day it began
+000000000417-2026-03-01.jsonl      a day: the number of its first entry, and the day it began
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -32,17 +34,52 @@ def days(directory: Path) -> list[Path]:
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """The lines of a log: of a directory's files in order, or of one file. Raises ConfigInvalid."""
-    files = days(path) if path.is_dir() else [path]
-    if not files:
-        raise unreadable(path, "there is no audit log in it")
-    for file in files:
+    """The lines of a log as it is now: of a directory's files in order, or of one file. Raises ConfigInvalid."""
+    for file, size in _snapshot(path):
+        left = size
         try:
             with file.open("rb") as stream:
-                while line := stream.readline(LINE_LIMIT + 1):
+                while left > 0 and (line := stream.readline(min(left, LINE_LIMIT + 1))):
+                    left -= len(line)
                     yield line
         except OSError as error:
             raise unreadable(file, error.strerror or "it cannot be opened") from error
+
+
+def find(path: Path) -> Path:
+    """The log that a path means: an export, a directory of days, or a state directory that holds one."""
+    for folder in (path / "audit", path / "state" / "audit"):
+        if folder.is_dir():
+            return folder
+    return path
+
+
+def _snapshot(path: Path) -> list[tuple[Path, int]]:
+    """The files and their lengths between two appends: a line that is just being written is left out."""
+    try:
+        if not path.is_dir():
+            return [(path, path.stat().st_size)]
+        with _between_appends(path):
+            found = [(file, file.stat().st_size) for file in days(path)]
+    except OSError as error:
+        raise unreadable(path, error.strerror or "it cannot be opened") from error
+    if not found:
+        raise unreadable(path, "there is no audit log in it")
+    return found
+
+
+@contextmanager
+def _between_appends(directory: Path) -> Iterator[None]:
+    try:
+        descriptor = os.open(directory / "lock", os.O_RDONLY)
+    except OSError:  # a copy, which nobody writes
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def whole_lines(path: Path, start: int = 0) -> tuple[list[bytes], int]:

@@ -131,7 +131,7 @@ _OF_GATEWAY: Mapping[str, Mapping[str, Check]] = {
 }  # fmt: skip
 _OF_AUTHORITY: Mapping[str, Mapping[str, Check]] = {
     "certified": {
-        "role": _line, "id": _line, "key": _maybe(_line), "certificate_sha256": _sha256, "replaced": _flag,
+        "role": _line, "id": _line, "key": _maybe(_table(_line)), "certificate_sha256": _sha256, "replaced": _flag,
     },
     "manifest-published": {"version": _integer, "sha256": _maybe(_sha256), "revoked": _list(_line), "derived": _flag},
     "grant-issued": {

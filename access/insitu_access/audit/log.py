@@ -104,9 +104,7 @@ class AuditLog:
             assert self._last is not None  # a log begins with an entry
             return str(self._last.fields["jws"])
 
-    def maintain(
-        self, *, seal_every: timedelta, retention: timedelta | None, keeps: Callable[[Entry], bool]
-    ) -> int:
+    def maintain(self, *, seal_every: timedelta, retention: timedelta | None, keeps: Callable[[Entry], bool]) -> int:
         """What is due by the clock: a seal, then dropping old days. Returns how many days were dropped."""
         with self._writing():
             self._catch_up()

@@ -1,9 +1,9 @@
 """The ``[audit]`` table of ``node.toml`` and ``gateway.toml``: how often the log is sealed, how long it is kept.
 
-    [audit]
-    seal_every_hours = 24          # at most a day; a seal is also made at start, at a clean stop and on export
-    retention_days = 3650          # without it, days are kept for ever
-    former_keys = ["old.pub"]      # public keys that sealed this log before the party's key was replaced
+[audit]
+seal_every_hours = 24          # at most a day; a seal is also made at start, at a clean stop and on export
+retention_days = 3650          # without it, days are kept for ever
+former_keys = ["old.pub"]      # public keys that sealed this log before the party's key was replaced
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ class AuditSettings:
     def former(self) -> tuple[VerifyingKey, ...]:
         """The former keys, read. Raises ConfigInvalid."""
         return tuple(load_verifying_key(path) for path in self.former_keys)
+
+
+AS_DEFAULT = AuditSettings()
 
 
 class AuditFile(BaseModel):

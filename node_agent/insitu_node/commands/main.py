@@ -6,6 +6,7 @@ from insitu_access.cli import new_app
 from insitu_access.cli import run as run_app
 
 from insitu_node import __version__
+from insitu_node.commands.audit import app as audit
 from insitu_node.commands.check import check
 from insitu_node.commands.ledger import ledger
 from insitu_node.commands.run import run
@@ -27,6 +28,7 @@ app = new_app(
 app.command("check")(check)
 app.command("run")(run)
 app.command("ledger")(ledger)
+app.add_typer(audit, name="audit")
 
 
 def main() -> None:
