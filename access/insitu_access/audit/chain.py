@@ -103,10 +103,10 @@ class Checker:
         self._said(entry)
         self._entries += 1
         self._withheld += entry.detail is None and entry.detail_sha256 is not None
-        self._last, self._digest = entry, entry.digest
-        for seal in [seal for seal in self._wanted if seal.last == entry.seq]:
+        for seal in [seal for seal in self._wanted if seal.last + 1 == entry.seq]:
             self._wanted.remove(seal)
-            self._led(seal)
+            self._led(seal, entry)
+        self._last, self._digest = entry, entry.digest
         return entry
 
     @property
@@ -122,7 +122,7 @@ class Checker:
                 self._start[0], "entries before this one are missing, and no sealed entry says they were dropped"
             )
         for seal in self._wanted:  # K4
-            if self._first is None or seal.last >= self._first.seq:
+            if self._first is None or seal.last + 1 >= self._first.seq:
                 self._found(seal.last, f"the log is cut: a seal of {seal.at:%Y-%m-%d %H:%M:%S} UTC covers this entry")
         first, last = self._first, self._last
         return Report(
@@ -179,8 +179,9 @@ class Checker:
         if self._last is not None and entry.previous == self._digest:
             self._sealed_to = entry.seq
 
-    def _led(self, seal: Seal) -> None:
-        if seal.party != self._party or seal.head != self._digest:  # K4
+    def _led(self, seal: Seal, entry: Entry) -> None:
+        """K4: a seal stands in the log right after what it covers."""
+        if seal.party != self._party or (entry.kind, entry.previous) != ("seal", seal.head):
             self._found(seal.last, f"it is not what a seal of {seal.at:%Y-%m-%d %H:%M:%S} UTC covers: it was rewritten")
 
     def _found(self, seq: int | None, reason: str) -> None:

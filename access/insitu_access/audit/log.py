@@ -161,7 +161,11 @@ class AuditLog:
             raise self._broken("its files are gone")
         if newest != self._path:
             self._load()
-        elif newest.stat().st_size != self._size:
+            return
+        size = newest.stat().st_size
+        if size < self._size:
+            raise self._broken(f"{newest.name} is shorter than it was")
+        if size > self._size:
             self._take(Checker(self.party, self.keys, after=self._last, sealed_to=self._sealed_to), self._size)
 
     def _take(self, checker: Checker, start: int) -> None:
@@ -174,6 +178,8 @@ class AuditLog:
         report = checker.end()
         if not report.holds:
             raise self._broken(f"entry {report.findings[0].seq}: {report.findings[0].reason}")
+        if self._last is not None and (checker.last is None or checker.last.seq < self._last.seq):
+            raise self._broken("it ends before an entry that was written already")
         self._last, self._sealed_to = checker.last, report.sealed_to
         self._size = start + sum(map(len, found))
         if cut:
@@ -276,7 +282,8 @@ def _may_go(path: Path, before: datetime, keeps: Callable[[Entry], bool]) -> boo
         entries = [read_line(line) for line in files.lines(path)]
     except Malformed:
         return False  # evidence of something: it stays
-    return entries[-1].at < before and not any(keeps(entry) for entry in entries)
+    young = any(entry.at >= before for entry in entries if entry.kind != "seal")
+    return not young and not any(keeps(entry) for entry in entries)
 
 
 def _write_out(descriptor: int, data: bytes, at: int) -> None:
