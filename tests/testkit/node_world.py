@@ -141,6 +141,7 @@ class NodeWorld:
     noise: Noise = field(default_factory=ExactNoise)
     hook: Hook = no_hook
     engine: Engine | None = None
+    audit_folder: Path | None = None
 
     def __post_init__(self) -> None:
         self.dataset = care()
@@ -240,7 +241,7 @@ class NodeWorld:
 
     def log(self) -> AuditLog:
         """The node's audit log: real files."""
-        return AuditLog(self.folder / "audit", PARTY, self.node_key, clock=lambda: self.now)
+        return AuditLog(self.audit_folder or self.folder / "audit", PARTY, self.node_key, clock=lambda: self.now)
 
     def logged(self) -> list[Entry]:
         """What stands in it, checked: it must verify."""
