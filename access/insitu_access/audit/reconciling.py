@@ -121,6 +121,11 @@ def _lines(found: Sequence[Discrepancy]) -> list[str]:
 def _summary(
     copies: Sequence[Copy], receipts: Sequence[Receipt], found: Sequence[Discrepancy], done: Reconciled
 ) -> str:
-    what = f"{len(copies)} logs and {len(receipts)} receipts, {done.compared} comparisons"
-    later = f", {done.not_compared} that other logs are too early or too late for" if done.not_compared else ""
-    return f"{what}{later}: {f'{len(found)} do not agree' if found else 'they agree'}"
+    what = f"{_many(len(copies), 'log')} and {_many(len(receipts), 'receipt')}, {_many(done.compared, 'comparison')}"
+    later = f", {done.not_compared} left out, for the other log ends before or begins after" if done.not_compared else ""
+    agree = "they agree" if done.compared else "there was nothing to compare"
+    return f"{what}{later}: {_many(len(found), 'discrepancy', 'discrepancies') if found else agree}"
+
+
+def _many(count: int, one: str, more: str | None = None) -> str:
+    return f"{count} {one if count == 1 else more or one + 's'}"

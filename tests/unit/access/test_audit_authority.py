@@ -73,7 +73,7 @@ def test_logs_that_agree(home: Path) -> None:
     assert (done["agree"], done["discrepancies"], done["receipts"]) == (True, [], 0)
     assert [log["party"] for log in done["logs"]] == ["node n1", "gateway gw"]
     said = authority("audit", "reconcile", "auth", "--node", "good-n1", cwd=home)
-    assert said.out == "1 logs and 0 receipts, 0 comparisons: they agree\n"
+    assert said.out == "1 log and 0 receipts, 1 comparison: they agree\n"
 
 
 def test_a_broken_copy_is_one_line_each_and_exit_4(home: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_broken_copy_is_one_line_each_and_exit_4(home: Path) -> None:
     assert done.code == 4
     lines = done.out.splitlines()
     assert lines[0].startswith("log-broken bad.jsonl: the log of node n1 does not verify at entry 3: ")
-    assert lines[-1].endswith("do not agree")
+    assert lines[-1].endswith(": 2 discrepancies")
     (home / "tail.jsonl").write_bytes(b"".join(whole[:-1]))
     done = authority("audit", "reconcile", "auth", "--node", "tail.jsonl", "--format", "json", cwd=home)
     assert done.code == 4
