@@ -42,7 +42,7 @@ _CAP_KEY = "<the node's secret>"
 
 
 class NodeAudit:
-    """A node's entries. Each is on the disk on return, unless its method says otherwise; an error keeps its act back."""
+    """A node's entries. Each is on the disk on return, unless a method says otherwise; an error holds its act back."""
 
     def __init__(self, log: AuditLog, *, clock: Callable[[], datetime], cap_key: str) -> None:
         self._log = log

@@ -122,7 +122,7 @@ def _summary(
     copies: Sequence[Copy], receipts: Sequence[Receipt], found: Sequence[Discrepancy], done: Reconciled
 ) -> str:
     what = f"{_many(len(copies), 'log')} and {_many(len(receipts), 'receipt')}, {_many(done.compared, 'comparison')}"
-    later = f", {done.not_compared} left out, for the other log ends before or begins after" if done.not_compared else ""
+    later = f", {done.not_compared} left out: the other log ends before or begins after" if done.not_compared else ""
     agree = "they agree" if done.compared else "there was nothing to compare"
     return f"{what}{later}: {_many(len(found), 'discrepancy', 'discrepancies') if found else agree}"
 
