@@ -17,27 +17,31 @@ What is not here: files and seals (``insitu_access.audit.log``).
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
 
-from insitu_access.audit.entry import Entry
+from insitu_access.audit.entry import Entry, read_line
+from insitu_access.audit.files import days, whole_lines
 from insitu_access.audit.log import AuditLog, Note
 from insitu_access.jose import token_sha256, unverified_kid
 from insitu_access.payload import seconds_up
 from insitu_access.release import BudgetStatement, NodeRelease, Outcome
-from insitu_access.request import QueryRequest
-from insitu_privacy.errors import ConfigInvalid
+from insitu_access.request import QueryRequest, peek_request
+from insitu_privacy.errors import ConfigInvalid, InsituError
 from insitu_privacy.plan import Loss
 
 from insitu_node.admission import AdmittedBudget, AdmittedQuery
-from insitu_node.ledger import Ask, LedgerEntry, Reservation
+from insitu_node.ledger import Ask, Ledger, LedgerEntry, Reservation
 
 _LONGEST_GRANT = timedelta(days=3650)
 """How long a charge counts whose grant's end is not known."""
+_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")
 _BITS, _FINE = 3300, 10**300
+_AGREED = ("node-started", "ledger-agreed")
 _CAP_KEY = "<the node's secret>"
 
 
@@ -63,6 +67,13 @@ class NodeAudit:
         self._log.record(Note(kind="node-stopped"))
         self._log.seal()
 
+    def agree(self, ledger: Ledger) -> None:
+        """Writes what the log lacks of the ledger, and that they agree now. Raises ConfigInvalid (K9)."""
+        with self.in_order:
+            held = ledger.entries()
+            missing = agreement(since_agreed(_newest_first(self._log)), held)
+            self._log.record(*missing, Note(kind="ledger-agreed", fields=agreed_now(held)))
+
     def manifest_accepted(self, version: int, token: str) -> None:
         self._log.record(Note(kind="manifest-accepted", fields={"version": version, "sha256": token_sha256(token)}))
 
@@ -72,12 +83,14 @@ class NodeAudit:
     # ------------------------------------------------------------------------------------------------------ one request
 
     def received(self, request_id: str, request_jws: str, grant_jwt: str) -> None:
-        """A task came: not on the disk at once, for nothing follows from it yet. The id is the gateway's word."""
-        self._write(
-            "request-received",
-            {**_request(request_id, token_sha256(request_jws)), "grant_sha256": token_sha256(grant_jwt)},
-            durable=False,
-        )
+        """A task came: not on the disk at once, for nothing follows from it yet. Nothing of it is verified."""
+        fields = {
+            **_request(request_id, token_sha256(request_jws)),
+            "grant_sha256": token_sha256(grant_jwt),
+            "claimed_grant": _claimed_grant(request_jws),
+            "claimed_researcher": _claimed_researcher(request_jws),
+        }
+        self._write("request-received", fields, durable=False)
 
     def admitted(self, admitted: AdmittedQuery | AdmittedBudget, request_jws: str) -> None:
         """Who asks what and why; not on the disk at once."""
@@ -147,14 +160,14 @@ class NodeAudit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreed:
-    """What log and ledger had in common when the node last started: charges up to a number, and those still open."""
+    """What log and ledger had in common when they last agreed: charges up to a number, and those still open."""
 
     charges: int = 0
     open_charges: frozenset[int] = frozenset()
 
 
 def agreement(entries: Iterable[Entry], ledger: Sequence[LedgerEntry]) -> list[Note]:
-    """The entries that the log lacks of what the ledger holds. ``entries`` reach back to the last start, or all.
+    """The entries that the log lacks of what the ledger holds. ``entries`` reach back to where they agreed.
 
     Raises ConfigInvalid where the ledger lacks a charge that the log has (K9).
     """
@@ -208,19 +221,19 @@ def charges_that_differ(
 
 
 def agreed_now(ledger: Sequence[LedgerEntry]) -> Mapping[str, object]:
-    """What ``node-started`` says of the ledger."""
+    """What ``node-started`` and ``ledger-agreed`` say of the ledger."""
     return {
         "charges": max((entry.charge_id for entry in ledger), default=0),
         "open_charges": [entry.charge_id for entry in ledger if entry.state == "reserved"],
     }
 
 
-def since_start(newest_first: Iterable[Entry]) -> list[Entry]:
-    """The entries back to the last start of the node, oldest first."""
+def since_agreed(newest_first: Iterable[Entry]) -> list[Entry]:
+    """The entries back to where log and ledger last agreed, oldest first."""
     found = []
     for entry in newest_first:
         found.append(entry)
-        if entry.kind == "node-started":
+        if entry.kind in _AGREED:
             break
     return found[::-1]
 
@@ -233,11 +246,17 @@ def counts_still(entry: Entry, now: datetime) -> bool:
     return now < entry.at + _LONGEST_GRANT if expires is None else now.timestamp() < int(str(expires))
 
 
+def _newest_first(log: AuditLog) -> Iterator[Entry]:
+    for path in reversed(days(log.directory)):
+        for line in reversed(whole_lines(path)[0]):
+            yield read_line(line)
+
+
 def _held(entries: Iterable[Entry]) -> tuple[Agreed, set[int], set[int]]:
     agreed, reserved, settled = Agreed(), set[int](), set[int]()
     for entry in entries:
         said: Mapping[str, object] = entry.fields
-        if entry.kind == "node-started":
+        if entry.kind in _AGREED:
             still = said["open_charges"]
             assert isinstance(still, list)
             agreed = Agreed(charges=int(str(said["charges"])), open_charges=frozenset(still))
@@ -269,6 +288,18 @@ def _derived_end(entry: LedgerEntry) -> Note:
 
 def _request(request_id: str, request_sha256: str) -> dict[str, object]:
     return {"request_id": request_id, "request_sha256": request_sha256}
+
+
+def _claimed_grant(request_jws: str) -> str | None:
+    try:
+        return peek_request(request_jws).grant_id
+    except InsituError:
+        return None
+
+
+def _claimed_researcher(request_jws: str) -> str | None:
+    kid = unverified_kid(request_jws)
+    return kid if kid is not None and _THUMBPRINT.fullmatch(kid) else None
 
 
 def _loss(loss: Loss) -> dict[str, object]:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from insitu_access.audit.entry import Entry, Party, read_line
-from insitu_access.audit.files import days, whole_lines
+from insitu_access.audit.entry import Party
 from insitu_access.audit.log import AuditLog
 from insitu_access.bundle import read_bundle
 from insitu_access.files import make_directory, read_file
@@ -25,11 +24,12 @@ from insitu_privacy.errors import ConfigInvalid
 
 from insitu_node import __version__
 from insitu_node.admission import Site
-from insitu_node.audit import NodeAudit, agreed_now, agreement, since_start
+from insitu_node.audit import NodeAudit, agreed_now
 from insitu_node.config import DatasetConfig, Limits, NodeConfig
 from insitu_node.cycle import Cycle
 from insitu_node.engines.base import Engine, EngineLimits, cores
 from insitu_node.hooks import Hook
+from insitu_node.ledger import Ledger
 from insitu_node.ledger_sqlite import SqliteLedger
 from insitu_node.noise import Mechanisms
 from insitu_node.state import ManifestStore, cap_key, lock_state
@@ -43,6 +43,7 @@ class Node:
     identity: Identity
     manifest: ManifestStore
     cycle: Cycle
+    ledger: Ledger
     log: AuditLog
 
 
@@ -136,7 +137,7 @@ def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
         log = open_log(config, identity)
         stack.callback(log.close)
         audit = NodeAudit(log, clock=utc_now, cap_key=secret)
-        _agree(log, ledger)
+        audit.agree(ledger)
         audit.started(_started(config, identity, datasets, manifest, ledger))
         stack.callback(audit.stopped)
         cycle = Cycle(
@@ -155,7 +156,7 @@ def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
             audit=audit,
             hook=hook,
         )
-        yield Node(config=config, identity=identity, manifest=manifest, cycle=cycle, log=log)
+        yield Node(config=config, identity=identity, manifest=manifest, cycle=cycle, ledger=ledger, log=log)
 
 
 def open_log(config: NodeConfig, identity: Identity) -> AuditLog:
@@ -167,19 +168,6 @@ def open_log(config: NodeConfig, identity: Identity) -> AuditLog:
         clock=utc_now,
         former=config.audit.former(),
     )
-
-
-def _agree(log: AuditLog, ledger: SqliteLedger) -> None:
-    """Writes what a crash between the ledger and the log left out. Raises ConfigInvalid where the ledger is behind."""
-    missing = agreement(since_start(_newest_first(log)), ledger.entries())
-    if missing:
-        log.record(*missing)
-
-
-def _newest_first(log: AuditLog) -> Iterator[Entry]:
-    for path in reversed(days(log.directory)):
-        for line in reversed(whole_lines(path)[0]):
-            yield read_line(line)
 
 
 def _started(

@@ -47,19 +47,26 @@ def serve(path: Path) -> None:
 
 async def _keep_log(node: Node, stopping: asyncio.Event) -> None:
     """Seals the audit log when it is due, and drops the days that are too old."""
-    settings = node.config.audit
+    day = utc_now().date()
     while not stopping.is_set():
         try:
-            await asyncio.to_thread(
-                node.log.maintain,
-                seal_every=settings.seal_every,
-                retention=settings.retention,
-                keeps=lambda entry: counts_still(entry, utc_now()),
-            )
+            if utc_now().date() != day:
+                day = utc_now().date()
+                await asyncio.to_thread(node.cycle.audit.agree, node.ledger)
+            await asyncio.to_thread(_maintain, node)
         except InsituError as error:
             _log.error("audit log not maintained", error=error.line())
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), _LOG_SECONDS)
+
+
+def _maintain(node: Node) -> None:
+    settings = node.config.audit
+    node.log.maintain(
+        seal_every=settings.seal_every,
+        retention=settings.retention,
+        keeps=lambda entry: counts_still(entry, utc_now()),
+    )
 
 
 async def _serve(node: Node) -> None:

@@ -79,6 +79,7 @@ _LOSS: Mapping[str, Check] = {
 }  # fmt: skip
 _MANIFEST: Mapping[str, Check] = {"manifest_version": _integer, "manifest_sha256": _maybe(_sha256)}
 _STARTED: Mapping[str, Check] = {"software": _line, "config_sha256": _sha256, "key": _line, **_MANIFEST}
+_AGREED: Mapping[str, Check] = {"charges": _integer, "open_charges": _list(_integer)}
 
 # the log itself
 _OF_ALL: Mapping[str, Mapping[str, Check]] = {
@@ -91,11 +92,14 @@ _OF_ALL: Mapping[str, Mapping[str, Check]] = {
     "administered": {"by": _line, "command": _line, "about": _table(_line)},
 }
 _OF_NODE: Mapping[str, Mapping[str, Check]] = {
-    "node-started": {**_STARTED, "datasets": _table(_sha256), "charges": _integer, "open_charges": _list(_integer)},
+    "node-started": {**_STARTED, "datasets": _table(_sha256), **_AGREED},
     "node-stopped": {},
     "manifest-accepted": {"version": _integer, "sha256": _sha256},
     "manifest-refused": {"code": _line, "sha256": _sha256},
-    "request-received": {**_REQUEST, "grant_sha256": _sha256},
+    "ledger-agreed": _AGREED,
+    "request-received": {
+        **_REQUEST, "grant_sha256": _sha256, "claimed_grant": _maybe(_line), "claimed_researcher": _maybe(_line),
+    },
     "request-admitted": {
         **_REQUEST, "grant_id": _line, "grant_sha256": _sha256, "project": _line, "purpose": _line, "reference": _line,
         "researcher": _line, "dataset": _maybe(_line), "plan_digest": _maybe(_sha256),

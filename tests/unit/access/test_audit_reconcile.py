@@ -43,7 +43,7 @@ def node_log(node: str) -> list[Entry]:
     for number, request in enumerate((A, B), 1):
         own = {"request_id": request, "request_sha256": BYTES[request]}
         said += [
-            entry("request-received", at, **own, grant_sha256=GRANT),
+            entry("request-received", at, **own, grant_sha256=GRANT, claimed_grant=None, claimed_researcher=None),
             entry("request-admitted", at, **own, grant_id="g", grant_sha256=GRANT, project="p", purpose="w",
                   reference="r", researcher="ada", dataset="care", plan_digest="8" * 64),
             entry("charge-reserved", at, charge=number, request_id=request, grant_id="g", dataset="care",

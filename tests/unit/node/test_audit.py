@@ -16,7 +16,7 @@ from insitu_access.audit.log import Note
 from insitu_access.jose import token_sha256
 from insitu_access.payload import seconds_up
 from insitu_access.release import NodeRelease, Refusal
-from insitu_node.audit import agreed_now, agreement, charges_that_differ, counts_still, since_start
+from insitu_node.audit import agreed_now, agreement, charges_that_differ, counts_still, since_agreed
 from insitu_node.cycle import Cycle
 from insitu_node.hooks import Place
 from insitu_node.ledger_sqlite import SqliteLedger
@@ -187,7 +187,7 @@ def test_what_a_kill_left_out_is_derived_from_the_ledger(world: NodeWorld, place
     world.hook = kill
     with pytest.raises(Killed):
         world.ask(world.cycle(), world.query())
-    notes = agreement(since_start(reversed(world.logged())), world.ledger.entries())
+    notes = agreement(since_agreed(reversed(world.logged())), world.ledger.entries())
     assert [note.kind for note in notes] == missing
     assert all(note.fields["derived"] for note in notes)
     world.log().record(*notes)
@@ -206,7 +206,7 @@ def test_a_start_looks_back_to_the_last_start_alone(world: NodeWorld, cycle: Cyc
     world.ask(cycle, world.query())
     started(world)
     world.ask(cycle, world.query(epsilon="1/2"))
-    since = since_start(reversed(world.logged()))
+    since = since_agreed(reversed(world.logged()))
     assert since[0].kind == "node-started"
     assert agreement(since, world.ledger.entries()) == []
 
@@ -225,7 +225,7 @@ def test_a_charge_that_was_open_at_the_last_start_is_settled_once(world: NodeWor
     cycle = world.cycle()
     world.ask(cycle, request)
     cycle.stop()
-    assert agreement(since_start(reversed(world.logged())), world.ledger.entries()) == []
+    assert agreement(since_agreed(reversed(world.logged())), world.ledger.entries()) == []
     assert [e.kind for e in world.logged() if e.kind in ("charge-resumed", "charge-settled")] == [
         "charge-resumed", "charge-settled",
     ]  # fmt: skip
@@ -237,13 +237,45 @@ def test_a_ledger_that_was_rolled_back_is_found(world: NodeWorld, cycle: Cycle, 
     world.ask(cycle, world.query(epsilon="1/2"))
     yesterday = world.ledger.entries()[:kept]
     with pytest.raises(ConfigInvalid, match=f"the ledger lacks charge {kept + 1}") as caught:
-        agreement(since_start(reversed(world.logged())), yesterday)
+        agreement(since_agreed(reversed(world.logged())), yesterday)
     assert caught.value.code == "INSITU-CONFIG-STATE"
     started(world)
     with pytest.raises(ConfigInvalid):
-        agreement(since_start(reversed(world.logged())), yesterday)
+        agreement(since_agreed(reversed(world.logged())), yesterday)
     reasons = [reason for _, reason in charges_that_differ(world.logged(), yesterday, yesterday)]
     assert reasons == [f"charge {n} is not in the ledger: it was rolled back" for n in range(kept + 1, 3)]
+
+
+def test_a_day_begins_with_an_agreement_so_that_older_days_may_go(world: NodeWorld, cycle: Cycle) -> None:
+    world.ask(cycle, world.query())
+    cycle.audit.agree(world.ledger)
+    since = since_agreed(reversed(world.logged()))
+    assert [entry.kind for entry in since] == ["ledger-agreed"]
+    assert since[0].fields == {"charges": 1, "open_charges": []}
+    world.ask(cycle, world.query(epsilon="1/2"))
+    assert agreement(since_agreed(reversed(world.logged())), world.ledger.entries()) == []
+
+
+def test_what_could_not_be_written_is_written_when_they_next_agree(
+    world: NodeWorld, cycle: Cycle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    world.hook = lambda place: monkeypatch.setattr(os, "pwrite", full) if place == "after-reserve" else None
+    with pytest.raises(InsituError):
+        world.ask(world.cycle(), world.query())
+    monkeypatch.undo()
+    cycle.audit.agree(world.ledger)
+    assert only(world, "charge-reserved").fields["derived"] is True
+
+
+def test_who_a_refused_request_claims_to_be_is_told(world: NodeWorld, cycle: Cycle) -> None:
+    world.grant_with(expires_at=world.now)
+    world.ask(cycle, world.query())
+    received = only(world, "request-received").fields
+    assert only(world, "answered").fields["code"] == "INSITU-ACCESS-GRANT-EXPIRED"
+    assert (received["claimed_grant"], received["claimed_researcher"]) == ("grant-1", world.researcher.thumbprint)
 
 
 def test_a_log_begun_anew_is_told_of_every_charge(world: NodeWorld, cycle: Cycle) -> None:
