@@ -17,7 +17,8 @@ and two manifests of one version, which only the authority itself could sign.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from insitu_privacy.errors import AccessRefused
@@ -35,7 +36,7 @@ from insitu_access.invariants import (
 )
 from insitu_access.jose import refusing_malformed, sign, verify
 from insitu_access.keys import SigningKey, VerifyingKey, read_verifying_key
-from insitu_access.payload import Fields, Malformed
+from insitu_access.payload import Fields, Malformed, as_integer, as_mapping
 
 CLOCK_LEEWAY = timedelta(minutes=5)
 _ADDRESS = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})", re.ASCII)
@@ -104,6 +105,9 @@ class Manifest:
     datasets: tuple[DatasetEntry, ...]
     revoked_grants: frozenset[str]
     """Grant ids."""
+    suspended_grants: frozenset[str] = frozenset()
+    grant_revisions: Mapping[str, int] = field(default_factory=dict)
+    """By grant id, the revision that counts; grants that were never amended are not in it."""
 
     def __post_init__(self) -> None:
         check_name(self.federation, "federation")
@@ -119,6 +123,11 @@ class Manifest:
         check_unique([dataset.name.casefold() for dataset in self.datasets], "dataset names")
         for grant in self.revoked_grants:
             check_name(grant, "revoked grant")
+        for grant in self.suspended_grants:
+            check_name(grant, "suspended grant")
+        for grant, revision in self.grant_revisions.items():
+            check_name(grant, "amended grant")
+            check(2 <= revision < 2**31, "the revision of an amended grant must be at least 2")
 
     def node(self, node_id: str) -> NodeEntry | None:
         return next((node for node in self.nodes if node.id == node_id), None)
@@ -170,6 +179,8 @@ def read_manifest(data: bytes) -> Manifest:
             gateways=fields.items("gateways", read_gateway),
             datasets=fields.items("datasets", read_dataset),
             revoked_grants=frozenset(fields.texts("revoked_grants")),
+            suspended_grants=frozenset(fields.texts("suspended_grants")),
+            grant_revisions=fields.item("grant_revisions", lambda value, path: as_mapping(value, path, as_integer)),
         )
 
 
@@ -240,4 +251,6 @@ def _as_json(manifest: Manifest) -> dict[str, object]:
         "gateways": [gateway_as_json(gateway) for gateway in manifest.gateways],
         "datasets": [dataset_as_json(dataset) for dataset in manifest.datasets],
         "revoked_grants": sorted(manifest.revoked_grants),
+        "suspended_grants": sorted(manifest.suspended_grants),
+        "grant_revisions": dict(manifest.grant_revisions),
     }

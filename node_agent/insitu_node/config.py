@@ -22,6 +22,8 @@
     [audit]
     retention_days = 3650               # how long the audit log is kept; without it, for ever
 
+    [policy]                            # ``policy_file``; without it every project waits for approval
+
 Paths are relative to the file. Unknown keys are refused: a misspelt limit must not be silently without effect.
 What is not here: whether the files and databases exist and fit (``runtime``, ``commands.check``).
 """
@@ -38,6 +40,9 @@ from insitu_access.audit.settings import AuditFile, AuditSettings
 from insitu_access.files import read_file
 from insitu_privacy.errors import ConfigInvalid
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
+
+from insitu_node.policy import Policy
+from insitu_node.policy_file import PolicyFile
 
 _LIMIT = 2**20
 _Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -87,6 +92,7 @@ class _File(_Strict):
     datasets: Annotated[dict[_Name, _DatasetFile], Field(min_length=1)]
     limits: _LimitsFile = _LimitsFile()
     audit: AuditFile = AuditFile()
+    policy: PolicyFile = PolicyFile()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +134,7 @@ class NodeConfig:
     datasets: Mapping[str, DatasetConfig]
     limits: Limits
     audit: AuditSettings
+    policy: Policy
 
     @property
     def base(self) -> Path:
@@ -148,6 +155,7 @@ def load_config(path: Path) -> NodeConfig:
         datasets={name: _dataset(dataset, whole.parent) for name, dataset in file.datasets.items()},
         limits=Limits(**file.limits.model_dump()),
         audit=file.audit.settings(whole.parent),
+        policy=file.policy.policy(),
     )
 
 

@@ -82,6 +82,7 @@ def analyse(
         tables=_tables(scope),
         max_rows_per_group=parameters.max_rows_per_group,
         max_groups=parameters.max_groups,
+        min_units=max(dataset.min_units, scope.min_units),
         today=today,
         dataset=dataset,
         parameters=parameters,
@@ -100,6 +101,7 @@ class _Question:
     tables: _Tables | None
     max_rows_per_group: int | None
     max_groups: int | None
+    min_units: int
     today: date | None
     dataset: Dataset = field(compare=False)
     parameters: QueryParameters = field(compare=False)
@@ -163,7 +165,7 @@ def _measured(part: Part, question: _Question, tree: exp.Expr) -> _Made:
     tracked, front = part.tracked, part.front
     columns = keys(front, tracked)
     selects_keys = any(column.domain is None for column in columns)
-    found = _with_units(statistics(front, tracked), front, selects_keys, question.dataset.min_units)
+    found = _with_units(statistics(front, tracked), front, selects_keys, question.min_units)
     if len(found.wanted) > STATISTICS_LIMIT:
         raise forbidden(tree, f"more than {STATISTICS_LIMIT} statistics", "Ask several queries.")
     bounds = effective_bounds(contribution_bounds(tracked, question.parameters), columns)

@@ -12,7 +12,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -24,16 +23,6 @@ from insitu_access.audit.seal import Seal, open_seal
 from insitu_access.cli import EXIT_INTEGRITY, Format, print_facts, printable
 from insitu_access.files import read_file
 from insitu_access.keys import VerifyingKey
-
-SinceOption = Annotated[str | None, typer.Option(help="Entries from this date or time on, in ISO 8601.")]
-KindOption = Annotated[list[str] | None, typer.Option(help="Entries of this kind; repeat it.")]
-AboutOption = Annotated[str | None, typer.Option("--about", help="Entries that name this request, grant or node.")]
-LastOption = Annotated[int | None, typer.Option(min=1, help="The last entries of those that are asked for.")]
-DetailOption = Annotated[bool, typer.Option("--details", help="With the SQL, where this log has it.")]
-SealOption = Annotated[list[Path] | None, typer.Option("--seal", help="A seal kept from before; repeat it.")]
-OutOption = Annotated[Path, typer.Option(help="The file to write.", show_default=False)]
-SealOutOption = Annotated[Path | None, typer.Option("--out", help="The file to write it to; else standard output.")]
-WithholdOption = Annotated[bool, typer.Option("--withhold", help="Leave SQL out: a copy for others still verifies.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -137,13 +137,17 @@ _OF_AUTHORITY: Mapping[str, Mapping[str, Check]] = {
     "certified": {
         "role": _line, "id": _line, "key": _maybe(_table(_line)), "certificate_sha256": _sha256, "replaced": _flag,
     },
-    "manifest-published": {"version": _integer, "sha256": _maybe(_sha256), "revoked": _list(_line), "derived": _flag},
+    "manifest-published": {
+        "version": _integer, "sha256": _maybe(_sha256), "revoked": _list(_line), "suspended": _list(_line),
+        "derived": _flag,
+    },
     "grant-issued": {
-        "grant_id": _line, "sha256": _sha256, "project": _line, "purpose": _maybe(_line), "reference": _maybe(_line),
-        "researchers": _list(_line), "nodes": _list(_line), "datasets": _list(_line), "epsilon": _maybe(_number),
-        "delta": _maybe(_number), "expires": _integer, "derived": _flag,
+        "grant_id": _line, "revision": _integer, "sha256": _sha256, "project": _line, "purpose": _maybe(_line),
+        "reference": _maybe(_line), "researchers": _list(_line), "nodes": _list(_line), "datasets": _list(_line),
+        "epsilon": _maybe(_number), "delta": _maybe(_number), "expires": _integer, "derived": _flag,
     },
     "grant-revoked": {"grant_id": _line, "derived": _flag},
+    "grant-suspended": {"grant_id": _line, "suspended": _flag, "derived": _flag},
 }  # fmt: skip
 
 KINDS: Mapping[str, Mapping[str, Mapping[str, Check]]] = MappingProxyType(

@@ -38,22 +38,30 @@ def agree(log: AuditLog, register: Register) -> None:
 def lacking(register: Register, entries: Iterable[Entry]) -> list[Note]:
     """The entries that the log lacks of what the register holds. What retention dropped is not asked for again."""
     issued, revoked, version, dropped = set[object](), set[object](), 0, False
+    suspended: dict[object, object] = {}
     for entry in entries:
         dropped = dropped or entry.kind == "log-dropped"
         if entry.kind == "grant-issued":
-            issued.add(entry.fields["grant_id"])
+            issued.add(entry.fields["sha256"])
         elif entry.kind == "grant-revoked":
             revoked.add(entry.fields["grant_id"])
+        elif entry.kind == "grant-suspended":
+            suspended[entry.fields["grant_id"]] = entry.fields["suspended"]
         elif entry.kind == "manifest-published":
             version = int(str(entry.fields["version"]))
     if dropped:
         return []
-    notes = [_derived(grant) for grant in register.grants if grant.id not in issued]
+    notes = [_derived(grant) for grant in register.grants if grant.sha256 not in issued]
     notes += [
         _revoked(grant.id, derived=True) for grant in register.grants if grant.revoked and grant.id not in revoked
     ]
+    notes += [
+        _suspended(grant.id, suspended=grant.suspended, derived=True)
+        for grant in register.grants
+        if grant.suspended != suspended.get(grant.id, False)
+    ]
     if register.manifest_version > version:
-        notes.append(_published(register.manifest_version, None, _revoked_of(register), derived=True))
+        notes.append(_manifest_of(register))
     return notes
 
 
@@ -71,13 +79,20 @@ def certified(
 
 
 def published(log: AuditLog, manifest: Manifest, token: str) -> None:
-    revoked = sorted(manifest.revoked_grants)
-    log.record(_published(manifest.version, token_sha256(token), revoked, derived=False))
+    fields = {
+        "version": manifest.version,
+        "sha256": token_sha256(token),
+        "revoked": sorted(manifest.revoked_grants),
+        "suspended": sorted(manifest.suspended_grants),
+        "derived": False,
+    }
+    log.record(Note(kind="manifest-published", fields=fields))
 
 
 def issued(log: AuditLog, grant: Grant, token: str) -> None:
     fields = {
         "grant_id": grant.id,
+        "revision": grant.revision,
         "sha256": grant_sha256(token),
         "project": grant.project,
         "purpose": grant.purpose,
@@ -97,9 +112,15 @@ def revoked(log: AuditLog, grant_id: str) -> None:
     log.record(_revoked(grant_id, derived=False))
 
 
+def suspended(log: AuditLog, grant_id: str, *, suspended: bool) -> None:
+    """A grant was suspended, or may be used again."""
+    log.record(_suspended(grant_id, suspended=suspended, derived=False))
+
+
 def _derived(grant: GrantEntry) -> Note:
     fields: dict[str, object] = {
         "grant_id": grant.id,
+        "revision": grant.revision,
         "sha256": grant.sha256,
         "project": grant.project,
         "purpose": None,
@@ -119,10 +140,16 @@ def _revoked(grant_id: str, *, derived: bool) -> Note:
     return Note(kind="grant-revoked", fields={"grant_id": grant_id, "derived": derived})
 
 
-def _published(version: int, sha256: str | None, revoked_grants: list[str], *, derived: bool) -> Note:
-    fields = {"version": version, "sha256": sha256, "revoked": revoked_grants, "derived": derived}
+def _suspended(grant_id: str, *, suspended: bool, derived: bool) -> Note:
+    return Note(kind="grant-suspended", fields={"grant_id": grant_id, "suspended": suspended, "derived": derived})
+
+
+def _manifest_of(register: Register) -> Note:
+    fields = {
+        "version": register.manifest_version,
+        "sha256": None,
+        "revoked": sorted(grant.id for grant in register.grants if grant.revoked),
+        "suspended": sorted(grant.id for grant in register.grants if grant.suspended and not grant.revoked),
+        "derived": True,
+    }
     return Note(kind="manifest-published", fields=fields)
-
-
-def _revoked_of(register: Register) -> list[str]:
-    return sorted(grant.id for grant in register.grants if grant.revoked)

@@ -13,7 +13,7 @@ Every check is one function and yields what does not fit, with a stable name:
     charge-differs           the loss that a release tells is not the one in the node's log
     grant-unknown            a request was admitted under a grant that the authority's log has not issued
     grant-differs            ... under another text of it
-    grant-revoked            ... after the node had accepted a manifest that revokes it
+    grant-revoked            ... after the node had accepted a manifest that revokes or suspends it
     manifest-differs         two texts of one version of the manifest
 
 Only what a log must have, by its ``Span``, is asked of it. Pure. What no comparison shows: what all parties to a
@@ -192,14 +192,15 @@ def _charges(books: Books, done: Reconciled) -> Iterator[Discrepancy]:
 def _grants(books: Books, done: Reconciled) -> Iterator[Discrepancy]:
     if books.authority is None:
         return
-    issued = {event.text("grant_id"): event.text("sha256") for event in books.authority.of("grant-issued")}
+    issued = {(event.text("grant_id"), event.text("sha256")) for event in books.authority.of("grant-issued")}
+    known = {grant for grant, _ in issued}
     for where, event in _uses(books):
         if not _expects([books.authority], event, done):
             continue
         grant = event.text("grant_id")
-        if grant not in issued:
+        if grant not in known:
             yield _of("grant-unknown", grant, where, f"{where} let a request pass under a grant that was never issued")
-        elif issued[grant] != event.text("grant_sha256"):
+        elif (grant, event.text("grant_sha256")) not in issued:
             yield _of("grant-differs", grant, where, f"{where} let a request pass under another text of the grant")
     yield from _revocations(books)
 
@@ -213,18 +214,17 @@ def _uses(books: Books) -> Iterator[tuple[str, Event]]:
 
 def _revocations(books: Books) -> Iterator[Discrepancy]:
     assert books.authority is not None
-    revoked = {event.fields["version"]: event.fields["revoked"] for event in books.authority.of("manifest-published")}
+    published = books.authority.of("manifest-published")
+    stopped = {event.fields["version"]: _listed(event, "revoked") | _listed(event, "suspended") for event in published}
     for node, trail in books.nodes.items():
         current: frozenset[object] = frozenset()
         for event in trail.of("node-started", "manifest-accepted", "request-admitted"):
             version = event.fields.get("manifest_version", event.fields.get("version"))
-            if version in revoked:
-                listed = revoked[version]
-                assert isinstance(listed, list)
-                current = frozenset(listed)
+            if version in stopped:
+                current = stopped[version]
             elif event.fields.get("grant_id") in current:
                 grant = event.text("grant_id")
-                text = f"{node} admitted a request after it had accepted the manifest that revokes its grant"
+                text = f"{node} admitted a request after it had accepted the manifest that stops its grant"
                 yield _of("grant-revoked", grant, node, text)
 
 
@@ -250,6 +250,12 @@ def _manifest_texts(books: Books) -> Iterator[tuple[str, int, str | None]]:
             yield trail.party, _number(event.fields["manifest_version"]), sha256
     for receipt in books.receipts:
         yield receipt.name, receipt.manifest_version, receipt.manifest_sha256
+
+
+def _listed(event: Event, name: str) -> frozenset[object]:
+    listed = event.fields[name]
+    assert isinstance(listed, list)
+    return frozenset(listed)
 
 
 def _answers(trail: Trail) -> set[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from insitu_access.audit.commands import (
+from insitu_access.audit.options import (
     AboutOption,
     KindOption,
     LastOption,
@@ -17,12 +17,7 @@ from insitu_access.audit.commands import (
     SealOption,
     SealOutOption,
     SinceOption,
-    Wanted,
 )
-from insitu_access.audit.commands import export as export_log
-from insitu_access.audit.commands import seal as seal_log
-from insitu_access.audit.commands import show as show_log
-from insitu_access.audit.commands import verify as verify_log
 from insitu_access.cli import EXIT_INTEGRITY, Format, FormatOption, print_facts, printable
 from insitu_access.commands.arguments import DirectoryArgument, moment, now
 
@@ -61,10 +56,12 @@ def show(
     \b
     Example: insitu-authority audit show authority --kind grant-issued
     """
+    from insitu_access.audit import commands as work
+
     party, keys = _party(directory)
     start = None if since is None else moment(since, "--since")
-    wanted = Wanted(since=start, kinds=kind or (), about=about, last=last)
-    show_log(directory / "audit", party, keys, wanted, format_)
+    wanted = work.Wanted(since=start, kinds=kind or (), about=about, last=last)
+    work.show(directory / "audit", party, keys, wanted, format_)
 
 
 @app.command()
@@ -74,8 +71,10 @@ def verify(directory: DirectoryArgument, seal: SealOption = None, format_: Forma
     \b
     Example: insitu-authority audit verify authority
     """
+    from insitu_access.audit import commands as work
+
     party, keys = _party(directory)
-    verify_log(directory / "audit", party, keys, format_, seals=seal or ())
+    work.verify(directory / "audit", party, keys, format_, seals=seal or ())
 
 
 @app.command()
@@ -85,8 +84,10 @@ def export(directory: DirectoryArgument, out: OutOption, format_: FormatOption =
     \b
     Example: insitu-authority audit export authority --out authority.jsonl
     """
+    from insitu_access.audit import commands as work
+
     with _opened(directory) as log:
-        export_log(log, out, format_, withhold=False)
+        work.export(log, out, format_, withhold=False)
 
 
 @app.command()
@@ -96,8 +97,10 @@ def seal(directory: DirectoryArgument, out: SealOutOption = None, format_: Forma
     \b
     Example: insitu-authority audit seal authority --out seal.jws
     """
+    from insitu_access.audit import commands as work
+
     with _opened(directory) as log:
-        seal_log(log, out, format_)
+        work.seal(log, out, format_)
 
 
 @app.command()

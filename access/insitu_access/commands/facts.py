@@ -36,6 +36,8 @@ def manifest_facts(manifest: Manifest) -> Facts:
         ],
         "datasets": [dataset_as_json(dataset) for dataset in manifest.datasets],
         "revoked_grants": sorted(manifest.revoked_grants),
+        "suspended_grants": sorted(manifest.suspended_grants),
+        "grant_revisions": dict(manifest.grant_revisions),
     }
 
 
@@ -55,6 +57,11 @@ def grant_facts(grant: Grant) -> Facts:
         "epsilon": str(grant.epsilon),
         "delta": str(grant.delta),
         "accounting": grant.accounting,
+        "purpose_code": grant.purpose_code,
+        "revision": grant.revision,
+        "min_nodes": grant.min_nodes,
+        "min_units": grant.min_units,
+        "results": None if grant.results is None else sorted(grant.results),
     }
 
 

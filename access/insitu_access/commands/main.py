@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from insitu_access import __version__
 from insitu_access.cli import new_app, run
+from insitu_access.commands.amend import amend
 from insitu_access.commands.audit import app as audit
 from insitu_access.commands.cert import cert
 from insitu_access.commands.grant import grant
@@ -11,6 +12,7 @@ from insitu_access.commands.init import init
 from insitu_access.commands.manifest import manifest
 from insitu_access.commands.revoke import revoke
 from insitu_access.commands.show import show
+from insitu_access.commands.suspend import resume, suspend
 
 PROGRAM = "insitu-authority"
 
@@ -29,7 +31,7 @@ app = new_app(
           --researcher alice --dataset care --node chu-lille --epsilon 5 --delta 1e-6 --out grant.jwt
     """,
 )
-for command in (init, cert, manifest, grant, revoke, show):
+for command in (init, cert, manifest, grant, amend, suspend, resume, revoke, show):
     app.command()(command)
 app.add_typer(audit, name="audit")
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
-from insitu_access.audit.commands import (
+from insitu_access.audit.options import (
     AboutOption,
     KindOption,
     LastOption,
@@ -15,12 +15,7 @@ from insitu_access.audit.commands import (
     SealOption,
     SealOutOption,
     SinceOption,
-    Wanted,
 )
-from insitu_access.audit.commands import export as export_log
-from insitu_access.audit.commands import seal as seal_log
-from insitu_access.audit.commands import show as show_log
-from insitu_access.audit.commands import verify as verify_log
 from insitu_access.cli import Format, FormatOption
 from insitu_access.commands.arguments import moment
 
@@ -61,11 +56,13 @@ def show(
     \b
     Example: insitu-gateway audit show --config gateway.toml --kind request-accepted --since 2026-03-01
     """
+    from insitu_access.audit import commands as work
+
     loaded = _load(config)
     party, keys = _party(loaded)
     start = None if since is None else moment(since, "--since")
-    wanted = Wanted(since=start, kinds=kind or (), about=about, last=last)
-    show_log(loaded.state / "audit", party, keys, wanted, format_)
+    wanted = work.Wanted(since=start, kinds=kind or (), about=about, last=last)
+    work.show(loaded.state / "audit", party, keys, wanted, format_)
 
 
 @app.command()
@@ -75,9 +72,11 @@ def verify(config: ConfigOption = DEFAULT_CONFIG, seal: SealOption = None, forma
     \b
     Example: insitu-gateway audit verify --config gateway.toml
     """
+    from insitu_access.audit import commands as work
+
     loaded = _load(config)
     party, keys = _party(loaded)
-    verify_log(loaded.state / "audit", party, keys, format_, seals=seal or ())
+    work.verify(loaded.state / "audit", party, keys, format_, seals=seal or ())
 
 
 @app.command()
@@ -87,8 +86,10 @@ def export(out: OutOption, config: ConfigOption = DEFAULT_CONFIG, format_: Forma
     \b
     Example: insitu-gateway audit export --config gateway.toml --out gw.jsonl
     """
+    from insitu_access.audit import commands as work
+
     with _opened(_load(config)) as log:
-        export_log(log, out, format_, withhold=False)
+        work.export(log, out, format_, withhold=False)
 
 
 @app.command()
@@ -98,8 +99,10 @@ def seal(config: ConfigOption = DEFAULT_CONFIG, out: SealOutOption = None, forma
     \b
     Example: insitu-gateway audit seal --config gateway.toml --out seal.jws
     """
+    from insitu_access.audit import commands as work
+
     with _opened(_load(config)) as log:
-        seal_log(log, out, format_)
+        work.seal(log, out, format_)
 
 
 def _load(path: ConfigOption) -> Config:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
-from insitu_access.audit.commands import (
+from insitu_access.audit.options import (
     AboutOption,
     DetailOption,
     KindOption,
@@ -16,13 +16,8 @@ from insitu_access.audit.commands import (
     SealOption,
     SealOutOption,
     SinceOption,
-    Wanted,
     WithholdOption,
 )
-from insitu_access.audit.commands import export as export_log
-from insitu_access.audit.commands import seal as seal_log
-from insitu_access.audit.commands import show as show_log
-from insitu_access.audit.commands import verify as verify_log
 from insitu_access.cli import Format, FormatOption
 from insitu_access.commands.arguments import moment
 
@@ -64,11 +59,13 @@ def show(
     \b
     Example: insitu-node audit show --config node.toml --kind request-admitted --since 2026-03-01 --details
     """
+    from insitu_access.audit import commands as work
+
     loaded = load_config(config)
     party, keys = _party(loaded)
     start = None if since is None else moment(since, "--since")
-    wanted = Wanted(since=start, kinds=kind or (), about=about, last=last, details=details)
-    show_log(loaded.state / "audit", party, keys, wanted, format_)
+    wanted = work.Wanted(since=start, kinds=kind or (), about=about, last=last, details=details)
+    work.show(loaded.state / "audit", party, keys, wanted, format_)
 
 
 @app.command()
@@ -78,9 +75,11 @@ def verify(config: ConfigOption, seal: SealOption = None, format_: FormatOption 
     \b
     Example: insitu-node audit verify --config node.toml --seal seal-of-march.jws
     """
+    from insitu_access.audit import commands as work
+
     loaded = load_config(config)
     party, keys = _party(loaded)
-    verify_log(loaded.state / "audit", party, keys, format_, seals=seal or (), more=_against_ledger(loaded))
+    work.verify(loaded.state / "audit", party, keys, format_, seals=seal or (), more=_against_ledger(loaded))
 
 
 @app.command()
@@ -92,8 +91,10 @@ def export(
     \b
     Example: insitu-node audit export --config node.toml --withhold --out chu-lille.jsonl
     """
+    from insitu_access.audit import commands as work
+
     with opened(load_config(config)) as log:
-        export_log(log, out, format_, withhold=withhold)
+        work.export(log, out, format_, withhold=withhold)
 
 
 @app.command()
@@ -103,8 +104,10 @@ def seal(config: ConfigOption, out: SealOutOption = None, format_: FormatOption 
     \b
     Example: insitu-node audit seal --config node.toml --out seal.jws
     """
+    from insitu_access.audit import commands as work
+
     with opened(load_config(config)) as log:
-        seal_log(log, out, format_)
+        work.seal(log, out, format_)
 
 
 @contextmanager
@@ -117,6 +120,14 @@ def opened(config: NodeConfig) -> Iterator[AuditLog]:
         yield log
     finally:
         log.close()
+
+
+def administered(config: NodeConfig, command: str, **about: str) -> None:
+    """Records an act of administration. Raises where it cannot be recorded: call it before the act."""
+    from insitu_access.audit.commands import administered as record
+
+    with opened(config) as log:
+        record(log, command, **{name: text for name, text in about.items() if text})
 
 
 def _party(config: NodeConfig) -> tuple[Party, list[VerifyingKey]]:

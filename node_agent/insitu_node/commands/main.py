@@ -8,8 +8,11 @@ from insitu_access.cli import run as run_app
 from insitu_node import __version__
 from insitu_node.commands.audit import app as audit
 from insitu_node.commands.check import check
+from insitu_node.commands.halt import halt, resume
 from insitu_node.commands.ledger import ledger
+from insitu_node.commands.projects import app as projects
 from insitu_node.commands.run import run
+from insitu_node.commands.status import status
 
 PROGRAM = "insitu-node"
 
@@ -29,6 +32,10 @@ app.command("check")(check)
 app.command("run")(run)
 app.command("ledger")(ledger)
 app.add_typer(audit, name="audit")
+app.command("status")(status)
+app.add_typer(projects, name="projects")
+app.command("halt")(halt)
+app.command("resume")(resume)
 
 
 def main() -> None:

@@ -86,7 +86,7 @@ def test_a_broken_copy_is_one_line_each_and_exit_4(home: Path) -> None:
     assert done.code == 4
     lines = done.out.splitlines()
     assert lines[0].startswith("log-broken bad.jsonl: the log of node n1 does not verify at entry 3: ")
-    assert lines[-1].endswith(": 2 discrepancies")
+    assert lines[-1].endswith(": 1 discrepancy")
     (home / "tail.jsonl").write_bytes(b"".join(whole[:-1]))
     done = authority("audit", "reconcile", "auth", "--node", "tail.jsonl", "--format", "json", cwd=home)
     assert done.code == 4

@@ -77,8 +77,8 @@ def authority_log() -> list[Entry]:
     issued = {"project": "p", "purpose": "w", "reference": "r", "researchers": [], "nodes": [], "datasets": []}
     return [
         begun("authority", "demo"),
-        entry("manifest-published", NOON, version=1, sha256=MANIFEST, revoked=[], derived=False),
-        entry("grant-issued", NOON, grant_id="g", sha256=GRANT, **issued, epsilon="1", delta="0", expires=0,
+        entry("manifest-published", NOON, version=1, sha256=MANIFEST, revoked=[], suspended=[], derived=False),
+        entry("grant-issued", NOON, grant_id="g", revision=1, sha256=GRANT, **issued, epsilon="1", delta="0", expires=0,
               derived=False),
         entry("seal", NOON + timedelta(hours=1)),
     ]  # fmt: skip
@@ -221,9 +221,11 @@ def test_another_text_of_a_grant_is_found(federation: Federation) -> None:
     assert {(code, about) for code, about, _ in federation.found()} == {("grant-differs", "g")}
 
 
-def test_a_request_admitted_after_its_revocation_arrived_is_found(federation: Federation) -> None:
+@pytest.mark.parametrize("how", ["revoked", "suspended"])
+def test_a_request_admitted_after_its_revocation_arrived_is_found(federation: Federation, how: str) -> None:
+    lists = {"revoked": [], "suspended": [], how: ["g"]}
     federation.logs["demo"][2:2] = [
-        entry("manifest-published", NOON, version=2, sha256="e" * 64, revoked=["g"], derived=False)
+        entry("manifest-published", NOON, version=2, sha256="e" * 64, **lists, derived=False)
     ]
     at = NOON + timedelta(minutes=9)
     federation.logs["lille"][2:2] = [entry("manifest-accepted", at, version=2, sha256="e" * 64)]

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from insitu_access.audit import files
 from insitu_access.audit.chain import check_lines
-from insitu_access.audit.log import Note
 from insitu_access.identity import load_identity
 from insitu_access.release import NodeRelease
 from insitu_node.config import load_config
 from insitu_node.ledger_sqlite import SqliteLedger
+from insitu_node.projects import Projects
 
 from tests.testkit.audit_logs import chained, entries, kinds
 from tests.testkit.gateway_stub import make_ca, make_identity
@@ -37,6 +37,8 @@ class Site:
         (folder / "state").mkdir()
         world.ledger = SqliteLedger(folder / "state" / "ledger.sqlite")
         world.audit_folder = folder / "state" / "audit"
+        world.projects.close()
+        world.projects = Projects(folder / "state")
         cycle = world.cycle()
         self.request = world.query()
         assert isinstance(world.ask(cycle, self.request), NodeRelease)
@@ -144,16 +146,20 @@ def test_the_table_is_read(site: Site) -> None:
     assert read.former_keys == (site.folder / "old.pub",)
 
 
-def test_an_act_of_administration_names_its_doer(site: Site) -> None:
-    from insitu_access.audit.commands import administered
-    from insitu_node.commands.audit import opened
-
-    with opened(load_config(site.folder / "node.toml")) as log:
-        administered(log, "projects approve", project="stays")
-        log.record(Note(kind="node-stopped"))
-    (entry,) = [entry for entry in entries(site.log) if entry.kind == "administered"]
-    assert entry.fields["about"] == {"project": "stays"}
-    assert entry.fields["by"]
+def test_acts_of_administration_name_their_doer(site: Site) -> None:
+    config = ("--config", str(site.folder / "node.toml"))
+    for command in (
+        ("projects", "approve", "stays", "--max-epsilon", "1/2", "--reason", "board 7"),
+        ("halt", "--reason", "incident 17"),
+        ("resume", "--by", "Dr. Roux"),
+    ):
+        done = node(site.folder, *command, *config)
+        assert done.returncode == 0, done.stderr
+    told = [entry.fields for entry in entries(site.log) if entry.kind == "administered"]
+    assert [one["command"] for one in told] == ["projects approved", "halt", "resume"]
+    assert told[0]["about"] == {"grant": "grant-1", "revision": "1", "reason": "board 7", "max_epsilon": "1/2"}
+    assert [one["about"] for one in told[1:]] == [{"reason": "incident 17"}, {"decided_by": "Dr. Roux"}]
+    assert all(one["by"] for one in told)
 
 
 @pytest.mark.parametrize("name", ["show", "verify", "export", "seal"])
