@@ -10,7 +10,7 @@ statements. The SQL stands in details, which a copy for others withholds (``insi
 
 The ledger is the authority on the budget. A crash between the ledger and this log leaves the log behind: ``agreement``
 says what is missing, and it is written on start as ``derived``. A ledger that lacks a charge the log has was rolled
-back: the node does not start (K9).
+back: the node does not start (E9).
 
 What is not here: files and seals (``insitu_access.audit.log``).
 """
@@ -68,7 +68,7 @@ class NodeAudit:
         self._log.seal()
 
     def agree(self, ledger: Ledger) -> None:
-        """Writes what the log lacks of the ledger, and that they agree now. Raises ConfigInvalid (K9)."""
+        """Writes what the log lacks of the ledger, and that they agree now. Raises ConfigInvalid (E9)."""
         with self.in_order:
             held = ledger.entries()
             missing = agreement(since_agreed(_newest_first(self._log)), held)
@@ -169,7 +169,7 @@ class Agreed:
 def agreement(entries: Iterable[Entry], ledger: Sequence[LedgerEntry]) -> list[Note]:
     """The entries that the log lacks of what the ledger holds. ``entries`` reach back to where they agreed.
 
-    Raises ConfigInvalid where the ledger lacks a charge that the log has (K9).
+    Raises ConfigInvalid where the ledger lacks a charge that the log has (E9).
     """
     agreed, reserved, settled = _held(entries)
     known = {entry.charge_id for entry in ledger}

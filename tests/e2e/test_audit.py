@@ -13,7 +13,7 @@ from insitu_access.keys import load_signing_key
 from tests.e2e.world import CANARY, SITES, Done, World
 from tests.testkit.audit_logs import entries, lied, texts
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 SQL = "SELECT sex, COUNT(*) AS n FROM person WHERE birth_year > 1931 GROUP BY sex"
 

@@ -9,6 +9,6 @@
     reading    logs and result files from disk
     commands   what the three parties' ``audit`` commands share
 
-Controls K1 to K9 of ``docs/threat-model.md``. What is not here: what a node or a gateway writes and when, which is
+Controls E1 to E11 of ``docs/threat-model.md``. What is not here: what a node or a gateway writes and when, which is
 theirs (``insitu_node.audit``, ``insitu_gateway.audit``).
 """

@@ -1,16 +1,16 @@
 """Checks a log line by line: every cut, edit, reorder, insertion, gap, foreign entry and clock set back is found.
 
-    K1  a line is written exactly as entries are, and says what its kind may say (``kinds``)
-    K2  entries are numbered without a gap, each holds the hash of the one before; the first holds the party's own mark,
+    E1  a line is written exactly as entries are, and says what its kind may say (``kinds``)
+    E2  entries are numbered without a gap, each holds the hash of the one before; the first holds the party's own mark,
         or stands where an entry of this very log, under a seal, says that older ones were dropped
-    K3  a seal is signed by a key of the party over all that stands before it
-    K4  the log leads to every seal that was handed out before: nothing was cut below it
-    K5  time does not go back by more than five minutes, but where an entry says that the clock was set back
-    K6  what was written after the last seal is told apart: it is chained, and not signed yet
+    E3  a seal is signed by a key of the party over all that stands before it
+    E4  the log leads to every seal that was handed out before: nothing was cut below it
+    E5  time does not go back by more than five minutes, but where an entry says that the clock was set back
+    E6  what was written after the last seal is told apart: it is chained, and not signed yet
 
 Pure: lines come in, findings come out; memory does not grow with the log. What nobody can find in one log alone: what
 its own party never wrote, and a log rewritten from a point on by who holds its key. Other parties' logs, receipts and
-earlier seals show these (``trail``, K4).
+earlier seals show these (``trail``, E4).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Checker:
         try:
             entry = read_line(line)
             check_entry(self._party.role, entry.kind, entry.fields, entry.detail)
-        except Malformed as error:  # K1
+        except Malformed as error:  # E1
             self._found(None if self._last is None else self._last.seq + 1, f"line: {error.reason}")
             return None
         self._linked(entry)
@@ -117,11 +117,11 @@ class Checker:
     def end(self) -> Report:
         """The report, after the last line."""
         dropped = None if self._start is None else self._dropped.get(self._start)
-        if self._front and self._start is not None and (dropped is None or dropped > self._sealed_to):  # K2
+        if self._front and self._start is not None and (dropped is None or dropped > self._sealed_to):  # E2
             self._found(
                 self._start[0], "entries before this one are missing, and no sealed entry says they were dropped"
             )
-        for seal in self._wanted:  # K4
+        for seal in self._wanted:  # E4
             if self._first is None or seal.last + 1 >= self._first.seq:
                 self._found(seal.last, f"the log is cut: a seal of {seal.at:%Y-%m-%d %H:%M:%S} UTC covers this entry")
         first, last = self._first, self._last
@@ -139,7 +139,7 @@ class Checker:
         )
 
     def _linked(self, entry: Entry) -> None:
-        """K2."""
+        """E2."""
         if self._last is None:
             self._first = entry
             if (entry.seq, entry.previous) != (1, self._digest):
@@ -150,7 +150,7 @@ class Checker:
             self._found(entry.seq, "it does not hold the hash of the entry before it: one of the two was changed")
 
     def _timed(self, entry: Entry) -> None:
-        """K5."""
+        """E5."""
         before = self._last
         if before is not None and entry.at < before.at - CLOCK_LEEWAY and entry.kind != "clock-set-back":
             self._found(entry.seq, "its time lies before that of the entry before it")
@@ -167,7 +167,7 @@ class Checker:
             self._sealed(entry)
 
     def _sealed(self, entry: Entry) -> None:
-        """K3."""
+        """E3."""
         try:
             seal = open_seal(str(entry.fields["jws"]), self._keys)
         except AccessRefused as error:
@@ -180,7 +180,7 @@ class Checker:
             self._sealed_to = entry.seq
 
     def _led(self, seal: Seal, entry: Entry) -> None:
-        """K4: a seal stands in the log right after what it covers."""
+        """E4: a seal stands in the log right after what it covers."""
         if seal.party != self._party or (entry.kind, entry.previous) != ("seal", seal.head):
             self._found(seal.last, f"it is not what a seal of {seal.at:%Y-%m-%d %H:%M:%S} UTC covers: it was rewritten")
 

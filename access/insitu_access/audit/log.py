@@ -4,9 +4,9 @@ Every append holds ``audit/lock``, looks at where the log ends, and chains on fr
 beside it write one log. A last line that a crash cut off was never acted on: it is removed, and an entry says so. The
 first append of a new day (UTC) seals the day before and begins a file of its own (``files``).
 
-    K7  when a log is opened, all since the last sealed day is checked (``chain``) before anything is chained or sealed
+    E7  when a log is opened, all since the last sealed day is checked (``chain``) before anything is chained or sealed
         on top of it: what does not verify is not continued
-    K8  whole days alone are dropped, from the front, and none that ``keeps`` holds back; before files go, an entry says
+    E8  whole days alone are dropped, from the front, and none that ``keeps`` holds back; before files go, an entry says
         where the log begins now, under a seal, so that a copy whose front somebody else cut is told apart
 
 What is not here: what is recorded and when, which entries must stay; a log of more days than the disk holds.
@@ -139,7 +139,7 @@ class AuditLog:
             raise unreadable(self.directory, error.strerror or "it cannot be written") from error
 
     def _load(self) -> None:
-        """K7: checks the newest day, and that the day before it ends with a seal of this party."""
+        """E7: checks the newest day, and that the day before it ends with a seal of this party."""
         found = files.days(self.directory)
         if len(found) < 2:
             checker = Checker(self.party, self.keys, front=not found or int(found[0].stem[:12]) == 1)
@@ -239,7 +239,7 @@ class AuditLog:
         self._sealed_to, self._sealed_at = last.seq + 1, at
 
     def _drop(self, before: datetime, keeps: Callable[[Entry], bool]) -> int:
-        """K8."""
+        """E8."""
         found = files.days(self.directory)
         old = []
         for path in found[:-1]:

@@ -1,4 +1,4 @@
-"""K1 to K6: whatever is done to the bytes of a log, or to its order, is found."""
+"""E1 to E6: whatever is done to the bytes of a log, or to its order, is found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""K7, K8: the files of a log; crashes, several writers, days, retention, a full disk."""
+"""E7, E8: the files of a log; crashes, several writers, days, retention, a full disk."""
 
 from __future__ import annotations
 
