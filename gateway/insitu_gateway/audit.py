@@ -1,7 +1,7 @@
 """What a gateway writes into its audit log: requests, nodes that come and go, outcomes, ends, and who was given what.
 
 Nobody believes a gateway, nor its log by itself: it is signed, so that it cannot be denied, and it is held against the
-logs of nodes and the receipts of researchers (``insitu_access.audit.trail``). It carries no SQL and no values: the
+logs of nodes and the receipts of researchers (``insitu_access.audit.reconcile``). It carries no SQL and no values: the
 signed texts stand in the store, the log has their SHA-256.
 
 Notes are taken in the event loop without waiting, and written in order by the thread that writes the store: before

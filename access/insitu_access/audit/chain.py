@@ -10,7 +10,7 @@
 
 Pure: lines come in, findings come out; memory does not grow with the log. What nobody can find in one log alone: what
 its own party never wrote, and a log rewritten from a point on by who holds its key. Other parties' logs, receipts and
-earlier seals show these (``trail``, E4).
+earlier seals show these (``reconcile``, E4).
 """
 
 from __future__ import annotations
