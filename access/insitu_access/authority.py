@@ -2,20 +2,22 @@
 
 The directory holds ``authority.key`` (signs manifests and grants), ``authority.pub`` (which all others pin),
 ``ca.key`` and ``ca.pem`` (TLS) and the register. It is meant to be offline: nothing here opens a network connection.
-Each act changes the register first and signs after. Not here: files for others and printing (``commands``), rotation
-of the authority key, which is done out of band by pinning a new one.
+Each act changes the register first, is recorded in the audit log, and signs after. Not here: files for others and
+printing (``commands``), rotation of the authority key, which is done out of band by pinning a new one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
 from insitu_access import certificates
+from insitu_access.audit import of_authority as audit
+from insitu_access.audit.log import AuditLog
 from insitu_access.bundle import read_bundle
 from insitu_access.certificates import BACKDATED, CertificateAuthority, Role
 from insitu_access.files import KEY_LIMIT, make_directory, read_file, read_private_file, write_file, write_private_file
@@ -55,6 +57,7 @@ class Authority:
     key: SigningKey
     ca: CertificateAuthority
     register: Register
+    log: AuditLog
 
     @property
     def public(self) -> VerifyingKey:
@@ -72,22 +75,37 @@ def init_authority(directory: Path, federation: str, *, now: datetime) -> Verify
     write_file(directory / "ca.pem", ca.certificate_pem)
     save_verifying_key(key.public(), directory / "authority.pub")
     save_register(register, directory)
+    log = audit.open_log(directory, federation, key, lambda: now)
+    log.seal()
+    log.close()
     return key.public()
 
 
+def _clock() -> datetime:
+    return datetime.now(UTC)
+
+
 @contextmanager
-def opened(directory: Path) -> Iterator[Authority]:
-    """The authority in ``directory``, held against other commands."""
+def opened(directory: Path, *, clock: Callable[[], datetime] = _clock) -> Iterator[Authority]:
+    """The authority in ``directory``, held against other commands. What it did is sealed in the log at the end."""
     with locked(directory):
-        yield Authority(
-            directory=directory,
-            key=load_signing_key(directory / "authority.key"),
-            ca=CertificateAuthority(
-                certificate_pem=read_file(directory / "ca.pem", KEY_LIMIT),
-                key_pem=read_private_file(directory / "ca.key"),
-            ),
-            register=load_register(directory),
-        )
+        key, register = load_signing_key(directory / "authority.key"), load_register(directory)
+        log = audit.open_log(directory, register.federation, key, clock)
+        try:
+            audit.agree(log, register)
+            yield Authority(
+                directory=directory,
+                key=key,
+                ca=CertificateAuthority(
+                    certificate_pem=read_file(directory / "ca.pem", KEY_LIMIT),
+                    key_pem=read_private_file(directory / "ca.key"),
+                ),
+                register=register,
+                log=log,
+            )
+        finally:
+            log.seal()
+            log.close()
 
 
 def certify(
@@ -99,8 +117,11 @@ def certify(
     lifetime: timedelta,
     also: Sequence[str] = (),
     replace_key: bool = False,
+    gateway_key: VerifyingKey | None = None,
 ) -> bytes:
     """Register a party and return its TLS certificate. ``also`` are further names of a gateway.
+
+    ``gateway_key`` seals a gateway's audit log; it is recorded, and signs nothing that anybody believes.
 
     A party that is registered keeps its signing key unless ``replace_key`` says otherwise: taking over a name is an
     act of its own.
@@ -117,6 +138,8 @@ def certify(
         not_after=now + lifetime,
     )
     save_register(register, authority.directory)
+    key = gateway_key if isinstance(party, GatewayEntry) else party.key
+    audit.certified(authority.log, ROLE_OF[type(party)], party.id, key, certificate=certificate, replaced=replace_key)
     return certificate
 
 
@@ -144,7 +167,9 @@ def publish_manifest(
         grant_revisions={grant.id: grant.revision for grant in register.grants if grant.revision > 1},
     )
     save_register(register, authority.directory)
-    return seal_manifest(manifest, authority.key), manifest
+    token = seal_manifest(manifest, authority.key)
+    audit.published(authority.log, manifest, token)
+    return token, manifest
 
 
 def issue_grant(authority: Authority, grant: Grant) -> str:
@@ -153,6 +178,7 @@ def issue_grant(authority: Authority, grant: Grant) -> str:
     token = seal_grant(grant, authority.key)
     register = authority.register
     save_register(replace(register, grants=(*register.grants, _entry(grant, token))), authority.directory)
+    audit.issued(authority.log, grant, token)
     return token
 
 
@@ -169,18 +195,21 @@ def amend_grant(authority: Authority, grant: Grant) -> str:
     token = seal_grant(grant, authority.key)
     entry = replace(_entry(grant, token), suspended=known.suspended)
     save_register(authority.register.with_grant(entry), authority.directory)
+    audit.issued(authority.log, grant, token)
     return token
 
 
 def revoke_grant(authority: Authority, grant_id: str) -> None:
     """Enter a revocation. Nodes learn of it by the next manifest. Raises Malformed where it was never issued."""
     _change(authority, grant_id, revoked=True)
+    audit.revoked(authority.log, grant_id)
 
 
 def suspend_grant(authority: Authority, grant_id: str, *, suspended: bool) -> None:
     """Enter a suspension, or its end. Raises Malformed where it was never issued, or is revoked."""
     check(not authority.register.grant(grant_id).revoked, "the grant is revoked for good; issue a new one")
     _change(authority, grant_id, suspended=suspended)
+    audit.suspended(authority.log, grant_id, suspended=suspended)
 
 
 def _change(authority: Authority, grant_id: str, **changes: bool) -> None:

@@ -38,6 +38,7 @@ Typ = Literal[
     "insitu-release+jws",
     "insitu-refusal+jws",
     "insitu-statement+jws",
+    "insitu-audit-seal+jws",
 ]
 SIZE_LIMITS: Mapping[str, int] = MappingProxyType(
     {
@@ -47,6 +48,7 @@ SIZE_LIMITS: Mapping[str, int] = MappingProxyType(
         "insitu-release+jws": 48 * 2**20,
         "insitu-refusal+jws": 2**18,
         "insitu-statement+jws": 2**20,
+        "insitu-audit-seal+jws": 2**12,
     }
 )
 """Bytes of a token of each type, base64url included."""
@@ -100,11 +102,20 @@ def unverified(token: str, typ: Typ, what: str) -> bytes:
 
 def unverified_typ(token: str) -> str | None:
     """The type a token claims to have, its signature NOT checked; None where it is not a token."""
+    return _claimed(token, "typ")
+
+
+def unverified_kid(token: str) -> str | None:
+    """The thumbprint of the key a token claims to be signed by; of a verified token, of the key that signed it."""
+    return _claimed(token, "kid")
+
+
+def _claimed(token: str, name: str) -> str | None:
     try:
-        typ = jws.extract_compact(token.encode(), registry=_REGISTRY).headers().get("typ")
+        value = jws.extract_compact(token.encode(), registry=_REGISTRY).headers().get(name)
     except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
         return None
-    return typ if isinstance(typ, str) else None
+    return value if isinstance(value, str) else None
 
 
 def token_sha256(token: str) -> str:

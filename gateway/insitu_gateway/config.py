@@ -9,6 +9,9 @@ manifest = "manifest.jws"          # read again when it changes
 datasets = ["care/dataset.toml"]
 
 [limits]                           # all have defaults
+
+[audit]                            # insitu_access.audit.settings
+retention_days = 3650
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from insitu_access.audit.settings import AS_DEFAULT, AuditFile, AuditSettings
 from insitu_access.files import read_file
 from insitu_privacy.errors import ConfigInvalid
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -69,6 +73,7 @@ class _File(BaseModel):
 
     gateway: _Gateway
     limits: Limits = Limits()
+    audit: AuditFile = AuditFile()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +87,9 @@ class Config:
     manifest: Path
     datasets: tuple[Path, ...]
     limits: Limits
+    path: Path | None = None
+    """The file it was read from."""
+    audit: AuditSettings = AS_DEFAULT
 
 
 def load_config(path: Path) -> Config:
@@ -95,10 +103,11 @@ def load_config(path: Path) -> Config:
         raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason=f"{place}: {first['msg']}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason=f"it is not TOML: {error}") from None
-    return _resolved(file, path.absolute().parent)
+    return _resolved(file, path.absolute())
 
 
-def _resolved(file: _File, base: Path) -> Config:
+def _resolved(file: _File, path: Path) -> Config:
+    base = path.parent
     head = file.gateway
     return Config(
         id=head.id,
@@ -108,4 +117,6 @@ def _resolved(file: _File, base: Path) -> Config:
         manifest=base / head.manifest,
         datasets=tuple(base / item for item in head.datasets),
         limits=file.limits,
+        path=path,
+        audit=file.audit.settings(base),
     )

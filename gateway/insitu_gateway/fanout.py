@@ -33,6 +33,7 @@ from insitu_proto.messages import (
 )
 
 from insitu_gateway.admission import Admitted
+from insitu_gateway.audit import GatewayAudit
 from insitu_gateway.compute import Compute
 from insitu_gateway.config import Limits
 from insitu_gateway.documents import Datasets
@@ -67,6 +68,7 @@ class Fanout:
         limits: Limits,
         clock: Callable[[], datetime],
         tasks: Tasks,
+        audit: GatewayAudit,
     ) -> None:
         self._journal = journal
         self._registry = registry
@@ -76,6 +78,7 @@ class Fanout:
         self._limits = limits
         self._clock = clock
         self._tasks = tasks
+        self._audit = audit
         self.open: dict[str, Running] = {}
         """By request id: durable, launched, and not yet finished."""
         self.stopping = False
@@ -105,6 +108,7 @@ class Fanout:
 
     def _send(self, running: Running, node: str, connection: Connection) -> None:
         connection.send(running.task)
+        self._audit.note("task-sent", request_id=running.id, node=node)
         self._step(running, node, "sent")
 
     def _wait_for(self, running: Running, node: str) -> None:
@@ -207,6 +211,7 @@ class Fanout:
     def attached(self, connection: Connection, hello: Hello) -> None:
         """A node has connected: send it what it has not answered."""
         node = hello.node_id
+        self._audit.connected(hello)
         before = self._registry.attach(connection, hello, self._clock())
         if before is not None:
             before.close()
@@ -220,6 +225,7 @@ class Fanout:
         """A node's stream has ended."""
         if not self._registry.detach(node, connection) or self.stopping:
             return  # a newer stream took its place; or it is the gateway that goes, which is no node's absence
+        self._audit.note("node-disconnected", node=node)
         for running in self._at_work_for(node):
             if running.execution.stages[node] in IN_HAND:
                 self._step(running, node, "lost")
@@ -260,9 +266,11 @@ class Fanout:
     async def _outcome(self, node: str, connection: Connection, message: Outcome) -> None:
         running = self.open.get(message.request_id)
         if running is None:
+            self._audit.outcome(message.request_id, node, message.outcome_jws, None)
             connection.send(Taken(request_id=message.request_id))  # it came too late to matter
             return
         answer = await self._read(message.outcome_jws, node, running) if self._awaits(running, node) else None
+        self._audit.outcome(message.request_id, node, message.outcome_jws, answer)
         if answer is None or not self._awaits(running, node):  # the deadline may have passed meanwhile
             if node in running.stored or (running.execution.finished and node not in running.answers):
                 connection.send(Taken(request_id=running.id))

@@ -17,6 +17,7 @@ from insitu_privacy.errors import AccessRefused, InsituError, Unavailable
 from insitu_proto.messages import Accepted, Ask, Event, Finished, NodeOutcome
 
 from insitu_gateway.admission import Admitted, Grants, admit, check_time
+from insitu_gateway.audit import GatewayAudit
 from insitu_gateway.config import Limits
 from insitu_gateway.execution import begin, resume
 from insitu_gateway.fanout import Fanout
@@ -41,6 +42,7 @@ class Intake:
         limits: Limits,
         clock: Callable[[], datetime],
         tasks: Tasks,
+        audit: GatewayAudit,
     ) -> None:
         self._fanout = fanout
         self._journal = journal
@@ -48,24 +50,33 @@ class Intake:
         self._limits = limits
         self._clock = clock
         self._tasks = tasks
+        self._audit = audit
         self._grants = Grants()
         self._starting: dict[str, asyncio.Task[Running | Stored]] = {}
 
     async def ask(self, ask: Ask, owner: str) -> AsyncGenerator[Event]:
         """The events of a request: a new one, or the one it is already. Raises InsituError."""
+        try:
+            found = await self._asked(ask, owner)
+        except InsituError as error:
+            self._audit.refused(ask.request_jws, owner, error.code)
+            raise
+        return self._audit.delivering(_events(found), _id(found), owner, fetched=False)
+
+    async def _asked(self, ask: Ask, owner: str) -> Running | Stored:
         admitted = admit(ask, self._manifest(), self._grants, self._clock())
         found = await self._find_or_start(ask, admitted, owner)
         request_sha256 = found.admitted.sha256 if isinstance(found, Running) else found.request.request_sha256
         if request_sha256 != admitted.sha256 or _owner(found) != owner:
             raise AccessRefused("INSITU-ACCESS-REPLAY")
-        return _events(found)
+        return found
 
     async def follow(self, request_id: str, owner: str) -> AsyncGenerator[Event]:
         """The events of a request that ``owner`` asked. Raises InsituError."""
         found = await self._find(request_id)
         if found is None or _owner(found) != owner:
             raise Unavailable("INSITU-REQUEST-UNKNOWN")
-        return _events(found)
+        return self._audit.delivering(_events(found), request_id, owner, fetched=True)
 
     async def _find_or_start(self, ask: Ask, admitted: Admitted, owner: str) -> Running | Stored:
         request = admitted.request
@@ -154,6 +165,7 @@ class Intake:
             answers={outcome.node_id: self._reread(outcome, admitted) for outcome in stored.outcomes},
             stored=set(answered),
         )
+        self._audit.resumed(stored.request)
         log.info("resumed", request_id=running.id, unanswered=len(running.execution.unanswered))
         return self._fanout.launch(running, patient=True)
 
@@ -172,6 +184,10 @@ class Intake:
             Finish(request_id=name, outcomes=outcomes, result_json=None, finished_at=self._clock())
         )
         return await self._journal.find(name) or stored
+
+
+def _id(found: Running | Stored) -> str:
+    return found.id if isinstance(found, Running) else found.request.request_id
 
 
 def _owner(found: Running | Stored) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -19,12 +20,17 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import structlog
-from insitu_access.files import make_directory, write_file
+from insitu_access.audit.entry import Party
+from insitu_access.audit.log import AuditLog, Note
+from insitu_access.files import make_directory, read_file, write_file
 from insitu_access.identity import Identity, load_identity
+from insitu_access.jose import token_sha256
 from insitu_privacy.errors import ConfigInvalid, InsituError
 from insitu_proto.messages import MAX_MESSAGE_BYTES, GatewayStatus
 from insitu_proto.v1 import insitu_pb2_grpc as stubs
 
+from insitu_gateway import __version__
+from insitu_gateway.audit import AuditedStore, GatewayAudit
 from insitu_gateway.compute import Compute
 from insitu_gateway.config import Config
 from insitu_gateway.documents import Datasets, ManifestFile, SignedManifest
@@ -39,6 +45,7 @@ from insitu_gateway.tasks import Tasks
 log = structlog.get_logger("insitu.gateway")
 
 MANIFEST_LOOK_S = 1.0
+_AUDIT_FLUSH_S = 1.0
 _STOP_GRACE_S = 0.5
 _UNIX_PATH_LIMIT = 100
 """Bytes of a Unix socket's path, of which Linux allows 107 and others fewer."""
@@ -67,6 +74,17 @@ def load_gateway_identity(config: Config) -> Identity:
     return identity
 
 
+def open_log(config: Config, identity: Identity, clock: Callable[[], datetime]) -> AuditLog:
+    """The gateway's audit log. Raises IntegrityFailed where it does not verify: it is not continued then."""
+    return AuditLog(
+        config.state / "audit",
+        Party(role="gateway", id=config.id),
+        identity.signing,
+        clock=clock,
+        former=config.audit.former(),
+    )
+
+
 class Gateway:
     """One gateway. ``async with`` starts it, and stops it at the end; ``address`` is where it listens."""
 
@@ -92,6 +110,9 @@ class Gateway:
         datasets = Datasets(config.datasets)
         make_directory(config.state)
         self._stack.callback(_lock(config.state))
+        self._audit = GatewayAudit(open_log(config, identity, self._clock), clock=self._clock)
+        self._stack.callback(self._stop_audit)
+        self._start_audit(identity)
         fanout, intake = await self._start_fanout(datasets)
         await self._listen(identity, fanout, intake, datasets)
         await self._listen_for_operator()
@@ -99,13 +120,16 @@ class Gateway:
         self._stack.push_async_callback(fanout.close)
         watch = asyncio.ensure_future(self._watch_manifest(fanout))
         self._stack.callback(watch.cancel)
+        keeping = asyncio.ensure_future(self._keep_audit())
+        self._stack.callback(keeping.cancel)
         log.info("listening", address=self.address, manifest_version=self._manifest.current.manifest.version)
 
     async def _start_fanout(self, datasets: Datasets) -> tuple[Fanout, Intake]:
         limits = self._config.limits
         compute = Compute(limits.workers, limits.result_memory_mb, limits.result_timeout_s)
         self._stack.callback(compute.close)
-        self._journal = Journal(SqliteStore(self._config.state / "gateway.sqlite"))
+        store = SqliteStore(self._config.state / "gateway.sqlite")
+        self._journal = Journal(AuditedStore(store, self._audit, clock=self._clock))
         self._stack.push_async_callback(self._journal.close)
         self._registry = Registry()
         tasks = Tasks()
@@ -118,6 +142,7 @@ class Gateway:
             limits=limits,
             clock=self._clock,
             tasks=tasks,
+            audit=self._audit,
         )
         intake = Intake(
             fanout=fanout,
@@ -126,6 +151,7 @@ class Gateway:
             limits=limits,
             clock=self._clock,
             tasks=tasks,
+            audit=self._audit,
         )
         await intake.recover()
         warming = asyncio.ensure_future(compute.warm())
@@ -172,6 +198,37 @@ class Gateway:
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="insitu-"))
         return Path(folder) / "operations.sock"
 
+    def _start_audit(self, identity: Identity) -> None:
+        path, current = self._config.path, self._manifest.current
+        fields = {
+            "software": f"insitu-gateway {__version__}",
+            "config_sha256": hashlib.sha256(read_file(path) if path else repr(self._config).encode()).hexdigest(),
+            "key": identity.signing.thumbprint,
+            "manifest_version": current.manifest.version,
+            "manifest_sha256": token_sha256(current.jws),
+        }
+        self._audit.flush(Note(kind="gateway-started", fields=fields))
+        self._audit.log.seal()
+
+    def _stop_audit(self) -> None:
+        self._audit.flush(Note(kind="gateway-stopped"))
+        self._audit.log.seal()
+        self._audit.log.close()
+
+    async def _keep_audit(self) -> None:
+        """Writes notes that no batch of the store took along; seals, and drops old days, when it is time."""
+        while True:
+            await asyncio.sleep(_AUDIT_FLUSH_S)
+            try:
+                await asyncio.to_thread(self._maintain_audit)
+            except InsituError as error:
+                log.warning("audit log not written", error=error.line())
+
+    def _maintain_audit(self) -> None:
+        settings = self._config.audit
+        self._audit.flush()
+        self._audit.log.maintain(seal_every=settings.seal_every, retention=settings.retention, keeps=lambda _: False)
+
     def _current(self) -> SignedManifest:
         return self._manifest.current
 
@@ -192,6 +249,9 @@ class Gateway:
                 if self._manifest.refresh(self._clock()):
                     current = self._manifest.current
                     log.info("manifest changed", version=current.manifest.version)
+                    self._audit.note(
+                        "manifest-changed", version=current.manifest.version, sha256=token_sha256(current.jws)
+                    )
                     fanout.manifest_changed(current.manifest, current.jws)
             except InsituError as error:
                 log.warning("manifest not taken", error=error.line())

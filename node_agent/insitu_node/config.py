@@ -19,6 +19,9 @@
     [limits]
     workers = 2
 
+    [audit]
+    retention_days = 3650               # how long the audit log is kept; without it, for ever
+
     [policy]                            # ``policy_file``; without it every project waits for approval
 
 Paths are relative to the file. Unknown keys are refused: a misspelt limit must not be silently without effect.
@@ -33,6 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from insitu_access.audit.settings import AuditFile, AuditSettings
 from insitu_access.files import read_file
 from insitu_privacy.errors import ConfigInvalid
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
@@ -87,6 +91,7 @@ class _File(_Strict):
     gateway: Annotated[list[_GatewayFile], Field(min_length=1)]
     datasets: Annotated[dict[_Name, _DatasetFile], Field(min_length=1)]
     limits: _LimitsFile = _LimitsFile()
+    audit: AuditFile = AuditFile()
     policy: PolicyFile = PolicyFile()
 
 
@@ -128,6 +133,7 @@ class NodeConfig:
     gateways: tuple[str, ...]
     datasets: Mapping[str, DatasetConfig]
     limits: Limits
+    audit: AuditSettings
     policy: Policy
 
     @property
@@ -148,6 +154,7 @@ def load_config(path: Path) -> NodeConfig:
         gateways=tuple(dict.fromkeys(gateway.address for gateway in file.gateway)),
         datasets={name: _dataset(dataset, whole.parent) for name, dataset in file.datasets.items()},
         limits=Limits(**file.limits.model_dump()),
+        audit=file.audit.settings(whole.parent),
         policy=file.policy.policy(),
     )
 

@@ -209,8 +209,14 @@ class _Stream:
                 pass
 
     def _offer(self, manifest_jws: str) -> None:
-        dialer = self._dialer
-        if dialer.manifest.offer(manifest_jws, dialer.clock()):
+        dialer, audit = self._dialer, self._dialer.cycle.audit
+        try:
+            newer = dialer.manifest.offer(manifest_jws, dialer.clock())
+        except InsituError as error:
+            audit.manifest_refused(manifest_jws, error.code)
+            raise
+        if newer:
+            audit.manifest_accepted(dialer.manifest.version, manifest_jws)
             _log.info("manifest accepted", version=dialer.manifest.version)
 
     def _start(self, task: Task) -> None:
@@ -222,9 +228,13 @@ class _Stream:
             _hold(asyncio.create_task(runs))
 
     async def _busy(self, task: Task) -> None:
-        refusal = await asyncio.to_thread(
-            self._dialer.cycle.refuse, task.request_id, task.request_jws, Unavailable("INSITU-NODE-BUSY")
-        )
+        try:
+            refusal = await asyncio.to_thread(
+                self._dialer.cycle.refuse, task.request_id, task.request_jws, Unavailable("INSITU-NODE-BUSY")
+            )
+        except Exception as error:  # noqa: BLE001  # it could not be signed, or not be recorded: then it is not said
+            _log.error("task dropped", error=type(error).__name__)
+            return
         self._line.send(Outcome(request_id=task.request_id, outcome_jws=refusal))
 
     async def _run(self, task: Task) -> None:

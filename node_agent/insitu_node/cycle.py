@@ -3,11 +3,11 @@
 The order is the guarantee (DESIGN.md section 4, Budget). All that can fail without data is done before the budget is
 touched: admission, rendering, the mechanisms' claims, a connection to the database. Then:
 
-    reserve    durable, before the first byte of data is read
+    reserve    durable, and in the audit log with the statements, before the first byte of data is read
     execute    exact cells, in memory only
     noise      the cells become noisy integers, once
     commit     durable, before anything leaves; what the ledger stored is what leaves
-    seal       the node's signature
+    seal       the node's signature; the answer is in the audit log before it leaves (``audit``)
 
 A crash before commit leaves a reserved charge that the same query resumes: nothing had left. A failure after reserve
 is told as one constant error and stays spent. While the node is being stopped nothing is told: the charge stays
@@ -36,6 +36,7 @@ from insitu_privacy.render import render
 from insitu_proto.messages import MAX_OUTCOME_CHARS
 
 from insitu_node.admission import AdmittedBudget, AdmittedQuery, Site, admit
+from insitu_node.audit import NodeAudit
 from insitu_node.custody import Custody
 from insitu_node.engines.base import Engine, Row, Session
 from insitu_node.fitness import Shapes
@@ -79,6 +80,7 @@ class Cycle:
         noise: Noise,
         cap_key: str,
         clock: Callable[[], datetime],
+        audit: NodeAudit,
         hook: Hook = no_hook,
     ) -> None:
         self._site = site
@@ -90,6 +92,7 @@ class Cycle:
         self._noise = noise
         self._cap_key = cap_key
         self._clock = clock
+        self.audit = audit
         self._hook = hook
         self._turns = Turns()
         self._shapes = Shapes()
@@ -107,6 +110,7 @@ class Cycle:
         ``request_id`` is the gateway's word, used to address a refusal of what cannot be read.
         """
         try:
+            self.audit.received(request_id, request_jws, grant_jwt)
             outcome = self._outcome(request_jws, grant_jwt, progress)
         except InsituError as error:
             self._stop_quietly()
@@ -121,6 +125,8 @@ class Cycle:
         self._hook("after-seal")
         if len(sealed) > MAX_OUTCOME_CHARS:  # no gateway could take it, today or on any later try
             return self.refuse(request_id, request_jws, ExecutionFailed("INSITU-NODE-FAILED"))
+        self.audit.answered(outcome, sealed)
+        self._hook("after-audit")
         return sealed
 
     def refuse(self, request_id: str, request_jws: str, error: InsituError) -> str:
@@ -133,7 +139,9 @@ class Cycle:
             issued_at=self._clock(),
         )
         _log.info("request refused", request_id=request_id, code=error.code)
-        return seal_outcome(refusal, self._signing)
+        sealed = seal_outcome(refusal, self._signing)
+        self.audit.answered(refusal, sealed)
+        return sealed
 
     def _stop_quietly(self) -> None:
         if self._stopping.is_set():
@@ -145,6 +153,7 @@ class Cycle:
         manifest = self._manifest(now)
         self._custody.check_manifest(manifest.issued_at, now)
         admitted = admit(request_jws, grant_jwt, site=self._site, manifest=manifest, now=now)
+        self.audit.admitted(admitted, request_jws)
         cap = self._custody.standing(admitted.grant, grant_jwt, now).cap
         if isinstance(admitted, AdmittedBudget):
             progress("admitted")
@@ -163,7 +172,7 @@ class Cycle:
         """The values of a query: stored ones, or new ones under a charge of their own."""
         known = self._ledger.find(ask)
         if known is not None and not known.to_run:
-            return self._stored(self._ledger.reserve(ask, self._clock()))
+            return self._stored(self._reserve(admitted, ask))
         if known is None:
             now = self._clock()
             self._custody.check_rate(now, self._ledger.charged_since(ask.grant_id, now - RATE_WINDOW))
@@ -171,12 +180,19 @@ class Cycle:
         statements = self._prepare(admitted.plan, engine)
         with engine.session() as session:
             self._hook("before-reserve")
-            reservation = self._ledger.reserve(ask, self._clock())
-            self._hook("after-reserve")
+            reservation = self._reserve(admitted, ask)
             if not reservation.to_run:
                 return self._stored(reservation)
+            self.audit.running(ask, reservation, statements)
             progress("reserved")
             return reservation, self._run(admitted.plan, statements, session, reservation, progress)
+
+    def _reserve(self, admitted: AdmittedQuery, ask: Ask) -> Reservation:
+        with self.audit.in_order:
+            reservation = self._ledger.reserve(ask, self._clock())
+            self._hook("after-reserve")
+            self.audit.reserved(ask, reservation, admitted.grant.expires_at)
+        return reservation
 
     def _stored(self, reservation: Reservation) -> tuple[Reservation, tuple[ReleasedValues, ...]]:
         if reservation.values is None:  # its one run failed: the same request is told the same again
@@ -213,12 +229,16 @@ class Cycle:
         except Exception as error:  # noqa: BLE001  # constant from here on, whatever it is
             self._stop_quietly()
             _log.error("run failed", error=type(error).__name__, at=_place(error))
-            self._ledger.fail(reservation, self._clock())
+            with self.audit.in_order:
+                self._ledger.fail(reservation, self._clock())
+                self.audit.settled(reservation, "failed")
             raise ExecutionFailed("INSITU-NODE-FAILED") from None
         self._custody.check_running()  # halted while it ran: nothing leaves, and the charge stays, to be resumed
         self._hook("before-commit")
-        stored = self._ledger.commit(reservation, values, self._clock())
-        self._hook("after-commit")
+        with self.audit.in_order:
+            stored = self._ledger.commit(reservation, values, self._clock())
+            self._hook("after-commit")
+            self.audit.settled(reservation, "released")
         return stored
 
     def _drawn(self, plan: PrivacyPlan, exact: list[list[Row]]) -> tuple[ReleasedValues, ...]:

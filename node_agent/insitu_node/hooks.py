@@ -14,7 +14,14 @@ from typing import Literal, get_args
 from insitu_privacy.errors import ConfigInvalid
 
 Place = Literal[
-    "before-reserve", "after-reserve", "after-execute", "after-noise", "before-commit", "after-commit", "after-seal"
+    "before-reserve",
+    "after-reserve",
+    "after-execute",
+    "after-noise",
+    "before-commit",
+    "after-commit",
+    "after-seal",
+    "after-audit",
 ]
 PLACES: tuple[Place, ...] = get_args(Place)
 

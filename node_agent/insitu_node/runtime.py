@@ -5,25 +5,32 @@ What is not here: the event loop (``commands.run``) and what a custodian is told
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from insitu_access.audit.entry import Party
+from insitu_access.audit.log import AuditLog
 from insitu_access.bundle import read_bundle
-from insitu_access.files import make_directory
+from insitu_access.files import make_directory, read_file
 from insitu_access.identity import Identity, load_identity
+from insitu_access.jose import token_sha256
 from insitu_privacy.dataset import Dataset, DatasetBundle
 from insitu_privacy.dataset_file import parse_dataset
 from insitu_privacy.errors import ConfigInvalid
 
+from insitu_node import __version__
 from insitu_node.admission import Site
+from insitu_node.audit import NodeAudit, agreed_now
 from insitu_node.config import DatasetConfig, Limits, NodeConfig
 from insitu_node.custody import Custody
 from insitu_node.cycle import Cycle
 from insitu_node.engines.base import Engine, EngineLimits, cores
 from insitu_node.hooks import Hook
+from insitu_node.ledger import Ledger
 from insitu_node.ledger_sqlite import SqliteLedger
 from insitu_node.noise import Mechanisms
 from insitu_node.projects import Projects
@@ -38,6 +45,8 @@ class Node:
     identity: Identity
     manifest: ManifestStore
     cycle: Cycle
+    ledger: Ledger
+    log: AuditLog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +139,13 @@ def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
         custody = Custody(config.policy, projects)
         custody.announce()
         manifest = ManifestStore(config.state, identity.authority)
+        secret = cap_key(config.state)
+        log = open_log(config, identity)
+        stack.callback(log.close)
+        audit = NodeAudit(log, clock=utc_now, cap_key=secret)
+        audit.agree(ledger)
+        audit.started(_started(config, identity, datasets, manifest, ledger))
+        stack.callback(audit.stopped)
         cycle = Cycle(
             site=Site(
                 node_id=config.node_id,
@@ -142,11 +158,42 @@ def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
             custody=custody,
             engines=engines,
             noise=Mechanisms(),
-            cap_key=cap_key(config.state),
+            cap_key=secret,
             clock=utc_now,
+            audit=audit,
             hook=hook,
         )
-        yield Node(config=config, identity=identity, manifest=manifest, cycle=cycle)
+        yield Node(config=config, identity=identity, manifest=manifest, cycle=cycle, ledger=ledger, log=log)
+
+
+def open_log(config: NodeConfig, identity: Identity) -> AuditLog:
+    """The node's audit log. Raises IntegrityFailed where it does not verify: then nothing is answered."""
+    return AuditLog(
+        config.state / "audit",
+        Party(role="node", id=config.node_id),
+        identity.signing,
+        clock=utc_now,
+        former=config.audit.former(),
+    )
+
+
+def _started(
+    config: NodeConfig,
+    identity: Identity,
+    datasets: Mapping[str, Served],
+    manifest: ManifestStore,
+    ledger: SqliteLedger,
+) -> dict[str, object]:
+    token = read_file(config.state / "manifest.jws").decode("ascii", "replace") if manifest.version else None
+    return {
+        "software": f"insitu-node {__version__}",
+        "config_sha256": hashlib.sha256(read_file(config.path)).hexdigest(),
+        "key": identity.signing.thumbprint,
+        "manifest_version": manifest.version,
+        "manifest_sha256": None if token is None else token_sha256(token),
+        "datasets": {name: own.dataset.digest for name, own in datasets.items()},
+        **agreed_now(ledger.entries()),
+    }
 
 
 def _engines(config: NodeConfig, datasets: Mapping[str, Served], stack: ExitStack) -> dict[str, Engine]:

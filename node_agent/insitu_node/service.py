@@ -11,11 +11,14 @@ import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
+from insitu_privacy.errors import InsituError
 
 from insitu_node import __version__
+from insitu_node.audit import counts_still
 from insitu_node.config import load_config
 from insitu_node.connection import Dialer
 from insitu_node.hooks import hook_from, no_hook
@@ -23,6 +26,7 @@ from insitu_node.log import log_to_stderr
 from insitu_node.noise import warm_up
 from insitu_node.runtime import Node, open_node, utc_now
 
+_LOG_SECONDS = 60.0
 _log = structlog.get_logger("insitu.node")
 
 
@@ -39,6 +43,30 @@ def serve(path: Path) -> None:
         loading.join()
         asyncio.run(_serve(node))
     _log.info("node stopped")
+
+
+async def _keep_log(node: Node, stopping: asyncio.Event) -> None:
+    """Seals the audit log when it is due, and drops the days that are too old."""
+    day = utc_now().date()
+    while not stopping.is_set():
+        try:
+            if utc_now().date() != day:
+                day = utc_now().date()
+                await asyncio.to_thread(node.cycle.audit.agree, node.ledger)
+            await asyncio.to_thread(_maintain, node)
+        except InsituError as error:
+            _log.error("audit log not maintained", error=error.line())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), _LOG_SECONDS)
+
+
+def _maintain(node: Node) -> None:
+    settings = node.config.audit
+    node.log.maintain(
+        seal_every=settings.seal_every,
+        retention=settings.retention,
+        keeps=lambda entry: counts_still(entry, utc_now()),
+    )
 
 
 async def _serve(node: Node) -> None:
@@ -60,7 +88,9 @@ async def _serve(node: Node) -> None:
         )
         _log.info("node ready", gateways=len(node.config.gateways), datasets=sorted(node.config.datasets))
         try:
-            await asyncio.gather(*(dialer.keep(address, stopping) for address in node.config.gateways))
+            await asyncio.gather(
+                *(dialer.keep(address, stopping) for address in node.config.gateways), _keep_log(node, stopping)
+            )
         finally:
             node.cycle.stop()
             workers.shutdown(wait=False, cancel_futures=True)

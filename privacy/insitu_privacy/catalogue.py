@@ -365,6 +365,12 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
         "the result does not follow from the nodes' releases: {reason}",
         "Do not use this answer; tell the access authority.",
     ),
+    (
+        "INSITU-AUDIT-BROKEN",
+        "integrity",
+        "the audit log {path} does not verify: {reason}",
+        "Keep it unchanged as evidence and see docs/operating/audit.md; a log that was broken is not continued.",
+    ),
     ("INSITU-MECHANISM-CLAIM", "execution", "the query failed at the node", "The custodian's log says more."),
 )
 

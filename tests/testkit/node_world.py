@@ -13,12 +13,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from insitu_access.audit.chain import check_lines
+from insitu_access.audit.entry import Entry, Party, read_line
+from insitu_access.audit.files import lines
+from insitu_access.audit.log import AuditLog
 from insitu_access.grant import Grant, GrantedDataset, grant_sha256, seal_grant
 from insitu_access.keys import SigningKey, generate_signing_key
 from insitu_access.manifest import DatasetEntry, Manifest, NodeEntry, seal_manifest
 from insitu_access.release import Outcome, open_outcome
 from insitu_access.request import BudgetRequest, QueryRequest, seal_request
 from insitu_node.admission import Site
+from insitu_node.audit import NodeAudit
 from insitu_node.custody import Custody
 from insitu_node.cycle import Cycle, Noise
 from insitu_node.engines.base import Engine, EngineLimits, Row
@@ -70,6 +75,8 @@ SITE_SQL = (
     "CREATE TABLE visit AS SELECT i % 900 AS person_id, i AS visit_id, DATE '2020-01-01' + (i % 300)::INTEGER AS day,"
     " (i % 1000) / 10.0 AS amount FROM range(2700) t(i)",
 )
+PARTY = Party(role="node", id=NODE)
+CAP_KEY = "c0ffee" + "0" * 58
 BY_SEX = "SELECT sex, COUNT(*) AS n FROM person GROUP BY sex"
 LIMITS = EngineLimits(statement_timeout_s=20, memory_limit_mb=512, workers=2, threads=2, temporary=None)
 
@@ -137,6 +144,7 @@ class NodeWorld:
     noise: Noise = field(default_factory=ExactNoise)
     hook: Hook = no_hook
     engine: Engine | None = None
+    audit_folder: Path | None = None
     policy: Policy = field(default_factory=lambda: Policy(rules=(Rule(every_grant=True),)))
 
     def __post_init__(self) -> None:
@@ -231,10 +239,21 @@ class NodeWorld:
             custody=Custody(self.policy, self.projects),
             engines={"care": self.engine},
             noise=self.noise,
-            cap_key="0" * 64,
+            cap_key=CAP_KEY,
             clock=clock or (lambda: self.now),
+            audit=NodeAudit(self.log(), clock=clock or (lambda: self.now), cap_key=CAP_KEY),
             hook=self.hook,
         )
+
+    def log(self) -> AuditLog:
+        """The node's audit log: real files."""
+        return AuditLog(self.audit_folder or self.folder / "audit", PARTY, self.node_key, clock=lambda: self.now)
+
+    def logged(self) -> list[Entry]:
+        """What stands in it, checked: it must verify."""
+        report, _ = check_lines(lines(self.folder / "audit"), PARTY, [self.node_key.public()])
+        assert report.findings == ()
+        return [read_line(line) for line in lines(self.folder / "audit")]
 
     def opened(self, jws: str) -> Outcome:
         return open_outcome(jws, self.node_key.public(), node=NODE)

@@ -71,6 +71,7 @@ def cert(
             lifetime=days(lifetime),
             also=also or (),
             replace_key=replace,
+            gateway_key=key if role is RoleName.GATEWAY else None,
         )
         write_certificate(out, certificate=certificate, ca=authority.ca.certificate_pem, authority=authority.public)
     print_facts(

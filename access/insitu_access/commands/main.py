@@ -5,6 +5,7 @@ from __future__ import annotations
 from insitu_access import __version__
 from insitu_access.cli import new_app, run
 from insitu_access.commands.amend import amend
+from insitu_access.commands.audit import app as audit
 from insitu_access.commands.cert import cert
 from insitu_access.commands.grant import grant
 from insitu_access.commands.init import init
@@ -32,6 +33,7 @@ app = new_app(
 )
 for command in (init, cert, manifest, grant, amend, suspend, resume, revoke, show):
     app.command()(command)
+app.add_typer(audit, name="audit")
 
 
 def main() -> None:

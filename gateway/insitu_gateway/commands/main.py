@@ -6,6 +6,7 @@ from insitu_access.cli import new_app
 from insitu_access.cli import run as run_app
 
 from insitu_gateway import __version__
+from insitu_gateway.commands.audit import app as audit
 from insitu_gateway.commands.check import check
 from insitu_gateway.commands.run import run
 from insitu_gateway.commands.status import status
@@ -26,6 +27,7 @@ app = new_app(
 )
 for command in (check, run, status):
     app.command()(command)
+app.add_typer(audit, name="audit")
 
 
 def main() -> None:

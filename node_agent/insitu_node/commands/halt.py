@@ -38,15 +38,20 @@ def resume(config: ConfigOption, reason: Reason = "", by: By = None, format_: Fo
 def _set(config: Path, reason: str, by: str | None, format_: Format, *, halted: bool) -> None:
     from insitu_access.files import make_directory
 
+    from insitu_node.commands.audit import administered
     from insitu_node.config import load_config
     from insitu_node.projects import Halt, Projects
     from insitu_node.runtime import utc_now
 
     loaded = load_config(config)
     make_directory(loaded.state)
+    if not halted:
+        administered(loaded, "resume", reason=reason, decided_by=by or "")
     store = Projects(loaded.state)
     try:
         store.set_halt(Halt(halted=halted, reason=reason, by=by or getpass.getuser(), at=utc_now()))
     finally:
         store.close()
+    if halted:  # an emergency stop waits for nothing
+        administered(loaded, "halt", reason=reason, decided_by=by or "")
     print_facts({"node": loaded.node_id, "halted": halted}, format_)

@@ -139,11 +139,20 @@ def withdraw(
 def _decide(
     text: str, config: Path, format_: Format, *, verdict: Verdict, cap: Cap, reason: str, by: str | None
 ) -> None:
+    from insitu_node.commands.audit import administered
     from insitu_node.policy import Decision
     from insitu_node.runtime import utc_now
 
     with opened(config) as (loaded, store):
         found = _found(text, store)
+        caps = {"max_epsilon": _text(cap.epsilon), "max_delta": _text(cap.delta)}
+        about = {
+            "grant": found.grant.id,
+            "revision": str(found.grant.revision),
+            "reason": reason,
+            "decided_by": by or "",
+        }
+        administered(loaded, f"projects {verdict}", **about, **caps)
         store.decide(
             Decision(
                 grant_id=found.grant.id,
@@ -238,6 +247,10 @@ def row(project: Project, loaded: NodeConfig) -> dict[str, object]:
 def _verdict(project: Project) -> str:
     """The verdict that counts, in one word."""
     return "waiting" if project.decision is None else project.decision.verdict
+
+
+def _text(value: Fraction | None) -> str:
+    return "" if value is None else str(value)
 
 
 def _number(value: Fraction | None) -> float | None:

@@ -65,10 +65,10 @@ def test_from_nothing_to_a_grant(home: Path) -> None:
 
 
 def test_an_authority_is_never_overwritten(home: Path) -> None:
-    before = {path.name: path.read_bytes() for path in home.iterdir()}
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
     with pytest.raises(ConfigInvalid, match="not overwritten"):
         acts.init_authority(home, "other", now=NOW)
-    assert {path.name: path.read_bytes() for path in home.iterdir()} == before
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
 
 
 def test_a_bad_name_leaves_nothing_behind(tmp_path: Path) -> None:

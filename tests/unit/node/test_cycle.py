@@ -280,6 +280,7 @@ def test_the_order_of_the_steps(world: NodeWorld) -> None:
         ("before-commit", ["reserved"]),
         ("after-commit", ["released"]),
         ("after-seal", ["released"]),
+        ("after-audit", ["released"]),
     ]
 
 

@@ -12,11 +12,16 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from insitu_access.audit.chain import check_lines
+from insitu_access.audit.entry import Party
+from insitu_access.audit.files import lines
+from insitu_access.jose import token_sha256
 from insitu_access.release import NodeRelease, open_outcome
 from insitu_node.hooks import PLACES
 from insitu_node.ledger_sqlite import SqliteLedger
 from insitu_proto.messages import Hello, Outcome
 
+from tests.testkit.audit_logs import entries
 from tests.testkit.databases import new_duckdb
 from tests.testkit.gateway_stub import GatewayStub, make_ca, make_identity
 from tests.testkit.node_world import CARE, NODE, SITE_SQL, NodeWorld
@@ -38,7 +43,8 @@ visit = "visit"
 """
 
 
-HELD = {"before-reserve": [], "after-commit": ["released"], "after-seal": ["released"]}
+ENDS = ("node-started", "node-stopped")
+HELD = {"before-reserve": [], "after-commit": ["released"], "after-seal": ["released"], "after-audit": ["released"]}
 """What the ledger holds after a kill at a place; a reserved charge anywhere else."""
 
 
@@ -114,6 +120,16 @@ async def _killed_at(place: str, site: Path) -> None:
     assert releases[0].values == releases[1].values
     assert (releases[0].replayed, releases[1].replayed) == (False, True)
     assert charges(site) == (["released"], Fraction(1))
+    logged = entries(site / "state" / "audit")
+    party = Party(role="node", id=NODE)
+    assert check_lines(lines(site / "state" / "audit"), party, [public])[0].findings == ()
+    assert [entry.kind for entry in logged if entry.kind in ENDS] == ["node-started", "node-started", "node-stopped"]
+    (charge,) = [entry for entry in logged if entry.kind == "charge-reserved"]
+    (settled,) = [entry for entry in logged if entry.kind == "charge-settled"]
+    assert charge.fields["derived"] == (place == "after-reserve")
+    assert settled.fields["derived"] == (place == "after-commit")
+    answers = {token_sha256(outcome.outcome_jws) for outcome in gateway.outcomes()}
+    assert answers <= {entry.fields.get("outcome_sha256") for entry in logged}
     said = [json.loads(line) for line in log.splitlines()]
     words = {str(value) for line in said for name, value in line.items() if name not in ("timestamp", "request_id")}
     assert not {"300", "600", "900"} & words
