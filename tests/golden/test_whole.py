@@ -134,8 +134,6 @@ QUERIES = {
     "names of days": "SELECT COUNT_IF(DAYNAME(start) = 'Monday') AS d, COUNT_IF(MONTHNAME(start) >= 'M') AS m, "
     "COUNT_IF(STRFTIME(start, '%a %b') LIKE 'S% J%') AS s FROM visit",
     "rows of two": "SELECT COUNT(*) AS n FROM visit WHERE (kind, stage) IN (('in', 1), ('out', 2), ('er', 0))",
-    "days as text": "SELECT CAST(start AS VARCHAR) AS d, COUNT(*) AS n FROM visit WHERE start BETWEEN DATE '2020-01-01' "
-    "AND DATE '2020-02-10' GROUP BY 1 HAVING COUNT(*) > 0 ORDER BY 1",
     "rounded to tens": "SELECT ROUND(birth_year, -1) AS d, TRUNC(birth_year / 10) AS t, COUNT(*) AS n FROM person WHERE "
     "birth_year > 1950 GROUP BY 1, 2 HAVING COUNT(*) > 0 ORDER BY 1, 2",
     "equal to what a subquery finds": "SELECT COUNT(*) AS n FROM act WHERE visit_id = (SELECT v.visit_id FROM visit v WHERE v.visit_id = 3)",
