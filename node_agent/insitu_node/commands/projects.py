@@ -139,6 +139,8 @@ def withdraw(
 def _decide(
     text: str, config: Path, format_: Format, *, verdict: Verdict, cap: Cap, reason: str, by: str | None
 ) -> None:
+    from dataclasses import replace
+
     from insitu_node.commands.audit import administered
     from insitu_node.policy import Decision
     from insitu_node.runtime import utc_now
@@ -153,19 +155,17 @@ def _decide(
             "decided_by": by or "",
         }
         administered(loaded, f"projects {verdict}", **about, **caps)
-        store.decide(
-            Decision(
-                grant_id=found.grant.id,
-                revision=found.grant.revision,
-                verdict=verdict,
-                cap=cap,
-                reason=reason,
-                by=by or getpass.getuser(),
-                at=utc_now(),
-            )
+        made = Decision(
+            grant_id=found.grant.id,
+            revision=found.grant.revision,
+            verdict=verdict,
+            cap=cap,
+            reason=reason,
+            by=by or getpass.getuser(),
+            at=utc_now(),
         )
-        again = _found(found.grant.id, store)
-    print_facts(row(again, loaded), format_)
+        store.decide(made)
+    print_facts(row(replace(found, decisions=(*found.decisions, made)), loaded), format_)
 
 
 @contextmanager

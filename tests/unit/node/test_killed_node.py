@@ -40,6 +40,8 @@ database = "site.duckdb"
 [datasets.care.tables]
 person = "person"
 visit = "visit"
+[[policy.approve]]
+every_grant = true
 """
 
 
