@@ -17,8 +17,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 
-from insitu_access.grant import Grant, read_grant
-from insitu_access.jose import unverified
+from insitu_access.grant import Grant, peek_grant
 from insitu_privacy.errors import ConfigInvalid
 
 from insitu_node.policy import Cap, Decision
@@ -120,7 +119,7 @@ class Projects:
             ).fetchall()
         return tuple(
             Project(
-                grant=read_grant(unverified(token, "insitu-grant+jwt", "grant")),
+                grant=peek_grant(token),
                 token=token,
                 first_seen=_moment(first),
                 decisions=self._decisions(grant_id),

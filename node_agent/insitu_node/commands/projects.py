@@ -202,14 +202,13 @@ def _found(text: str, store: Projects) -> Project:
 def _of_file(path: Path, store: Projects) -> Project:
     """A grant that has not asked yet. Whether it is the authority's is verified when it asks."""
     from insitu_access.files import read_file
-    from insitu_access.grant import read_grant
-    from insitu_access.jose import unverified
+    from insitu_access.grant import peek_grant
 
     from insitu_node.projects import Project
     from insitu_node.runtime import utc_now
 
     token = read_file(path).decode("ascii", "replace").strip()
-    grant = read_grant(unverified(token, "insitu-grant+jwt", "grant"))
+    grant = peek_grant(token)
     asked = next((project for project in store.all() if project.grant.id == grant.id), None)
     decisions = asked.decisions if asked else ()
     return Project(grant=grant, token=token, first_seen=utc_now(), decisions=decisions)
@@ -258,9 +257,6 @@ def _number(value: Fraction | None) -> float | None:
 
 
 def _exact(text: str | None, option: str) -> Fraction | None:
-    from insitu_access.payload import read_number
+    from insitu_access.commands.granting import number_of
 
-    value = None if text is None else read_number(text.lower())
-    if text is not None and value is None:
-        raise usage(f"{option} is not a number", f"Pass {option} 1, {option} 1/2 or {option} 1e-6.")
-    return value
+    return None if text is None else number_of(text, option)
