@@ -80,6 +80,11 @@ class Writer:
             *(f"{self.dialect.least_of(key.type, key.name)} AS {key.name}" for key in self.constant),
             *self._sums(),
         ]
+        if not self.release.values and not self._shape.keys:
+            # rows are only counted: DuckDB takes as long to bind one more derived table as to read a small one
+            units = [self.sources.write(ref) for ref in self._shape.unit]
+            columns = [*self.key_columns(), *self._sums()]
+            return f"SELECT {', '.join(columns)}\n{self.source_rows()}\nGROUP BY {', '.join(units)}"
         group = ", ".join([*self.units, *self.varying])
         return f"SELECT {', '.join(columns)}\nFROM (\n{self._rows()}\n) AS bounded_rows\nGROUP BY {group}"
 

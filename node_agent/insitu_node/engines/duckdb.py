@@ -72,6 +72,7 @@ class DuckDBEngine:
         self._closed = False
         self._place: str | None = None
         self._root = duckdb.connect(":memory:", config=_START)
+        self._begin, self._rollback = self._root.extract_statements("BEGIN TRANSACTION READ ONLY; ROLLBACK")
         try:
             self._limit(limits)
             self._attach(database, schema)
@@ -134,7 +135,7 @@ class DuckDBEngine:
         connection = self._take()
         try:
             try:
-                connection.execute("BEGIN TRANSACTION READ ONLY")
+                connection.execute(self._begin)
             except duckdb.Error:
                 raise Unavailable("INSITU-NODE-DATABASE") from None
             yield _DuckDBSession(connection)
@@ -157,7 +158,7 @@ class DuckDBEngine:
 
     def _give_back(self, connection: duckdb.DuckDBPyConnection) -> None:
         try:
-            connection.execute("ROLLBACK")
+            connection.execute(self._rollback)
             usable = True
         except duckdb.Error:
             usable = False
