@@ -9,6 +9,7 @@ counts on its own. Numbered checks of ``open_grant``:
   G3  it was issued for this federation
   G4  the manifest does not revoke it
   G5  not-before <= now < expiry; no leeway, the dates are the committee's
+  G6  a researcher's key that the manifest revokes is left out; one at least is left
 
 Not here: the local approval a custodian may demand on top, the ledger, and whether a request keeps to the grant
 (the node's admission).
@@ -17,7 +18,7 @@ Not here: the local approval a custodian may demand on top, the ledger, and whet
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
 
@@ -116,7 +117,7 @@ def open_grant(token: str, manifest: Manifest, *, now: datetime) -> Grant:
     """The verified grant, valid now under a verified manifest.
 
     Raises AccessRefused: INSITU-ACCESS-SIGNATURE or -MALFORMED (G1, G2), -NOT-GRANTED (G3), -GRANT-REVOKED (G4),
-    -GRANT-EXPIRED (G5).
+    -GRANT-EXPIRED (G5), -WRONG-KEY (G6).
     """
     grant = read_grant(verify(token, manifest.authority_keys, "insitu-grant+jwt", "grant"))  # G1, G2
     if grant.federation != manifest.federation:  # G3
@@ -126,7 +127,15 @@ def open_grant(token: str, manifest: Manifest, *, now: datetime) -> Grant:
     if not grant.not_before <= now < grant.expires_at:  # G5
         start, end = (f"{moment:%Y-%m-%d %H:%M} UTC" for moment in (grant.not_before, grant.expires_at))
         raise AccessRefused("INSITU-ACCESS-GRANT-EXPIRED", start=start, end=end)
-    return grant
+    return _without_revoked_keys(grant, manifest.revoked_keys)
+
+
+def _without_revoked_keys(grant: Grant, revoked: frozenset[str]) -> Grant:
+    """G6."""
+    left = tuple(key for key in grant.researchers if key.thumbprint not in revoked)
+    if not left:
+        raise AccessRefused("INSITU-ACCESS-WRONG-KEY")
+    return grant if len(left) == len(grant.researchers) else replace(grant, researchers=left)
 
 
 def grant_sha256(token: str) -> str:

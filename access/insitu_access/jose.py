@@ -38,6 +38,12 @@ Typ = Literal[
     "insitu-release+jws",
     "insitu-refusal+jws",
     "insitu-statement+jws",
+    "insitu-invitation+jws",
+    "insitu-keys+jws",
+    "insitu-enrolment+jws",
+    "insitu-answer+jws",
+    "insitu-consent+jws",
+    "insitu-succession+jws",
 ]
 SIZE_LIMITS: Mapping[str, int] = MappingProxyType(
     {
@@ -47,6 +53,12 @@ SIZE_LIMITS: Mapping[str, int] = MappingProxyType(
         "insitu-release+jws": 48 * 2**20,
         "insitu-refusal+jws": 2**18,
         "insitu-statement+jws": 2**20,
+        "insitu-invitation+jws": 2**16,
+        "insitu-keys+jws": 2**17,
+        "insitu-enrolment+jws": 2**18,
+        "insitu-answer+jws": 2**18,
+        "insitu-consent+jws": 2**14,
+        "insitu-succession+jws": 2**15,
     }
 )
 """Bytes of a token of each type, base64url included."""
@@ -100,11 +112,20 @@ def unverified(token: str, typ: Typ, what: str) -> bytes:
 
 def unverified_typ(token: str) -> str | None:
     """The type a token claims to have, its signature NOT checked; None where it is not a token."""
+    return _claimed(token, "typ")
+
+
+def unverified_kid(token: str) -> str | None:
+    """The thumbprint of the key that a token claims to be signed by, NOT checked; None where it is not a token."""
+    return _claimed(token, "kid")
+
+
+def _claimed(token: str, name: str) -> str | None:
     try:
-        typ = jws.extract_compact(token.encode(), registry=_REGISTRY).headers().get("typ")
+        value = jws.extract_compact(token.encode(), registry=_REGISTRY).headers().get(name)
     except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
         return None
-    return typ if isinstance(typ, str) else None
+    return value if isinstance(value, str) else None
 
 
 def token_sha256(token: str) -> str:

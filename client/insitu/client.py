@@ -27,11 +27,20 @@ from insitu.delivery import Delivered, Delivery
 from insitu.explain import Explanation, explain_plan
 from insitu.marking import marking
 from insitu.planning import Asked, Number, Options, choose_nodes, seconds, settle
-from insitu.profile import Profile, cache_bundle, cached_bundle, default_folder, read_profile, save_manifest
+from insitu.profile import (
+    Profile,
+    believing,
+    cache_bundle,
+    cached_bundle,
+    default_folder,
+    pin_of,
+    read_profile,
+    save_manifest,
+)
 from insitu.progress import Progress, silent
 from insitu.result import Evidence, Result
 from insitu.transport import GetManifest, GrpcTransport, Transport, receive
-from insitu.trust import Trusted, check_researcher, known_version, open_bundle, open_trusted
+from insitu.trust import Trusted, check_researcher, open_bundle, open_trusted, seen_before
 from insitu.verification import Answer, Sent, check_gateway_result, open_answers, require
 
 if TYPE_CHECKING:
@@ -48,7 +57,7 @@ _FETCH_TIMEOUT_S = 10.0
 def connect(profile: str | Path | None = None) -> Federation:
     """The federation of a profile folder, as ``insitu connect`` wrote it; None for the default profile."""
     found = read_profile(Path(profile).expanduser() if profile is not None else default_folder())
-    return Federation(found, GrpcTransport(found.gateways, found.identity))
+    return Federation(found, GrpcTransport(found.gateways, believing(found)))
 
 
 def _now() -> datetime:
@@ -64,6 +73,7 @@ class Federation:
         self._clock = clock
         self._lock = threading.RLock()
         self._trusted: Trusted | None = None
+        self._pin = pin_of(profile)
         self._fetched = datetime.min.replace(tzinfo=UTC)
         self._datasets: dict[str, tuple[Dataset, DatasetBundle]] = {}
         self._shared_postprocessor: Postprocessor | None = None
@@ -201,6 +211,7 @@ class Federation:
     def _refresh(self) -> Trusted:
         profile, now = self._profile, self._clock()
         seen = self._trusted.manifest_token if self._trusted else profile.manifest
+        before = seen_before(seen, self._pin)
         try:
             replies = self._transport.call(GetManifest(), timeout_s=_FETCH_TIMEOUT_S)
             token = receive(replies, ManifestUpdate).manifest_jws
@@ -208,12 +219,13 @@ class Federation:
             if seen is None:
                 raise
             token = seen
-        authority = profile.identity.authority
-        version = known_version(seen, authority) if seen else 0
-        trusted = open_trusted(token, profile.grant, authority=authority, now=now, known_version=version)
-        check_researcher(trusted.grant, profile.identity.signing.thumbprint)
+        version = 0 if before is None else before.version
+        trusted = open_trusted(token, profile.grant, authority=self._pin.key, now=now, known_version=version)
+        check_researcher(trusted.grant, profile.identity)
         if token != profile.manifest:
-            save_manifest(profile.folder, token)
+            save_manifest(profile.folder, token, trusted.opened, self._pin)
+        if before is None or before.ca_pem != trusted.manifest.ca_pem:
+            self._transport.believe(profile.identity.anchors(trusted.manifest))
         self._trusted, self._fetched = trusted, now
         return trusted
 
@@ -285,7 +297,7 @@ class Federation:
                 issued_at=asked.at,
                 deadline=now + asked.timeout,
             )
-        return self._sign(request, plan)
+        return self._sign(request, plan, trusted)
 
     def _sign_budget(self, nodes: tuple[str, ...], timeout: timedelta, trusted: Trusted) -> Sent:
         from insitu_access.request import BudgetRequest
@@ -299,12 +311,12 @@ class Federation:
             issued_at=now,
             deadline=now + timeout,
         )
-        return self._sign(request, None)
+        return self._sign(request, None, trusted)
 
-    def _sign(self, request: QueryRequest | BudgetRequest, plan: PrivacyPlan | None) -> Sent:
+    def _sign(self, request: QueryRequest | BudgetRequest, plan: PrivacyPlan | None, trusted: Trusted) -> Sent:
         from insitu_access.request import request_sha256, seal_request
 
-        token = seal_request(request, self._profile.identity.signing)
+        token = seal_request(request, check_researcher(trusted.grant, self._profile.identity))
         return Sent(request=request, token=token, sha256=request_sha256(token), plan=plan)
 
     def _deliver(self, sent: Sent, trusted: Trusted, progress: Progress) -> Delivered:

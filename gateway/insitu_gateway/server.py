@@ -21,6 +21,9 @@ import grpc.aio
 import structlog
 from insitu_access.files import make_directory, write_file
 from insitu_access.identity import Identity, load_identity
+from insitu_access.passphrase import Ask, asking
+from insitu_access.pin import Pin
+from insitu_access.watched import WatchedIdentity
 from insitu_privacy.errors import ConfigInvalid, InsituError
 from insitu_proto.messages import MAX_MESSAGE_BYTES, GatewayStatus
 from insitu_proto.v1 import insitu_pb2_grpc as stubs
@@ -55,9 +58,9 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def load_gateway_identity(config: Config) -> Identity:
-    """The gateway's identity. Raises ConfigInvalid where it is another party's."""
-    identity = load_identity(config.identity)
+def load_gateway_identity(config: Config, ask: Ask | None = None) -> Identity:
+    """The gateway's identity. Raises ConfigInvalid where it is another party's, or stays locked."""
+    identity = load_identity(config.identity, ask)
     if (identity.role, identity.id) != ("gateway", config.id):
         raise ConfigInvalid(
             "INSITU-CONFIG-INVALID",
@@ -87,17 +90,19 @@ class Gateway:
 
     async def _start(self) -> None:
         config = self._config
-        identity = load_gateway_identity(config)
-        self._manifest = ManifestFile(config.manifest, identity.authority, self._clock())
+        ask = asking()
+        self._keys = WatchedIdentity(config.identity, lambda: load_gateway_identity(config, ask))
         datasets = Datasets(config.datasets)
         make_directory(config.state)
         self._stack.callback(_lock(config.state))
+        pin = Pin(config.state, self._keys.current.authority)
+        self._manifest = ManifestFile(config.manifest, pin, self._clock())
         fanout, intake = await self._start_fanout(datasets)
-        await self._listen(identity, fanout, intake, datasets)
+        await self._listen(fanout, intake, datasets)
         await self._listen_for_operator()
         # after the servers in the order of ending: first the streams are told, then the servers stop
         self._stack.push_async_callback(fanout.close)
-        watch = asyncio.ensure_future(self._watch_manifest(fanout))
+        watch = asyncio.ensure_future(self._watch(fanout))
         self._stack.callback(watch.cancel)
         log.info("listening", address=self.address, manifest_version=self._manifest.current.manifest.version)
 
@@ -132,15 +137,15 @@ class Gateway:
         self._stack.callback(warming.cancel)
         return fanout, intake
 
-    async def _listen(self, identity: Identity, fanout: Fanout, intake: Intake, datasets: Datasets) -> None:
+    async def _listen(self, fanout: Fanout, intake: Intake, datasets: Datasets) -> None:
         server = grpc.aio.server(options=_OPTIONS)
         limits = self._config.limits
-        stubs.add_FederationServicer_to_server(FederationService(fanout, self._current, limits), server)
+        self._federation = FederationService(fanout, self._current, limits)
+        stubs.add_FederationServicer_to_server(self._federation, server)
         stubs.add_ResearchServicer_to_server(ResearchService(intake, self._current, datasets, limits), server)
-        credentials = grpc.ssl_server_credentials(
-            [(identity.tls_key_pem, identity.tls_cert_pem)],
-            root_certificates=identity.ca_pem,
-            require_client_auth=True,
+        self._tls = self._tls_now()
+        credentials = grpc.dynamic_ssl_server_credentials(
+            self._tls, lambda: self._tls, require_client_authentication=True
         )
         host, _, _ = self._config.listen.rpartition(":")
         try:
@@ -153,6 +158,14 @@ class Gateway:
         await server.start()
         self.address = f"{host}:{port}"
         write_file(self._config.state / "address", f"{self.address}\n".encode())
+
+    def _tls_now(self) -> grpc.ServerCertificateConfiguration:
+        """What new connections are met with: the certificate as it is on disk, the CAs of the manifest (K11)."""
+        identity = self._keys.current
+        return grpc.ssl_server_certificate_configuration(
+            [(identity.tls_key_pem, identity.tls_cert_pem)],
+            root_certificates=identity.anchors(self._manifest.current.manifest),
+        )
 
     async def _listen_for_operator(self) -> None:
         server = grpc.aio.server()
@@ -185,16 +198,34 @@ class Gateway:
             requests=tuple(counts.items()),
         )
 
-    async def _watch_manifest(self, fanout: Fanout) -> None:
+    async def _watch(self, fanout: Fanout) -> None:
+        """Take up a new manifest, new keys and a new pin as their files change; connections that are open go on."""
         while True:
             await asyncio.sleep(MANIFEST_LOOK_S)
+            before = self._manifest.current.jws
+            self._look_at_keys()
             try:
-                if self._manifest.refresh(self._clock()):
-                    current = self._manifest.current
-                    log.info("manifest changed", version=current.manifest.version)
-                    fanout.manifest_changed(current.manifest, current.jws)
+                self._manifest.refresh(self._clock())
             except InsituError as error:
                 log.warning("manifest not taken", error=error.line())
+            current = self._manifest.current
+            if current.jws != before:
+                log.info("manifest changed", version=current.manifest.version)
+                self._tls = self._tls_now()
+                fanout.manifest_changed(current.manifest, current.jws)
+                self._federation.drop(current.manifest.revoked_certificates)
+
+    def _look_at_keys(self) -> None:
+        pinned = self._keys.current.authority
+        try:
+            if not self._keys.refresh():
+                return
+            log.info("keys changed")
+            if self._keys.current.authority != pinned:
+                self._manifest.repin(self._keys.current.authority, self._clock())
+        except InsituError as error:
+            log.warning("keys not taken", error=error.line())
+        self._tls = self._tls_now()
 
 
 def _lock(state: Path) -> Callable[[], None]:

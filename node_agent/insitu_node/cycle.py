@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 from typing import Literal, Protocol
@@ -69,7 +70,7 @@ class Cycle:
         self,
         *,
         site: Site,
-        signing: SigningKey,
+        signing: Callable[[], SigningKey],
         manifest: Callable[[datetime], Manifest],
         ledger: Ledger,
         engines: Mapping[str, Engine],
@@ -113,7 +114,7 @@ class Cycle:
             self._stop_quietly()
             _log.error("request failed", request_id=request_id, error=type(error).__name__, at=_place(error))
             return self.refuse(request_id, request_jws, ExecutionFailed("INSITU-NODE-FAILED"))
-        sealed = seal_outcome(outcome, self._signing)
+        sealed = seal_outcome(outcome, self._signing())
         self._hook("after-seal")
         if len(sealed) > MAX_OUTCOME_CHARS:  # no gateway could take it, today or on any later try
             return self.refuse(request_id, request_jws, ExecutionFailed("INSITU-NODE-FAILED"))
@@ -129,7 +130,7 @@ class Cycle:
             issued_at=self._clock(),
         )
         _log.info("request refused", request_id=request_id, code=error.code)
-        return seal_outcome(refusal, self._signing)
+        return seal_outcome(refusal, self._signing())
 
     def _stop_quietly(self) -> None:
         if self._stopping.is_set():
@@ -137,7 +138,8 @@ class Cycle:
 
     def _outcome(self, request_jws: str, grant_jwt: str, progress: Progress) -> Outcome:
         now = self._clock()
-        admitted = admit(request_jws, grant_jwt, site=self._site, manifest=self._manifest(now), now=now)
+        site = replace(self._site, key=self._signing().public())  # keys change while the node runs
+        admitted = admit(request_jws, grant_jwt, site=site, manifest=self._manifest(now), now=now)
         progress("admitted")
         if isinstance(admitted, AdmittedBudget):
             return self._statement(admitted)

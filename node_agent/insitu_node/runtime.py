@@ -14,6 +14,10 @@ from pathlib import Path
 from insitu_access.bundle import read_bundle
 from insitu_access.files import make_directory
 from insitu_access.identity import Identity, load_identity
+from insitu_access.keys import SigningKey
+from insitu_access.manifest import Manifest
+from insitu_access.passphrase import Ask, asking
+from insitu_access.watched import WatchedIdentity
 from insitu_privacy.dataset import Dataset, DatasetBundle
 from insitu_privacy.dataset_file import parse_dataset
 from insitu_privacy.errors import ConfigInvalid
@@ -33,7 +37,7 @@ class Node:
     """A node that is ready to answer."""
 
     config: NodeConfig
-    identity: Identity
+    keys: WatchedIdentity
     manifest: ManifestStore
     cycle: Cycle
 
@@ -52,9 +56,15 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def identity_of(config: NodeConfig) -> Identity:
-    """The node's identity. Raises ConfigInvalid where it is another party's."""
-    identity = load_identity(config.identity)
+def signing_key(identity: Identity, manifest: Manifest | None, now: datetime) -> SigningKey:
+    """The key to sign with: the present one, or the former one until the manifest knows the present one (K7)."""
+    entry = None if manifest is None else manifest.node(identity.id)
+    return identity.signing_for(() if entry is None else entry.keys_at(now))
+
+
+def identity_of(config: NodeConfig, ask: Ask | None = None) -> Identity:
+    """The node's identity. Raises ConfigInvalid where it is another party's, or stays locked."""
+    identity = load_identity(config.identity, ask)
     if (identity.role, identity.id) != ("node", config.node_id):
         reason = f"{config.identity} is the identity of {identity.role} {identity.id}, not of node {config.node_id}"
         raise ConfigInvalid("INSITU-CONFIG-STATE", reason=reason, hint="Correct node.id or node.identity.")
@@ -117,7 +127,9 @@ def open_engine(own: Served, *, base: Path, limits: Limits, temporary: Path | No
 def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
     """A node, alone on its state directory until the context ends."""
     with ExitStack() as stack:
-        identity = identity_of(config)
+        ask = asking()
+        keys = WatchedIdentity(config.identity, lambda: identity_of(config, ask))
+        identity = keys.current
         stack.enter_context(lock_state(config.state))
         datasets = served(config)
         engines = _engines(config, datasets, stack)
@@ -130,7 +142,7 @@ def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
                 key=identity.signing.public(),
                 datasets={name: own.dataset for name, own in datasets.items()},
             ),
-            signing=identity.signing,
+            signing=lambda: signing_key(keys.current, manifest.latest, utc_now()),
             manifest=manifest.current,
             ledger=ledger,
             engines=engines,
@@ -139,7 +151,7 @@ def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
             clock=utc_now,
             hook=hook,
         )
-        yield Node(config=config, identity=identity, manifest=manifest, cycle=cycle)
+        yield Node(config=config, keys=keys, manifest=manifest, cycle=cycle)
 
 
 def _engines(config: NodeConfig, datasets: Mapping[str, Served], stack: ExitStack) -> dict[str, Engine]:

@@ -14,15 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
+from insitu_privacy.errors import InsituError
 
 from insitu_node import __version__
 from insitu_node.config import load_config
-from insitu_node.connection import Dialer
+from insitu_node.connection import Dialer, Renewal
 from insitu_node.hooks import hook_from, no_hook
 from insitu_node.log import log_to_stderr
 from insitu_node.noise import warm_up
 from insitu_node.runtime import Node, open_node, utc_now
 
+_KEYS_LOOK_S = 1.0
 _log = structlog.get_logger("insitu.node")
 
 
@@ -46,10 +48,12 @@ async def _serve(node: Node) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    limits = node.config.limits
+    limits, changed = node.config.limits, Renewal()
+    watching = asyncio.create_task(_watch_keys(node, changed))
     with ThreadPoolExecutor(limits.workers, thread_name_prefix="worker") as workers:
         dialer = Dialer(
-            identity=node.identity,
+            keys=node.keys,
+            changed=changed,
             software=f"insitu-node {__version__}",
             manifest=node.manifest,
             cycle=node.cycle,
@@ -62,5 +66,23 @@ async def _serve(node: Node) -> None:
         try:
             await asyncio.gather(*(dialer.keep(address, stopping) for address in node.config.gateways))
         finally:
+            watching.cancel()
             node.cycle.stop()
             workers.shutdown(wait=False, cancel_futures=True)
+
+
+async def _watch_keys(node: Node, changed: Renewal) -> None:
+    """Takes up new keys, certificates and pins as they are put in place (`insitu-node key install`, `trust`)."""
+    while True:
+        await asyncio.sleep(_KEYS_LOOK_S)
+        before = node.keys.current
+        try:
+            if not node.keys.refresh():
+                continue
+            if node.keys.current.authority != before.authority:
+                node.manifest.repin(node.keys.current.authority)
+        except InsituError as error:
+            _log.warning("keys not taken", error=error.line())
+            continue
+        _log.info("keys changed", key=node.keys.current.signing.thumbprint)
+        changed.tell()

@@ -5,8 +5,11 @@ from __future__ import annotations
 from insitu_access import __version__
 from insitu_access.cli import new_app, run
 from insitu_access.commands.cert import cert
+from insitu_access.commands.drill import drill
+from insitu_access.commands.enrolment import enrol, invite, renew
 from insitu_access.commands.grant import grant
 from insitu_access.commands.init import init
+from insitu_access.commands.keys import keys, passphrase, reseal, retire, rotate
 from insitu_access.commands.manifest import manifest
 from insitu_access.commands.revoke import revoke
 from insitu_access.commands.show import show
@@ -30,6 +33,15 @@ app = new_app(
 )
 for command in (init, cert, manifest, grant, revoke, show):
     app.command()(command)
+app.command()(invite)
+app.command()(enrol)
+app.command()(renew)
+app.command()(keys)
+app.command()(rotate)
+app.command()(retire)
+app.command()(reseal)
+app.command()(passphrase)
+app.command()(drill)
 
 
 def main() -> None:

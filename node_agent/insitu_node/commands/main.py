@@ -7,6 +7,7 @@ from insitu_access.cli import run as run_app
 
 from insitu_node import __version__
 from insitu_node.commands.check import check
+from insitu_node.commands.keys import init, key_app, trust
 from insitu_node.commands.ledger import ledger
 from insitu_node.commands.run import run
 
@@ -24,9 +25,12 @@ app = new_app(
       insitu-node ledger --config node.toml
     """,
 )
+app.command("init")(init)
 app.command("check")(check)
 app.command("run")(run)
 app.command("ledger")(ledger)
+app.command("trust")(trust)
+app.add_typer(key_app, name="key")
 
 
 def main() -> None:
