@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from insitu_privacy.dataset import Dataset, DatasetBundle
-from insitu_privacy.errors import Unavailable
+from insitu_privacy.errors import IntegrityFailed, Unavailable
 from insitu_privacy.plan import PrivacyPlan
 from insitu_proto.messages import Ask, DatasetRef, ManifestUpdate
 
@@ -178,7 +178,7 @@ class Federation:
             if not plan.releases:
                 return self._computed(sent, trusted, {}, (), self._dataset(asked.dataset)[1])
             delivered = self._deliver(sent, trusted, progress)
-            answers = open_answers(sent, delivered.outcomes, trusted.manifest)
+            answers, trusted = self._opened(sent, delivered, trusted)
             require(answers, asked.min_nodes)
             return self._result(sent, trusted, delivered, answers, self._dataset(asked.dataset)[1])
 
@@ -189,7 +189,7 @@ class Federation:
         trusted = self._trust()
         sent = self._sign_budget(choose_nodes(nodes, trusted.grant), seconds(timeout), trusted)
         delivered = self._deliver(sent, trusted, progress)
-        answers = open_answers(sent, delivered.outcomes, trusted.manifest)
+        answers, trusted = self._opened(sent, delivered, trusted)
         require(answers, 1)
         return budget_of(trusted.grant.id, answers)
 
@@ -323,6 +323,20 @@ class Federation:
         ask = Ask(request_jws=sent.token, grant_jwt=trusted.grant_token)
         delivery = Delivery(self._transport, progress, clock=self._clock)
         return delivery.run(ask, sent.request.request_id, sent.request.deadline)
+
+    def _opened(self, sent: Sent, delivered: Delivered, trusted: Trusted) -> tuple[tuple[Answer, ...], Trusted]:
+        """The verified answers, and what they were verified by.
+
+        A node may have changed its key since the manifest was fetched: before it is called a forger, that is fetched
+        again, once.
+        """
+        try:
+            return open_answers(sent, delivered.outcomes, trusted.manifest), trusted
+        except IntegrityFailed:
+            newer = self.refresh()
+            if newer.manifest.version == trusted.manifest.version:
+                raise
+            return open_answers(sent, delivered.outcomes, newer.manifest), newer
 
     def _result(
         self, sent: Sent, trusted: Trusted, delivered: Delivered, answers: Sequence[Answer], bundle: DatasetBundle

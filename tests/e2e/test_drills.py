@@ -158,8 +158,8 @@ def test_the_authority_key_is_stolen(parties: Parties, tmp_path: Path) -> None:
 
 def test_what_a_lost_node_key_signs_is_no_release(parties: Parties) -> None:
     """Of the two keys that alpha had in this file, the manifest knows one."""
-    from insitu_access.manifest import verify_manifest
     from insitu_access.keys import generate_signing_key, load_verifying_key
+    from insitu_access.manifest import verify_manifest
     from insitu_access.release import open_outcome
     from insitu_privacy.errors import IntegrityFailed
 
