@@ -102,8 +102,7 @@ def renew(authority: Authority, role: Role, party_id: str, *, now: datetime, lif
         not_after=now + lifetime,
     )
     save_keyring(authority.keyring.with_certificate(replace(present, pem=pem.decode())), authority.directory)
-    answer = _answer(authority, role, party_id, present.key, pem=pem, until=None, now=now)
-    return seal_answer(answer, authority.key)
+    return _sealed(authority, _answer(authority, role, party_id, present.key, pem=pem, until=None, now=now))
 
 
 def rotate_key(authority: Authority, *, now: datetime, stolen: bool) -> VerifyingKey:
@@ -239,7 +238,12 @@ def _enter(
     save_keyring(keyring.with_certificate(made), authority.directory)
     save_register(register, authority.directory)
     answer = _answer(authority, enrolment.role, enrolment.id, enrolment.key, pem=pem, until=until, now=now)
-    return seal_answer(answer, authority.key), answer
+    return _sealed(authority, answer), answer
+
+
+def _sealed(authority: Authority, answer: Answer) -> str:
+    """As a manifest, an answer is led to by the successions: a party may have pinned a former key (K8)."""
+    return "\n".join([*authority.keyring.successions, seal_answer(answer, authority.key)])
 
 
 def _answer(

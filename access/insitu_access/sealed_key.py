@@ -21,8 +21,8 @@ from insitu_access.payload import Malformed
 ALGORITHM, ENCRYPTION, TYP = "PBES2-HS512+A256KW", "A256GCM", "insitu-key+jwe"
 ROUNDS = 250_000
 """Of PBKDF2 with SHA-512; joserfc takes fewer than 300,000."""
-SHORTEST = 12
-"""Characters of a passphrase: shorter ones are guessed, whatever the rounds."""
+SHORTEST = 14
+"""Bytes of a passphrase, as many as joserfc asks of a key: shorter ones are guessed, whatever the rounds."""
 _REGISTRY = jwe.JWERegistry(algorithms=[ALGORITHM, ENCRYPTION])
 
 
@@ -32,7 +32,7 @@ class WrongPassphrase(ValueError):
 
 def seal(pem: bytes, passphrase: bytes) -> bytes:
     """The key under a passphrase. Raises Malformed where the passphrase is too short."""
-    if len(passphrase.decode(errors="replace")) < SHORTEST:
+    if len(passphrase) < SHORTEST:
         raise Malformed(f"a passphrase must have at least {SHORTEST} characters")
     header = {"alg": ALGORITHM, "enc": ENCRYPTION, "typ": TYP, "p2c": ROUNDS}
     return jwe.encrypt_compact(header, pem, OctKey.import_key(passphrase), registry=_REGISTRY).encode() + b"\n"
@@ -47,6 +47,8 @@ def unseal(data: bytes, passphrase: bytes) -> bytes:
     """The PEM in a sealed key. Raises WrongPassphrase, or Malformed where it is no such file."""
     token = data.strip()
     _check_header(token)
+    if len(passphrase) < SHORTEST:
+        raise WrongPassphrase
     try:
         plain = jwe.decrypt_compact(token, OctKey.import_key(passphrase), registry=_REGISTRY).plaintext
     except (JoseError, ValueError) as error:

@@ -47,6 +47,7 @@ from insitu_access.keys import (
 )
 from insitu_access.passphrase import Ask
 from insitu_access.sealed_key import is_sealed
+from insitu_access.succession import follow
 
 REQUEST, ANSWER = "request.jws", "answer.jws"
 _FILES = ("signing.key", "signing.pub", "tls.key", "tls.csr")
@@ -96,7 +97,8 @@ def change_keys(directory: Path, *, now: datetime, ask: Ask, invitation: Invitat
 
 def install(directory: Path, token: str, authority: VerifyingKey, ask: Ask) -> Answer:
     """Put the authority's answer in place, with the keys that it is for (K6). Raises AccessRefused or ConfigInvalid."""
-    answer = open_answer(token.strip(), authority)
+    followed = follow(token, authority)
+    answer = open_answer(followed.token, followed.key)
     ask_here = _for(directory, ask)
     folder = next((each for each in (directory / NEXT, directory) if _is_for(each, answer, ask_here)), None)
     if folder is None:
@@ -108,7 +110,7 @@ def install(directory: Path, token: str, authority: VerifyingKey, ask: Ask) -> A
             write_file(directory / name, read_file(folder / name, KEY_LIMIT), mode)
     write_file(directory / "tls.pem", answer.certificate_pem.encode())
     write_file(directory / "ca.pem", answer.ca_pem.encode())
-    write_file(directory / ANSWER, token.strip().encode() + b"\n")
+    write_file(directory / ANSWER, followed.token.encode() + b"\n")
     if folder != directory:
         shutil.rmtree(folder)
     (directory / REQUEST).unlink(missing_ok=True)
@@ -165,12 +167,13 @@ def _is_for(folder: Path, answer: Answer, ask: Ask) -> bool:
 
 
 def _keep_former(directory: Path, *, keep: bool) -> None:
-    present = directory / "signing.key"
     if not keep:
         shutil.rmtree(directory / FORMER, ignore_errors=True)
-    elif load_verifying_key(directory / "signing.pub") != load_verifying_key(directory / NEXT / "signing.pub"):
+        return
+    present = read_private_file(directory / "signing.key")
+    if present != read_private_file(directory / NEXT / "signing.key"):  # else this was cut off after that file
         make_directory(directory / FORMER)
-        write_file(directory / FORMER / "signing.key", read_private_file(present), 0o600)
+        write_file(directory / FORMER / "signing.key", present, 0o600)
 
 
 def _for(directory: Path, ask: Ask) -> Ask:
