@@ -5,6 +5,7 @@ A directory of keys is what ``key new`` made, or a profile, which holds a copy: 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,9 +38,7 @@ def new(
     Nothing secret leaves this machine. With the invitation that the access authority sent you (--token) this writes
     request.jws, which is all that you send back. Without one, send signing.pub and tls.csr.
 
-    \b
-    Example:
-      insitu key new me --token alice.invitation
+    Example: insitu key new me --token alice.invitation
     """
     from insitu_access.commands.facts import requested_facts
     from insitu_access.identity import create_keys
@@ -52,12 +51,11 @@ def new(
     passphrase = choose(passphrase_file, none=no_passphrase)
     if found is not None:
         requested = enrol_here(folder, found, now=s.now(), passphrase=passphrase)
-        print_facts({"keys": str(folder), **requested_facts(requested)}, format_)
+        _say(folder, requested_facts(requested), format_)
         return
     key = create_keys(folder, passphrase)
     send = [str(folder / name) for name in ("signing.pub", "tls.csr")]
-    facts = {"keys": str(folder), "key": key.thumbprint, "passphrase": passphrase is not None, "send": send}
-    print_facts(facts, format_)
+    _say(folder, {"key": key.thumbprint, "passphrase": passphrase is not None, "send": send}, format_)
 
 
 @key_app.command("rotate")
@@ -73,9 +71,7 @@ def rotate(
     You go on with the present ones until you install its answer, and with the former signing key for grants that do not
     name the new one yet. Where the present keys are lost or stolen, pass the invitation you were sent.
 
-    \b
-    Example:
-      insitu key rotate
+    Example: insitu key rotate
     """
     from insitu_access.commands.facts import requested_facts
     from insitu_access.passphrase import asking
@@ -89,9 +85,7 @@ def rotate(
 def install(answer: s.AnswerArgument, *, keys: KeysOption = None, format_: FormatOption = Format.TEXT) -> None:
     """Put the authority's answer in place.
 
-    \b
-    Example:
-      insitu key install alice.answer --keys me
+    Example: insitu key install alice.answer --keys me
     """
     from insitu_access.commands.facts import installed_facts
     from insitu_access.passphrase import asking
@@ -105,9 +99,7 @@ def install(answer: s.AnswerArgument, *, keys: KeysOption = None, format_: Forma
 def show(*, keys: KeysOption = None, format_: FormatOption = Format.TEXT) -> None:
     """Show your keys by their thumbprints, when your certificate ends, and which authority you believe.
 
-    \b
-    Example:
-      insitu key show --format json
+    Example: insitu key show --format json
     """
     from insitu_access.commands.facts import identity_facts
 
@@ -127,9 +119,7 @@ def change_passphrase(
 
     The present one comes from INSITU_PASSPHRASE_FILE or the terminal.
 
-    \b
-    Example:
-      insitu key change-passphrase --keys me
+    Example: insitu key change-passphrase --keys me
     """
     from insitu_access.keys import relock
     from insitu_access.passphrase import asking, choose
@@ -155,9 +145,7 @@ def trust(
 
     Results that you saved before are then verified with `insitu verify --authority` and the former key.
 
-    \b
-    Example:
-      insitu trust authority.pub
+    Example: insitu trust authority.pub
     """
     from insitu_access.site import repin
 
@@ -165,6 +153,16 @@ def trust(
     key, confirmed = s.authority_key(authority, fingerprint)
     repin(folder, folder, key, confirmed)
     print_facts({"keys": str(folder), "pinned_authority_key": key.thumbprint}, format_)
+
+
+def _say(folder: Path, facts: Mapping[str, object], format_: Format) -> None:
+    """As JSON all of it; for people the folder alone on standard output, as of `insitu connect`, the rest beside."""
+    if format_ is Format.JSON:
+        print_facts({"keys": str(folder), **facts}, format_)
+        return
+    for name, value in facts.items():
+        typer.echo(f"{name}: {', '.join(value) if isinstance(value, list) else value}", err=True)
+    typer.echo(folder)
 
 
 def _folder(keys: Path | None) -> Path:
