@@ -108,6 +108,8 @@ def renew(authority: Authority, role: Role, party_id: str, *, now: datetime, lif
 def rotate_key(authority: Authority, *, now: datetime, stolen: bool) -> VerifyingKey:
     """The authority's next signing key. ``stolen``: nothing that the present one signed counts any longer (K8)."""
     path, waiting = authority.directory / "authority.key", authority.directory / "authority.key.next"
+    if stolen:  # one that lay there may be the thief's as well
+        waiting.unlink(missing_ok=True)
     if not waiting.exists():  # else the last try was cut off after it had made one
         save_signing_key(generate_signing_key(), waiting, authority.passphrase)
     key = load_signing_key(waiting, lambda _: authority.passphrase or b"")
@@ -130,11 +132,15 @@ def rotate_ca(authority: Authority, *, now: datetime) -> bytes:
     return ca.certificate_pem
 
 
-def retire(authority: Authority, *, cas: bool, keys: bool) -> None:
-    """From the next manifest on, former CAs, or grants that former authority keys signed, count no longer."""
+def retire(authority: Authority, *, cas: bool, keys: bool, anyway: bool = False) -> None:
+    """From the next manifest on, former CAs, or grants that former authority keys signed, count no longer.
+
+    Raises Malformed where a party would be left without a certificate that counts, unless ``anyway``.
+    """
     keyring = authority.keyring
     if cas:
-        _refuse_where_left_behind(authority)
+        if not anyway:
+            _refuse_where_left_behind(authority)
         keyring = replace(keyring, former_cas=())
     if keys:
         keyring = replace(keyring, former_authority_keys=())
@@ -232,6 +238,7 @@ def _enter(
     now: datetime,
     lifetime: timedelta,
 ) -> tuple[str, Answer]:
+    _refuse_known(authority, enrolment.key)
     pem = certificate_for(authority, party, enrolment.csr.encode(), now=now, lifetime=lifetime, also=also)
     made = Certified(role=enrolment.role, id=enrolment.id, pem=pem.decode(), key=enrolment.key, also=also)
     register = _with_party(authority.register, party)
@@ -239,6 +246,17 @@ def _enter(
     save_register(register, authority.directory)
     answer = _answer(authority, enrolment.role, enrolment.id, enrolment.key, pem=pem, until=until, now=now)
     return _sealed(authority, answer), answer
+
+
+def _refuse_known(authority: Authority, key: VerifyingKey) -> None:
+    """A key that stood for something before may be in a thief's hands, and one key for two would stop the manifest."""
+    register, keyring = authority.register, authority.keyring
+    had: list[VerifyingKey | None] = [each.key for each in register.nodes]
+    had += [each.key for each in register.researchers]
+    had += [each.key for each in keyring.certified]
+    had += [each.key for each in keyring.former]
+    if key in had or key.thumbprint in keyring.revoked_keys:
+        raise _refused("its key was enrolled before")
 
 
 def _sealed(authority: Authority, answer: Answer) -> str:

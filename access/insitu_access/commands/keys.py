@@ -67,11 +67,13 @@ def retire(
     *,
     key: Annotated[bool, typer.Option("--key", help="Grants that former authority keys signed.")] = False,
     ca: Annotated[bool, typer.Option("--ca", help="Certificates of former CAs.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Also where a party has none of the new CA yet.")] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """End an overlap: from the next manifest on, former authority keys or former CAs count no longer.
 
-    A CA is not retired while a party has no certificate of the new one: it could not connect any more.
+    A CA is not retired while a party has no certificate of the new one: it could not connect any more. With --anyway it
+    is, for a party that has left, or a CA in a thief's hands that cannot wait.
 
     \b
     Example:
@@ -83,7 +85,7 @@ def retire(
 
     check_one(key, ca)
     with opened(directory) as authority:
-        end(authority, cas=ca, keys=key)
+        end(authority, cas=ca, keys=key, anyway=anyway)
     print_facts({"retired": "former authority keys" if key else "former CAs", "next": "publish a manifest"}, format_)
 
 

@@ -272,6 +272,19 @@ def test_a_key_that_is_no_longer_the_present_one_vouches_for_nothing(town: Town)
     refused(town.enrol, change_keys(thief, now=NOW, ask=ASK).path.read_text().strip(), match="neither")
 
 
+def test_a_key_that_stood_for_something_before_is_not_enrolled_again(town: Town) -> None:
+    """A node that went back to a former key, or took another's, would stop the manifest for everybody."""
+    place = town.settle("node", "n")
+    other = load_identity(town.settle("researcher", "alice")).signing
+    before = load_identity(place).signing
+    install(place, town.enrol(change_keys(place, now=NOW, ask=ASK).path.read_text().strip()), town.pinned, ASK)
+    present, csr = load_identity(place).signing, (place / "tls.csr").read_text()
+    for key in (before, present, other):
+        enrolment = Enrolment(role="node", id="n", key=key.public(), csr=csr, issued_at=NOW)
+        refused(town.enrol, seal_enrolment(enrolment, key, present), match="enrolled before")
+    town.manifest()
+
+
 def test_a_party_vouches_for_itself_alone(town: Town) -> None:
     place = town.settle("node", "n")
     town.settle("node", "m")
@@ -427,7 +440,7 @@ def test_after_a_theft_nobody_is_led_on(town: Town) -> None:
     assert not (state / "manifest.jws").exists()
 
 
-def test_the_ca_changes_with_overlap(town: Town) -> None:
+def test_the_ca_changes_with_overlap(town: Town, tmp_path: Path) -> None:
     """K11."""
     place = town.settle("node", "n")
     before = load_identity(place)
@@ -440,6 +453,8 @@ def test_the_ca_changes_with_overlap(town: Town) -> None:
     assert before.anchors(None) == before.ca_pem
     with town.office() as authority, pytest.raises(Malformed, match="no certificate of the new CA yet: n"):
         ceremonies.retire(authority, cas=True, keys=False)
+    with town.office() as authority:
+        ceremonies.retire(replace(authority, directory=tmp_path), cas=True, keys=False, anyway=True)
     with town.office() as authority:
         answer = ceremonies.renew(authority, "node", "n", now=NOW + DAY, lifetime=YEAR)
     install(place, answer, town.pinned, ASK)
