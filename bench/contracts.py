@@ -46,6 +46,8 @@ class Contract:
     on: tuple[str, ...] = ()
     entities: list[tuple[str, ...]] = field(default_factory=list)
     references: dict[str, str] = field(default_factory=dict)
+    required: str = "(?!)"
+    """A pattern of columns that are never NULL, as the schema's documentation says."""
     one_row: bool = False
     more: dict[str, str] = field(default_factory=dict)
     """Columns that the custodian's mapping adds."""
@@ -94,7 +96,7 @@ def _column(column: str, kind: str, contract: Contract) -> str:
     elif column not in keys and not column.endswith("_id"):
         named = next((facts for pattern, facts in _NAMED if base == "integer" and re.search(pattern, column)), None)
         parts += [named or _FACTS[base]] if base in _FACTS else []
-    if column not in keys:
+    if column not in keys and not re.fullmatch(contract.required, column):
         parts.append("nullable = true")
     return ", ".join(parts)
 
@@ -112,6 +114,11 @@ _OMOP_KEYS = {
     "location": ("location_id",),
 }
 _OMOP_ONE_ROW = ("person", "death")
+_OMOP_REQUIRED = (
+    r"year_of_birth|[a-z_]+_start_date|(observation_period|payer_plan_period|drug_exposure|visit|visit_detail|[a-z]+_era)"
+    r"_end_date|(death|measurement|procedure|observation|note|specimen)_date"
+)
+"""Of the Common Data Model's fields that are marked as required."""
 
 
 def _omop(table: str, types: Types, schema: Schema) -> Contract:
@@ -122,7 +129,7 @@ def _omop(table: str, types: Types, schema: Schema) -> Contract:
         return Contract(through="note", on=("note_id",))
     if "person_id" not in types and table != "cost":
         return Contract(public=True, key=_OMOP_KEYS.get(table, ()))
-    contract = Contract(unit=("person_id",), one_row=table in _OMOP_ONE_ROW)
+    contract = Contract(unit=("person_id",), one_row=table in _OMOP_ONE_ROW, required=_OMOP_REQUIRED)
     if "person_id" not in types:
         contract.more["person_id"] = "BIGINT"
     if own in types and own != "person_id":

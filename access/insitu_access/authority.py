@@ -183,7 +183,9 @@ def publish_manifest(
         datasets=register.datasets,
         revoked_grants=frozenset(grant.id for grant in register.grants if grant.revoked),
         revoked_certificates=keyring.revoked_at(now),
-        revoked_keys=keyring.revoked_keys,
+        revoked_keys=frozenset(keyring.lost_keys),
+        suspended_grants=frozenset(grant.id for grant in register.grants if grant.suspended and not grant.revoked),
+        grant_revisions={grant.id: grant.revision for grant in register.grants if grant.revision > 1},
     )
     save_register(register, authority.directory)
     return "\n".join([*keyring.successions, seal_manifest(manifest, authority.key)]), manifest
@@ -191,7 +193,58 @@ def publish_manifest(
 
 def issue_grant(authority: Authority, grant: Grant) -> str:
     """The signed grant, entered in the register."""
+    _check_grantable(authority.register, grant)
+    token = seal_grant(grant, authority.key)
     register = authority.register
+    save_register(replace(register, grants=(*register.grants, _entry(grant, token))), authority.directory)
+    return token
+
+
+def amend_grant(authority: Authority, grant: Grant) -> str:
+    """The next revision of a grant, signed and entered. It counts once the next manifest has arrived.
+
+    Raises Malformed where the grant was never issued, is revoked, or would be counted in another way.
+    """
+    known = authority.register.grant(grant.id)
+    check(not known.revoked, "a revoked grant cannot be amended; issue a new one")
+    check(grant.revision == known.revision + 1, "only the newest revision of a grant can be amended")
+    check(grant.accounting == known.accounting, "the accounting of a grant cannot be amended; issue a new one")
+    _check_grantable(authority.register, grant)
+    token = seal_grant(grant, authority.key)
+    entry = replace(_entry(grant, token), suspended=known.suspended)
+    save_register(authority.register.with_grant(entry), authority.directory)
+    return token
+
+
+def revoke_grant(authority: Authority, grant_id: str) -> None:
+    """Enter a revocation. Nodes learn of it by the next manifest. Raises Malformed where it was never issued."""
+    _change(authority, grant_id, revoked=True)
+
+
+def suspend_grant(authority: Authority, grant_id: str, *, suspended: bool) -> None:
+    """Enter a suspension, or its end. Raises Malformed where it was never issued, or is revoked."""
+    check(not authority.register.grant(grant_id).revoked, "the grant is revoked for good; issue a new one")
+    _change(authority, grant_id, suspended=suspended)
+
+
+def _change(authority: Authority, grant_id: str, **changes: bool) -> None:
+    register = authority.register
+    entry = replace(register.grant(grant_id), **changes)  # type: ignore[arg-type]  # flags
+    save_register(register.with_grant(entry), authority.directory)
+
+
+def _entry(grant: Grant, token: str) -> GrantEntry:
+    return GrantEntry(
+        id=grant.id,
+        project=grant.project,
+        sha256=grant_sha256(token),
+        expires_at=grant.expires_at,
+        revision=grant.revision,
+        accounting=grant.accounting,
+    )
+
+
+def _check_grantable(register: Register, grant: Grant) -> None:
     known = {node.id for node in register.nodes}
     check(grant.federation == register.federation, "a grant must name the authority's own federation")
     check(set(grant.nodes) <= known, f"nodes must be registered: {', '.join(sorted(known)) or 'none is'}")
@@ -199,15 +252,6 @@ def issue_grant(authority: Authority, grant: Grant) -> str:
     named = {dataset.name for dataset in grant.datasets}
     # before the first manifest nothing is served: then there is nothing to compare with
     check(not served or named <= served, f"datasets must be of the last manifest: {', '.join(sorted(served))}")
-    token = seal_grant(grant, authority.key)
-    entry = GrantEntry(id=grant.id, project=grant.project, sha256=grant_sha256(token), expires_at=grant.expires_at)
-    save_register(replace(register, grants=(*register.grants, entry)), authority.directory)
-    return token
-
-
-def revoke_grant(authority: Authority, grant_id: str) -> None:
-    """Enter a revocation. Nodes learn of it by the next manifest. Raises Malformed where it was never issued."""
-    save_register(authority.register.with_revoked(grant_id), authority.directory)
 
 
 def _registered(register: Register, party: Party, *, replace_key: bool) -> Register:

@@ -150,7 +150,7 @@ def retire(authority: Authority, *, cas: bool, keys: bool, anyway: bool = False)
 def reseal(authority: Authority, token: str, *, researcher: str | None = None) -> str:
     """A grant under the authority's present key: the same id, so that its budget goes on.
 
-    It names no revoked key any more, and with ``researcher`` that one's present key too.
+    It names no lost key any more, and with ``researcher`` the present key of one who is named by a former one.
 
     Raises Malformed for one that was not issued here: it is known by its digest, whoever could sign it meanwhile.
     """
@@ -167,12 +167,15 @@ def reseal(authority: Authority, token: str, *, researcher: str | None = None) -
 
 
 def _researchers(authority: Authority, grant: Grant, researcher: str | None) -> tuple[VerifyingKey, ...]:
-    keys = [key for key in grant.researchers if key.thumbprint not in authority.keyring.revoked_keys]
+    keys = [key for key in grant.researchers if key.thumbprint not in authority.keyring.lost_keys]
     if researcher is not None:
-        added = authority.register.key_of("researcher", researcher)
-        if added is None:
-            raise Malformed("no researcher of this id is registered")
-        keys += [] if added in keys else [added]
+        had = authority.keyring.keys_ever_of("researcher", researcher)
+        present = authority.register.key_of("researcher", researcher)
+        # another person is an amendment, which custodians approve anew; another key of the same person is not
+        named = any(key.thumbprint in had for key in grant.researchers)
+        if present is None or not named:
+            raise Malformed("the grant names no key of this researcher; `insitu-authority amend` adds a person")
+        keys += [] if present in keys else [present]
     return tuple(keys)
 
 
@@ -255,7 +258,7 @@ def _refuse_known(authority: Authority, key: VerifyingKey) -> None:
     had += [each.key for each in register.researchers]
     had += [each.key for each in keyring.certified]
     had += [each.key for each in keyring.former]
-    if key in had or key.thumbprint in keyring.revoked_keys:
+    if key in had or key.thumbprint in keyring.lost_keys:
         raise _refused("its key was enrolled before")
 
 

@@ -9,7 +9,9 @@ counts on its own. Numbered checks of ``open_grant``:
   G3  it was issued for this federation
   G4  the manifest does not revoke it
   G5  not-before <= now < expiry; no leeway, the dates are the committee's
-  G6  a researcher's key that the manifest revokes is left out; one at least is left
+  G6  the manifest does not suspend it
+  G7  it is the newest revision: an amended grant does not fall back to what it was
+  G8  a researcher's key that the manifest revokes is left out; one at least is left
 
 Not here: the local approval a custodian may demand on top, the ledger, and whether a request keeps to the grant
 (the node's admission).
@@ -17,13 +19,15 @@ Not here: the local approval a custodian may demand on top, the ledger, and whet
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
+from typing import Protocol
 
 from insitu_privacy.errors import AccessRefused
 from insitu_privacy.plan import Accounting, Scope
+from insitu_privacy.result_kinds import RESULT_KINDS, ResultKind
 
 from insitu_access import payload
 from insitu_access.invariants import (
@@ -81,6 +85,16 @@ class Grant:
     epsilon: Fraction
     delta: Fraction
     accounting: Accounting
+    purpose_code: str | None = None
+    """The purpose by its code, which a dataset's policy and a custodian's rules are matched with."""
+    revision: int = 1
+    """An amended grant keeps its id, and so its account in every ledger; its revision goes up."""
+    min_nodes: int = 1
+    """A query must ask at least so many nodes, and have no answer with fewer."""
+    min_units: int = 0
+    """Cells below this are suppressed, also where the dataset asks for less."""
+    results: frozenset[ResultKind] | None = None
+    """The kinds of results that may be released; None for all."""
 
     def __post_init__(self) -> None:
         check_name(self.id, "grant id")
@@ -95,6 +109,12 @@ class Grant:
         check_moments((self.not_before, self.expires_at), "validity of the grant")
         check_epsilon(self.epsilon, "epsilon")
         check_delta(self.delta, "delta")
+        if self.purpose_code is not None:
+            check_name(self.purpose_code, "purpose_code")
+        check(1 <= self.revision < 2**31, "revision must be at least 1")
+        check(1 <= self.min_nodes <= len(self.nodes), "min_nodes must be from 1 to the number of nodes")
+        check(0 <= self.min_units < 2**31, "min_units must not be negative")
+        check(self.results is None or bool(self.results), "results must not be empty")
 
     def dataset(self, name: str) -> GrantedDataset | None:
         return next((dataset for dataset in self.datasets if dataset.name == name), None)
@@ -104,7 +124,7 @@ class Grant:
         granted = self.dataset(name)
         if granted is None:
             raise AccessRefused("INSITU-ACCESS-NOT-GRANTED", what=f"dataset {name}")
-        return Scope(accounting=self.accounting, tables=granted.tables)
+        return Scope(accounting=self.accounting, tables=granted.tables, min_units=self.min_units, results=self.results)
 
 
 def seal_grant(grant: Grant, key: SigningKey) -> str:
@@ -117,7 +137,7 @@ def open_grant(token: str, manifest: Manifest, *, now: datetime) -> Grant:
     """The verified grant, valid now under a verified manifest.
 
     Raises AccessRefused: INSITU-ACCESS-SIGNATURE or -MALFORMED (G1, G2), -NOT-GRANTED (G3), -GRANT-REVOKED (G4),
-    -GRANT-EXPIRED (G5), -WRONG-KEY (G6).
+    -GRANT-EXPIRED (G5), -GRANT-SUSPENDED (G6), -GRANT-AMENDED (G7), -WRONG-KEY (G8).
     """
     grant = read_grant(verify(token, manifest.authority_keys, "insitu-grant+jwt", "grant"))  # G1, G2
     if grant.federation != manifest.federation:  # G3
@@ -127,15 +147,39 @@ def open_grant(token: str, manifest: Manifest, *, now: datetime) -> Grant:
     if not grant.not_before <= now < grant.expires_at:  # G5
         start, end = (f"{moment:%Y-%m-%d %H:%M} UTC" for moment in (grant.not_before, grant.expires_at))
         raise AccessRefused("INSITU-ACCESS-GRANT-EXPIRED", start=start, end=end)
+    if grant.id in manifest.suspended_grants:  # G6
+        raise AccessRefused("INSITU-ACCESS-GRANT-SUSPENDED")
+    newest = manifest.grant_revisions.get(grant.id, 1)
+    if grant.revision < newest:  # G7
+        raise AccessRefused("INSITU-ACCESS-GRANT-AMENDED", version=grant.revision, known=newest)
     return _without_revoked_keys(grant, manifest.revoked_keys)
 
 
 def _without_revoked_keys(grant: Grant, revoked: frozenset[str]) -> Grant:
-    """G6."""
+    """G8."""
     left = tuple(key for key in grant.researchers if key.thumbprint not in revoked)
     if not left:
         raise AccessRefused("INSITU-ACCESS-WRONG-KEY")
     return grant if len(left) == len(grant.researchers) else replace(grant, researchers=left)
+
+
+class Asked(Protocol):
+    """What of a query ``check_nodes`` looks at."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Those it asks."""
+
+    @property
+    def min_nodes(self) -> int:
+        """How many must answer."""
+
+
+def check_nodes(grant: Grant, asked: Asked) -> None:
+    """Raises AccessRefused (INSITU-ACCESS-MIN-NODES) where fewer nodes are asked, or would do, than the grant says."""
+    least = min(len(asked.nodes), asked.min_nodes)
+    if least < grant.min_nodes:
+        raise AccessRefused("INSITU-ACCESS-MIN-NODES", needed=grant.min_nodes, asked=least)
 
 
 def grant_sha256(token: str) -> str:
@@ -162,6 +206,11 @@ def read_grant(data: bytes) -> Grant:
             epsilon=claims.number("epsilon"),
             delta=claims.number("delta"),
             accounting=read_accounting(claims.text("accounting")),
+            purpose_code=claims.optional_text("purpose_code"),
+            revision=claims.integer("revision"),
+            min_nodes=claims.integer("min_nodes"),
+            min_units=claims.integer("min_units"),
+            results=_read_results(claims),
         )
 
 
@@ -172,6 +221,20 @@ def read_accounting(text: str) -> Accounting:
     if text == "pure":
         return "pure"
     raise Malformed("accounting must be zcdp or pure")
+
+
+def read_results(names: Iterable[str]) -> frozenset[ResultKind]:
+    """The kinds of results that ``names`` are. Raises Malformed."""
+    by_name: dict[str, ResultKind] = {kind: kind for kind in RESULT_KINDS}
+    found = list(names)
+    check(set(found) <= by_name.keys(), f"results must be of {', '.join(RESULT_KINDS)}")
+    check_unique(found, "results")
+    return frozenset(by_name[name] for name in found)
+
+
+def _read_results(claims: Fields) -> frozenset[ResultKind] | None:
+    found = claims.optional_items("results", as_text)
+    return None if found is None else read_results(found)
 
 
 def _read_dataset(value: object, path: str) -> GrantedDataset:
@@ -198,6 +261,11 @@ def _as_json(grant: Grant) -> dict[str, object]:
         "epsilon": str(grant.epsilon),
         "delta": str(grant.delta),
         "accounting": grant.accounting,
+        "purpose_code": grant.purpose_code,
+        "revision": grant.revision,
+        "min_nodes": grant.min_nodes,
+        "min_units": grant.min_units,
+        "results": None if grant.results is None else sorted(grant.results),
     }
 
 

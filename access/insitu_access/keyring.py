@@ -7,7 +7,8 @@ invitation used up rather than usable twice (K4). Not here: deciding (``ceremoni
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from insitu_access.enrolment import read_role
 from insitu_access.files import read_file, write_file
 from insitu_access.keys import VerifyingKey, read_verifying_key
 from insitu_access.manifest import FormerKey
-from insitu_access.payload import Fields, Malformed
+from insitu_access.payload import Fields, Malformed, as_mapping, as_text
 
 FILE_NAME = "keyring.json"
 
@@ -75,8 +76,8 @@ class Keyring:
     former: tuple[Former, ...] = ()
     revoked: frozenset[str] = frozenset()
     """Serial numbers."""
-    revoked_keys: frozenset[str] = frozenset()
-    """Thumbprints: signing keys that were lost or stolen."""
+    lost_keys: Mapping[str, str] = field(default_factory=dict)
+    """Signing keys that were lost or stolen, by thumbprint: whose they were, as "role id"."""
     successions: tuple[str, ...] = ()
     former_authority_keys: tuple[VerifyingKey, ...] = ()
     """Keys whose grants still count."""
@@ -111,10 +112,20 @@ class Keyring:
         lost = {each.key.thumbprint for each in self.former if (each.role, each.id) == (role, party_id) and each.key}
         present, rest = self.certificate_of(role, party_id), self.without_former(role, party_id)
         if present is None:
-            return replace(rest, revoked_keys=rest.revoked_keys | lost)
+            return rest.with_lost(role, party_id, lost)
         lost |= {present.key.thumbprint} if present.key else set()
         serials = rest.revoked | {serial_of(present.pem.encode())}
-        return replace(rest, revoked=serials, revoked_keys=rest.revoked_keys | lost)
+        return replace(rest, revoked=serials).with_lost(role, party_id, lost)
+
+    def with_lost(self, role: Role, party_id: str, lost: set[str]) -> Keyring:
+        return replace(self, lost_keys={**self.lost_keys, **dict.fromkeys(lost, f"{role} {party_id}")})
+
+    def keys_ever_of(self, role: Role, party_id: str) -> frozenset[str]:
+        """Thumbprints of all signing keys that this party has had, lost ones among them."""
+        entries: tuple[Certified | Former, ...] = (*self.certified, *self.former)
+        held = [each for each in entries if (each.role, each.id) == (role, party_id)]
+        lost = {thumbprint for thumbprint, whose in self.lost_keys.items() if whose == f"{role} {party_id}"}
+        return frozenset(lost | {each.key.thumbprint for each in held if each.key is not None})
 
     def former_keys(self, role: Role, party_id: str, now: datetime) -> tuple[FormerKey, ...]:
         """The signing keys that a party had before and that still count."""
@@ -151,7 +162,7 @@ def _read(fields: Fields) -> Keyring:
         certified=fields.items("certified", _read_certified),
         former=fields.items("former", _read_former),
         revoked=frozenset(fields.texts("revoked")),
-        revoked_keys=frozenset(fields.texts("revoked_keys")),
+        lost_keys=fields.item("lost_keys", lambda value, path: as_mapping(value, path, as_text)),
         successions=fields.texts("successions"),
         former_authority_keys=fields.items("former_authority_keys", read_verifying_key),
         former_cas=fields.texts("former_cas"),
@@ -202,7 +213,7 @@ def _as_json(keyring: Keyring) -> dict[str, object]:
         "certified": [_certified_as_json(each) for each in keyring.certified],
         "former": [_former_as_json(each) for each in keyring.former],
         "revoked": sorted(keyring.revoked),
-        "revoked_keys": sorted(keyring.revoked_keys),
+        "lost_keys": dict(keyring.lost_keys),
         "successions": list(keyring.successions),
         "former_authority_keys": [key.as_json() for key in keyring.former_authority_keys],
         "former_cas": list(keyring.former_cas),

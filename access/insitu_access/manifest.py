@@ -19,7 +19,8 @@ manifests of one version, which only the authority itself could sign.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from insitu_privacy.errors import AccessRefused
@@ -37,7 +38,7 @@ from insitu_access.invariants import (
 )
 from insitu_access.jose import refusing_malformed, sign, verify
 from insitu_access.keys import SigningKey, VerifyingKey, read_verifying_key
-from insitu_access.payload import Fields, Malformed
+from insitu_access.payload import Fields, Malformed, as_integer, as_mapping
 from insitu_access.succession import follow
 
 CLOCK_LEEWAY = timedelta(minutes=5)
@@ -132,6 +133,9 @@ class Manifest:
     """Serial numbers in hex: TLS certificates whose key was lost or replaced (K10)."""
     revoked_keys: frozenset[str] = frozenset()
     """Thumbprints: signing keys that were lost or stolen. A grant that names one is good without it (K10)."""
+    suspended_grants: frozenset[str] = frozenset()
+    grant_revisions: Mapping[str, int] = field(default_factory=dict)
+    """By grant id, the revision that counts; grants that were never amended are not in it."""
 
     def __post_init__(self) -> None:
         check_name(self.federation, "federation")
@@ -151,6 +155,11 @@ class Manifest:
             check_name(serial, "revoked certificate")
         for thumbprint in self.revoked_keys:
             check_text(thumbprint, "revoked key", 64)
+        for grant in self.suspended_grants:
+            check_name(grant, "suspended grant")
+        for grant, revision in self.grant_revisions.items():
+            check_name(grant, "amended grant")
+            check(2 <= revision < 2**31, "the revision of an amended grant must be at least 2")
 
     def node(self, node_id: str) -> NodeEntry | None:
         return next((node for node in self.nodes if node.id == node_id), None)
@@ -228,6 +237,8 @@ def read_manifest(data: bytes) -> Manifest:
             revoked_grants=frozenset(fields.texts("revoked_grants")),
             revoked_certificates=frozenset(fields.texts("revoked_certificates")),
             revoked_keys=frozenset(fields.texts("revoked_keys")),
+            suspended_grants=frozenset(fields.texts("suspended_grants")),
+            grant_revisions=fields.item("grant_revisions", lambda value, path: as_mapping(value, path, as_integer)),
         )
 
 
@@ -307,4 +318,6 @@ def _as_json(manifest: Manifest) -> dict[str, object]:
         "revoked_grants": sorted(manifest.revoked_grants),
         "revoked_certificates": sorted(manifest.revoked_certificates),
         "revoked_keys": sorted(manifest.revoked_keys),
+        "suspended_grants": sorted(manifest.suspended_grants),
+        "grant_revisions": dict(manifest.grant_revisions),
     }

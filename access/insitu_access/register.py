@@ -58,12 +58,17 @@ class GrantEntry:
     sha256: str
     expires_at: datetime
     revoked: bool = False
+    suspended: bool = False
+    revision: int = 1
+    accounting: str = ""
+    """Which an amendment may not change: the ledgers count by it."""
 
     def __post_init__(self) -> None:
         check_name(self.id, "grant id")
         check_line(self.project, "project")
         check_sha256(self.sha256, "sha256")
         check_moments((self.expires_at,), "expires_at")
+        check(self.revision >= 1, "revision must be at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +106,17 @@ class Register:
         others = tuple(each for each in self.researchers if each.id != researcher.id)
         return replace(self, researchers=(*others, researcher))
 
-    def with_revoked(self, grant_id: str) -> Register:
-        """The register with a grant revoked. Raises Malformed where it was never issued."""
-        if all(grant.id != grant_id for grant in self.grants):
+    def grant(self, grant_id: str) -> GrantEntry:
+        """A grant that was issued. Raises Malformed where it never was."""
+        found = next((grant for grant in self.grants if grant.id == grant_id), None)
+        if found is None:
             raise Malformed("no grant of this id was issued here")
-        grants = (replace(each, revoked=each.revoked or each.id == grant_id) for each in self.grants)
-        return replace(self, grants=tuple(grants))
+        return found
+
+    def with_grant(self, entry: GrantEntry) -> Register:
+        """The register with a grant's entry in place of the one of the same id."""
+        grants = tuple(entry if each.id == entry.id else each for each in self.grants)
+        return replace(self, grants=grants)
 
     def key_of(self, role: str, party_id: str) -> VerifyingKey | None:
         """The signing key a node or researcher is registered with."""
@@ -168,6 +178,9 @@ def _read_grant(value: object, path: str) -> GrantEntry:
             sha256=fields.text("sha256"),
             expires_at=fields.moment("expires_at"),
             revoked=fields.flag("revoked"),
+            suspended=fields.flag("suspended"),
+            revision=fields.integer("revision"),
+            accounting=fields.text("accounting"),
         )
 
 
@@ -190,4 +203,7 @@ def _grant_as_json(grant: GrantEntry) -> dict[str, object]:
         "sha256": grant.sha256,
         "expires_at": payload.seconds_up(grant.expires_at),
         "revoked": grant.revoked,
+        "suspended": grant.suspended,
+        "revision": grant.revision,
+        "accounting": grant.accounting,
     }

@@ -174,6 +174,7 @@ class Federation:
         """``query``, with its parameters as one value."""
         with marking(sql):
             asked, plan, trusted = self._priced(sql, options)
+            self._postprocessor().rehearse(plan)  # while a mistake is still free
             sent = self._sign_query(asked, plan, trusted)
             if not plan.releases:
                 return self._computed(sent, trusted, {}, (), self._dataset(asked.dataset)[1])

@@ -73,8 +73,10 @@ def settle(
     now: datetime,
 ) -> Asked:
     """Complete and check ``options``. Raises ParameterRefused, or AccessRefused for what the grant does not cover."""
+    from insitu_access.grant import check_nodes
+
     nodes = choose_nodes(options.nodes, grant)
-    return Asked(
+    asked = Asked(
         sql=sql,
         dialect=options.dialect.strip().lower(),
         dataset=_dataset(options.dataset or default_dataset, grant, manifest),
@@ -90,6 +92,8 @@ def settle(
         timeout=seconds(options.timeout),
         at=now,
     )
+    check_nodes(grant, asked)
+    return asked
 
 
 def choose_nodes(wanted: Sequence[str] | None, grant: Grant) -> tuple[str, ...]:

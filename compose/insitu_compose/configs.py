@@ -36,6 +36,7 @@ def write_node(node: Node, federation: Federation, layout: Layout, address: str)
         _table("node", {"id": node.id, "identity": "identity", "state": "state"}),
         f"[[gateway]]\naddress = {_text(address)}\n",
     ]
+    parts.append("[[policy.approve]]\nevery_grant = true\n")  # who evaluates is authority and custodian at once
     for name, source in node.datasets.items():
         parts += _source(name, source, federation.datasets[name])
     _write(layout.node_config(node.id), "\n".join(parts))

@@ -11,7 +11,8 @@ A5  the request is signed by a researcher of the grant                          
 A6  the request binds this very grant token, and is addressed to this node
 A7  the request is neither from the future nor past its deadline
 A8  the dataset is granted, and its digest is the same in request, manifest and the node's own copy
-A9  the plan this node makes of the SQL, under the grant's scope, has the digest that was signed
+A9  the query asks, and must be answered by, at least as many nodes as the grant says
+A10 the plan this node makes of the SQL, under the grant's scope, has the digest that was signed
 
 What is not here: replay and budget, which need the ledger's transaction (``ledger`` L1 to L4).
 """
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NoReturn
 
-from insitu_access.grant import Grant, grant_sha256, open_grant
+from insitu_access.grant import Grant, check_nodes, grant_sha256, open_grant
 from insitu_access.jose import SIZE_LIMITS
 from insitu_access.keys import VerifyingKey
 from insitu_access.manifest import Manifest
@@ -86,7 +87,8 @@ def admit(
         return AdmittedBudget(request=request, request_sha256=sha, grant=grant)
     scope = grant.scope(request.dataset)  # A8
     dataset = _same_dataset(request, manifest, site)
-    plan = plan_query(  # A9
+    check_nodes(grant, request)  # A9
+    plan = plan_query(  # A10
         request.sql,
         dialect=request.dialect,
         dataset=dataset,

@@ -19,6 +19,8 @@
     [limits]
     workers = 2
 
+    [policy]                            # ``policy_file``; without it every project waits for approval
+
 Paths are relative to the file. Unknown keys are refused: a misspelt limit must not be silently without effect.
 What is not here: whether the files and databases exist and fit (``runtime``, ``commands.check``).
 """
@@ -34,6 +36,9 @@ from typing import Annotated, Literal, Self
 from insitu_access.files import read_file
 from insitu_privacy.errors import ConfigInvalid
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
+
+from insitu_node.policy import Policy
+from insitu_node.policy_file import PolicyFile
 
 _LIMIT = 2**20
 _Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -82,6 +87,7 @@ class _File(_Strict):
     gateway: Annotated[list[_GatewayFile], Field(min_length=1)]
     datasets: Annotated[dict[_Name, _DatasetFile], Field(min_length=1)]
     limits: _LimitsFile = _LimitsFile()
+    policy: PolicyFile = PolicyFile()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +128,7 @@ class NodeConfig:
     gateways: tuple[str, ...]
     datasets: Mapping[str, DatasetConfig]
     limits: Limits
+    policy: Policy
 
     @property
     def base(self) -> Path:
@@ -141,6 +148,7 @@ def load_config(path: Path) -> NodeConfig:
         gateways=tuple(dict.fromkeys(gateway.address for gateway in file.gateway)),
         datasets={name: _dataset(dataset, whole.parent) for name, dataset in file.datasets.items()},
         limits=Limits(**file.limits.model_dump()),
+        policy=file.policy.policy(),
     )
 
 

@@ -37,10 +37,12 @@ from insitu_privacy.render import render
 from insitu_proto.messages import MAX_OUTCOME_CHARS
 
 from insitu_node.admission import AdmittedBudget, AdmittedQuery, Site, admit
+from insitu_node.custody import Custody
 from insitu_node.engines.base import Engine, Row, Session
 from insitu_node.fitness import Shapes
 from insitu_node.hooks import Hook, no_hook
 from insitu_node.ledger import Account, Ask, Ledger, Reservation
+from insitu_node.policy import RATE_WINDOW, budget
 from insitu_node.turns import Turns
 
 Stage = Literal["admitted", "reserved", "executed"]
@@ -73,6 +75,7 @@ class Cycle:
         signing: Callable[[], SigningKey],
         manifest: Callable[[datetime], Manifest],
         ledger: Ledger,
+        custody: Custody,
         engines: Mapping[str, Engine],
         noise: Noise,
         cap_key: str,
@@ -83,6 +86,7 @@ class Cycle:
         self._signing = signing
         self._manifest = manifest
         self._ledger = ledger
+        self._custody = custody
         self._engines = engines
         self._noise = noise
         self._cap_key = cap_key
@@ -138,12 +142,18 @@ class Cycle:
 
     def _outcome(self, request_jws: str, grant_jwt: str, progress: Progress) -> Outcome:
         now = self._clock()
+        self._custody.check_running()
+        manifest = self._manifest(now)
+        self._custody.check_manifest(manifest.issued_at, now)
         site = replace(self._site, key=self._signing().public())  # keys change while the node runs
-        admitted = admit(request_jws, grant_jwt, site=site, manifest=self._manifest(now), now=now)
-        progress("admitted")
+        admitted = admit(request_jws, grant_jwt, site=site, manifest=manifest, now=now)
+        cap = self._custody.standing(admitted.grant, grant_jwt, now).cap
         if isinstance(admitted, AdmittedBudget):
-            return self._statement(admitted)
-        ask = _ask(admitted)
+            progress("admitted")
+            return self._statement(admitted, budget(admitted.grant, cap))
+        self._custody.check_hours(now)
+        progress("admitted")
+        ask = _ask(admitted, budget(admitted.grant, cap))
         with self._turns.take(ask.key):
             reservation, values = self._values(admitted, ask, progress)
         _log.info("request released", request_id=ask.request_id, replayed=reservation.kind == "replayed")
@@ -156,6 +166,9 @@ class Cycle:
         known = self._ledger.find(ask)
         if known is not None and not known.to_run:
             return self._stored(self._ledger.reserve(ask, self._clock()))
+        if known is None:
+            now = self._clock()
+            self._custody.check_rate(now, self._ledger.charged_since(ask.grant_id, now - RATE_WINDOW))
         engine = self._engines[admitted.request.dataset]
         statements = self._prepare(admitted.plan, engine)
         with engine.session() as session:
@@ -204,6 +217,7 @@ class Cycle:
             _log.error("run failed", error=type(error).__name__, at=_place(error))
             self._ledger.fail(reservation, self._clock())
             raise ExecutionFailed("INSITU-NODE-FAILED") from None
+        self._custody.check_running()  # halted while it ran: nothing leaves, and the charge stays, to be resumed
         self._hook("before-commit")
         stored = self._ledger.commit(reservation, values, self._clock())
         self._hook("after-commit")
@@ -236,7 +250,7 @@ class Cycle:
             issued_at=self._clock(),
         )
 
-    def _statement(self, admitted: AdmittedBudget) -> BudgetStatement:
+    def _statement(self, admitted: AdmittedBudget, held_to: Grantable) -> BudgetStatement:
         grant = admitted.grant
         accounts = {account.dataset: account for account in self._ledger.statement(grant.id)}
         served = [dataset.name for dataset in grant.datasets if dataset.name in self._site.datasets]
@@ -245,18 +259,18 @@ class Cycle:
             request_id=admitted.request.request_id,
             request_sha256=admitted.request_sha256,
             grant_id=grant.id,
-            rows=tuple(_row(name, accounts.get(name), grant.epsilon, grant.delta) for name in sorted(served)),
+            rows=tuple(_row(name, accounts.get(name), held_to.epsilon, held_to.delta) for name in sorted(served)),
             issued_at=self._clock(),
         )
 
 
-def _ask(admitted: AdmittedQuery) -> Ask:
+def _ask(admitted: AdmittedQuery, held_to: Grantable) -> Ask:
     grant = admitted.grant
     return Ask(
         request_id=admitted.request.request_id,
         request_sha256=admitted.request_sha256,
         grant_id=grant.id,
-        budget=Grantable(epsilon=grant.epsilon, delta=grant.delta, accounting=grant.accounting),
+        budget=held_to,
         dataset=admitted.request.dataset,
         plan_digest=admitted.plan.digest,
         loss=admitted.plan.loss,

@@ -7,7 +7,7 @@ What is not here: repairing anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,13 +78,11 @@ class Shapes:
             for table in (scan.table, *through):
                 if table not in engine.tables:
                     raise Unavailable("INSITU-NODE-TABLE", name=table)
-            for column in scan.columns:
-                if column.name.startswith("_unit_"):
-                    continue  # reached by the path
-                reason = misfit(column.name, column.type, self._columns(engine, scan.table))
+            for table, name, kind in _read(scan):
+                reason = misfit(name, kind, self._columns(engine, table))
                 if reason is not None:
-                    _log.error("table does not fit", table=scan.table, column=column.name, reason=reason)
-                    raise Unavailable("INSITU-NODE-TABLE", name=scan.table)
+                    _log.error("table does not fit", table=table, column=name, reason=reason)
+                    raise Unavailable("INSITU-NODE-TABLE", name=table)
 
     def _columns(self, engine: Engine, table: str) -> Mapping[str, SiteColumn]:
         place = (id(engine), table)
@@ -96,6 +94,18 @@ class Shapes:
                 raise Unavailable("INSITU-NODE-TABLE", name=table) from None
             self._found[place] = {column.name: column for column in described}
         return self._found[place]
+
+
+def _read(scan: Scan) -> Iterator[tuple[str, str, ColumnType]]:
+    """Every column that a scan reads, those on its way to the unit among them: table, name and type."""
+    units = [column.type for column in scan.columns if column.name.startswith("_unit_")]
+    yield from ((scan.table, one.name, one.type) for one in scan.columns if not one.name.startswith("_unit_"))
+    before = scan.table
+    for step in scan.unit_path:
+        for table in (before, step.path.through):
+            yield from ((table, name, kind) for name, kind in zip(step.path.on, step.types, strict=True))
+        before = step.path.through
+        yield from ((before, name, kind) for name, kind in zip(step.unit, units, strict=False))
 
 
 def _data(table: Table, engine: Engine) -> list[Finding]:

@@ -170,6 +170,9 @@ class Ledger(Protocol):
     def statement(self, grant_id: str) -> tuple[Account, ...]:
         """The accounts of a grant that have been charged, sorted by dataset."""
 
+    def charged_since(self, grant_id: str, since: datetime) -> tuple[datetime, ...]:
+        """When the grant's charges after ``since`` were made."""
+
     def entries(self) -> tuple[LedgerEntry, ...]:
         """Every charge in the order made."""
 

@@ -185,6 +185,14 @@ class SqliteLedger:
             ).fetchall()
         return tuple(_account(row) for row in rows)
 
+    def charged_since(self, grant_id: str, since: datetime) -> tuple[datetime, ...]:
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT reserved_at FROM charges WHERE grant_id = ? AND reserved_at > ? ORDER BY id",
+                (grant_id, int(since.timestamp())),
+            ).fetchall()
+        return tuple(datetime.fromtimestamp(row[0], UTC) for row in rows)
+
     def entries(self) -> tuple[LedgerEntry, ...]:
         with self._lock:
             rows = self._connection.execute(

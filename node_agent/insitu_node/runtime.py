@@ -24,11 +24,13 @@ from insitu_privacy.errors import ConfigInvalid
 
 from insitu_node.admission import Site
 from insitu_node.config import DatasetConfig, Limits, NodeConfig
+from insitu_node.custody import Custody
 from insitu_node.cycle import Cycle
 from insitu_node.engines.base import Engine, EngineLimits, cores
 from insitu_node.hooks import Hook
 from insitu_node.ledger_sqlite import SqliteLedger
 from insitu_node.noise import Mechanisms
+from insitu_node.projects import Projects
 from insitu_node.state import ManifestStore, cap_key, lock_state
 
 
@@ -135,6 +137,10 @@ def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
         engines = _engines(config, datasets, stack)
         ledger = SqliteLedger(config.state / "ledger.sqlite")
         stack.callback(ledger.close)
+        projects = Projects(config.state)
+        stack.callback(projects.close)
+        custody = Custody(config.policy, projects)
+        custody.announce()
         manifest = ManifestStore(config.state, identity.authority)
         cycle = Cycle(
             site=Site(
@@ -145,6 +151,7 @@ def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
             signing=lambda: signing_key(keys.current, manifest.latest, utc_now()),
             manifest=manifest.current,
             ledger=ledger,
+            custody=custody,
             engines=engines,
             noise=Mechanisms(),
             cap_key=cap_key(config.state),

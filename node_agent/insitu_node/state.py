@@ -94,6 +94,11 @@ class ManifestStore:
         manifest = self._manifest
         return 0 if manifest is None else manifest.version
 
+    @property
+    def newest(self) -> Manifest | None:
+        """The newest that verified, expired or not."""
+        return self._manifest
+
     def current(self, now: datetime) -> Manifest:
         """The manifest, if it is valid now. Raises AccessRefused (INSITU-ACCESS-MANIFEST)."""
         manifest = self._manifest

@@ -20,8 +20,9 @@ from insitu_privacy.passes.first_rows import without_qualify
 from insitu_privacy.passes.frontier import CELL, Frontier
 from insitu_privacy.passes.grouping_sets import without_grouping_sets
 from insitu_privacy.passes.keys import effective_bounds, keys, leaves_limit
-from insitu_privacy.passes.lift import Lifted, Part, lift
+from insitu_privacy.passes.lift import RELEASES_LIMIT, Lifted, Part, lift
 from insitu_privacy.passes.listed import without_values
+from insitu_privacy.passes.outer import make_total
 from insitu_privacy.passes.parse import parse
 from insitu_privacy.passes.percentile_idiom import read_percentiles
 from insitu_privacy.passes.pinned import with_pinned
@@ -31,10 +32,12 @@ from insitu_privacy.passes.spans import forbidden
 from insitu_privacy.passes.statistics import Measured as Wants
 from insitu_privacy.passes.statistics import Reading, Scale, Wanted, read_back, statistics
 from insitu_privacy.passes.today import with_today
-from insitu_privacy.plan import KeyColumn, PlannedColumn, Quantile, QueryParameters, Scope, Tree
+from insitu_privacy.plan import KeyColumn, PlannedColumn, Quantile, QueryParameters, Scope, Tree, cell_count
 from insitu_privacy.relations import Relation
 
 STATISTICS_LIMIT = 100
+VALUES_LIMIT = 500_000
+"""Noisy integers of a query at each node."""
 _KEPT = 64
 _Tables = tuple[tuple[str, tuple[str, ...] | None], ...]
 
@@ -82,6 +85,7 @@ def analyse(
         tables=_tables(scope),
         max_rows_per_group=parameters.max_rows_per_group,
         max_groups=parameters.max_groups,
+        min_units=max(dataset.min_units, scope.min_units),
         today=today,
         dataset=dataset,
         parameters=parameters,
@@ -100,6 +104,7 @@ class _Question:
     tables: _Tables | None
     max_rows_per_group: int | None
     max_groups: int | None
+    min_units: int
     today: date | None
     dataset: Dataset = field(compare=False)
     parameters: QueryParameters = field(compare=False)
@@ -133,6 +138,7 @@ def _analyse(question: _Question) -> Analysis:
         made = _measured(part, question, tree)
         by_node += [release.name for release in made.releases if part.front.by_node]
         releases += made.releases
+        _check_size(releases, part)
         quantiles += made.quantiles
         read |= made.readings
     postprocessing, copies_sql = _outer_sql(lifted, read)
@@ -163,7 +169,7 @@ def _measured(part: Part, question: _Question, tree: exp.Expr) -> _Made:
     tracked, front = part.tracked, part.front
     columns = keys(front, tracked)
     selects_keys = any(column.domain is None for column in columns)
-    found = _with_units(statistics(front, tracked), front, selects_keys, question.dataset.min_units)
+    found = _with_units(statistics(front, tracked), front, selects_keys, question.min_units)
     if len(found.wanted) > STATISTICS_LIMIT:
         raise forbidden(tree, f"more than {STATISTICS_LIMIT} statistics", "Ask several queries.")
     bounds = effective_bounds(contribution_bounds(tracked, question.parameters), columns)
@@ -218,6 +224,16 @@ def _with_units(found: Wants, front: Frontier, selects_keys: bool, min_units: in
     return replace(found, wanted=(*found.wanted, Wanted("units", None, node)))
 
 
+def _check_size(releases: list[Measured], part: Part) -> None:
+    """A query may not make a node run and release without end: trees are releases too."""
+    node = part.front.keys[0].node if part.front.keys else part.front.aggregates[0].node
+    if len(releases) > RELEASES_LIMIT:
+        raise forbidden(node, f"more than {RELEASES_LIMIT} releases, quantiles among them", "Ask several queries.")
+    values = sum((cell_count(one.keys) or 0) * len(one.measured) for one in releases)
+    if values > VALUES_LIMIT:
+        raise forbidden(node, f"more than {VALUES_LIMIT} released values", "Ask for fewer groups, or fewer aggregates.")
+
+
 def _outer_sql(lifted: Lifted, read: dict[tuple[str, str], exp.Expr]) -> tuple[str, str]:
     """The post-processing; and what copies are run through: where its rows are cells, its noisy columns alone."""
 
@@ -227,6 +243,7 @@ def _outer_sql(lifted: Lifted, read: dict[tuple[str, str], exp.Expr]) -> tuple[s
 
     above = lifted.outer.transform(reader)
     assert isinstance(above, exp.Query)
+    make_total(above)
     copied = _guarded(above.copy())
     if not lifted.by_cell:
         return above.sql("duckdb"), copied.sql("duckdb")
@@ -239,7 +256,7 @@ def _outer_sql(lifted: Lifted, read: dict[tuple[str, str], exp.Expr]) -> tuple[s
 
 def _guarded(tree: exp.Query) -> exp.Query:
     """Ratios with a value only where their denominator is above zero: for copies, ``postprocess`` says why."""
-    for node in list(tree.find_all(exp.Div, exp.IntDiv)):
+    for node in reversed(list(tree.find_all(exp.Div, exp.IntDiv))):  # the inner ones first
         divisor = node.expression
         if divisor.find(exp.Column, exp.Query) is None:
             continue

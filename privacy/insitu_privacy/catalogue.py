@@ -30,7 +30,7 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
     (
         "INSITU-SQL-TOO-MANY-ROWS",
         "sql",
-        "the answer has more than {limit} rows",
+        "the answer has more than {limit}",
         "Add a LIMIT, or join released results on their keys.",
     ),
     ("INSITU-SQL-TOO-DEEP", "sql", "the SQL is nested deeper than {limit} levels", "Flatten the query."),
@@ -173,6 +173,30 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
     ),
     ("INSITU-ACCESS-GRANT-REVOKED", "access", "the grant has been revoked", "Ask the access authority."),
     (
+        "INSITU-ACCESS-GRANT-SUSPENDED",
+        "access",
+        "the grant is suspended",
+        "Ask the access authority when it takes up again.",
+    ),
+    (
+        "INSITU-ACCESS-GRANT-AMENDED",
+        "access",
+        "revision {version} of the grant was replaced by revision {known}",
+        "Ask the access authority for the newest one and connect with it.",
+    ),
+    (
+        "INSITU-ACCESS-RESULTS",
+        "access",
+        "the grant does not allow results of this kind: {kind}",
+        "Ask for {known}, or ask the access authority to amend the grant.",
+    ),
+    (
+        "INSITU-ACCESS-MIN-NODES",
+        "access",
+        "the grant asks for answers of at least {needed} nodes, and the request for {asked}",
+        "Name more nodes, and leave --min-nodes at {needed} or above.",
+    ),
+    (
         "INSITU-ACCESS-NOT-GRANTED",
         "access",
         "the grant does not cover {what}",
@@ -214,6 +238,43 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
         "access",
         "the peer's certificate does not name a known party",
         "Have the authority issue a certificate and publish a manifest that lists it.",
+    ),
+    # what a custodian decides
+    (
+        "INSITU-NODE-APPROVAL",
+        "access",
+        "this project waits for the custodian's approval",
+        "The custodian sees it in `insitu-node projects list`; ask again once it is approved.",
+    ),
+    (
+        "INSITU-NODE-DENIED",
+        "access",
+        "the custodian has denied this project",
+        "Ask the custodian; other nodes may still answer.",
+    ),
+    (
+        "INSITU-NODE-WITHDRAWN",
+        "access",
+        "the custodian has withdrawn the approval of this project",
+        "Ask the custodian; what was released before stays valid.",
+    ),
+    (
+        "INSITU-NODE-HALTED",
+        "access",
+        "the custodian has halted this node",
+        "Ask again later; nothing was spent.",
+    ),
+    (
+        "INSITU-NODE-QUIET",
+        "access",
+        "this node does not answer now: quiet hours from {start} to {end}",
+        "Ask again after {end}; nothing was spent.",
+    ),
+    (
+        "INSITU-NODE-RATE",
+        "access",
+        "this project has asked {limit} new queries in the last hour, which is as many as this node takes",
+        "Ask again later; queries that were answered before are given again without limit.",
     ),
     # files and command lines
     ("INSITU-CONFIG-FILE", "config", "cannot read {path}: {reason}", "Correct the path or its permissions."),

@@ -26,6 +26,9 @@ _WIDEST = Fraction(10**300)
 """Decimals without bounds are read within these."""
 _LEAST = -(2**63)
 """Has no absolute value in 64 bits."""
+_MOST = 2**63 - 1
+_CODES = 255
+"""Values of a DuckDB ENUM that is stored in one byte; making one of many takes seconds."""
 _PLACES, _PLAIN = 8, 10**18
 _JOINED = 1_000
 """Characters of each part that CONCAT puts together: text cannot grow on and on from one derived table to the next."""
@@ -137,6 +140,12 @@ class Dialect(ABC):
             return self.exactly(column.type, raw)
         return f"CAST({raw} AS {self.type(column.type)})"
 
+    def identity(self, column: Column, raw: str) -> str:
+        """A unit's column in the type that expressions are written for. What is wider than 64 bits is nobody's: a cast
+        of it would be an error, and one person's row would make it."""
+        read = self.read(column, raw)
+        return f"CASE WHEN {raw} BETWEEN -{_MOST} AND {_MOST} THEN {read} END" if column.type == "integer" else read
+
     def exactly(self, kind: ColumnType, raw: str) -> str:
         """Text under a collation in which only equal bytes are equal, whatever the column's own: else a group could
         take its name, and with it its place, from the spelling of one person's row."""
@@ -173,7 +182,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def quotient(self, a: str, b: str) -> str:
-        """Of whole numbers that are not negative."""
+        """Of whole numbers, truncated towards zero."""
 
     @abstractmethod
     def months(self, count: str) -> str:
@@ -183,9 +192,26 @@ class Dialect(ABC):
     def seconds(self, count: str) -> str:
         """An interval of so many seconds, exactly."""
 
+    def codes(self, kind: ColumnType, domain: Sequence[Scalar | None] | None) -> bool:
+        """Whether ``coded`` may stand for a key of this domain."""
+        return False
+
+    def coded(self, text: str, domain: Sequence[Scalar | None]) -> str:
+        """A text as a small number of its domain, ordered alike, which returns as the text; NULL outside the domain."""
+        raise NotImplementedError
+
+    def scaled(self, total: str, rows: str, most: int, *, reach: int) -> str:
+        """``total * most / rows``, truncated towards zero, ``total`` being the sum of ``rows`` values within ``reach``.
+
+        The quotient fits 64 bits. Where the product is sure to fit, it is computed in 64 bits, which is faster.
+        """
+        narrow = self.quotient(f"CAST({total} AS {self.bigint}) * {most}", f"CAST({rows} AS {self.bigint})")
+        wide = f"CAST({self.scaled_wide(total, rows, most)} AS {self.bigint})"
+        return f"CASE WHEN {rows} <= {_MOST // (most * reach)} THEN {narrow} ELSE {wide} END"
+
     @abstractmethod
-    def scaled(self, total: str, rows: str, most: int) -> str:
-        """``total * most / rows`` in integers wide enough, truncated towards zero."""
+    def scaled_wide(self, total: str, rows: str, most: int) -> str:
+        """The same in more than 64 bits."""
 
     @abstractmethod
     def least_of(self, kind: ColumnType, text: str) -> str:
@@ -198,6 +224,10 @@ class Dialect(ABC):
     @abstractmethod
     def as_text(self, text: str) -> str:
         """Any value as text, for hashing."""
+
+    @abstractmethod
+    def hashed(self, text: str) -> str:
+        """A hash of text whose order is the same on every engine."""
 
 
 def _infix(operator: str) -> Callable[[Dialect, Sequence[str]], str]:
@@ -317,6 +347,14 @@ class DuckDB(Dialect):
     double = "DOUBLE"
     collation = "binary"
 
+    def codes(self, kind: ColumnType, domain: Sequence[Scalar | None] | None) -> bool:
+        texts = [value for value in domain or () if isinstance(value, str)]
+        return kind == "text" and 0 < len(texts) <= _CODES and not any("\0" in value for value in texts)
+
+    def coded(self, text: str, domain: Sequence[Scalar | None]) -> str:  # grouped and compared as single bytes
+        values = sorted(value for value in domain if isinstance(value, str))
+        return f"TRY_CAST({text} AS ENUM({', '.join(self.text(value) for value in values)}))"
+
     def special(self, op: Op, args: Sequence[str]) -> str:
         if op in (Op.LOWER, Op.UPPER):
             return f"{op.value.upper()}({args[0]})"
@@ -347,7 +385,7 @@ class DuckDB(Dialect):
     def seconds(self, count: str) -> str:
         return f"TO_MICROSECONDS({count} * 1000000)"
 
-    def scaled(self, total: str, rows: str, most: int) -> str:
+    def scaled_wide(self, total: str, rows: str, most: int) -> str:
         return f"(CAST({total} AS HUGEINT) * {most} // {rows})"
 
     def least_of(self, kind: ColumnType, text: str) -> str:
@@ -358,6 +396,9 @@ class DuckDB(Dialect):
 
     def as_text(self, text: str) -> str:
         return f"COALESCE(CAST({text} AS VARCHAR), '')"
+
+    def hashed(self, text: str) -> str:
+        return f"MD5({text})"
 
 
 class PostgreSQL(Dialect):
@@ -376,6 +417,22 @@ class PostgreSQL(Dialect):
             return f"{'-' if bound < 0 else ''}1e300"
         text = str(Decimal(bound.numerator) / Decimal(bound.denominator))
         return f"({text})" if bound < 0 else text
+
+    def guard(self, column: Column, raw: str) -> str:
+        """Where nothing is below zero, the comparison with what is too near to zero spares one with zero."""
+        low = column.minimum
+        if (
+            column.type != "decimal"
+            or column.values is not None
+            or not isinstance(low, Fraction)
+            or not (low == 0 or low >= 1)
+        ):
+            return super().guard(column, raw)
+        inside, number = " AND ".join(self.conditions(column, raw)), super().read(column, raw)
+        if low > 0:
+            return f"CASE WHEN {inside} THEN {number} END"
+        high = self.conditions(column, raw)[1]
+        return f"CASE WHEN {raw} >= {_TINY} AND {high} THEN {number} WHEN {inside} THEN 0 END"
 
     def read(self, column: Column, raw: str) -> str:
         if column.type == "decimal":  # a NUMERIC may be too near to zero for a double
@@ -415,7 +472,7 @@ class PostgreSQL(Dialect):
     def seconds(self, count: str) -> str:  # of many seconds at once a double would lose some
         return f"MAKE_INTERVAL(days => CAST({count} / 86400 AS INTEGER), secs => {count} % 86400)"
 
-    def scaled(self, total: str, rows: str, most: int) -> str:
+    def scaled_wide(self, total: str, rows: str, most: int) -> str:
         return f"DIV(CAST({total} AS NUMERIC) * {most}, {rows})"
 
     def least_of(self, kind: ColumnType, text: str) -> str:
@@ -426,6 +483,9 @@ class PostgreSQL(Dialect):
 
     def as_text(self, text: str) -> str:
         return f"COALESCE(CAST({text} AS TEXT), '')"
+
+    def hashed(self, text: str) -> str:  # under a collation that compares bytes: the server's own may be slow, or odd
+        return f'MD5({text}) COLLATE "C"'
 
 
 DIALECTS: Mapping[str, Dialect] = {"duckdb": DuckDB(), "postgres": PostgreSQL()}

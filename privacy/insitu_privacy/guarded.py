@@ -35,7 +35,7 @@ class Engine(Protocol):
         """Of a timestamp, since 1970."""
 
     def quotient(self, a: str, b: str) -> str:
-        """Of whole numbers that are not negative."""
+        """Of whole numbers, truncated towards zero."""
 
     def months(self, count: str) -> str:
         """An interval of so many months."""

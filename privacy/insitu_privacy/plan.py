@@ -52,6 +52,10 @@ class Scope:
     accounting: Accounting
     tables: Mapping[str, frozenset[str] | None] | None = None
     """``None`` for every table of the dataset."""
+    min_units: int = 0
+    """Cells below this by their noisy count are suppressed, also where the dataset asks for less."""
+    results: frozenset[str] | None = None
+    """The kinds of results (``result_kinds``) that may be released; ``None`` for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,12 +13,13 @@ from fractions import Fraction
 
 from insitu_privacy.analysis import Analysis, analyse
 from insitu_privacy.dataset import Dataset
-from insitu_privacy.errors import ParameterRefused, SqlRefused
+from insitu_privacy.errors import AccessRefused, ParameterRefused, SqlRefused
 from insitu_privacy.passes.lift import published
 from insitu_privacy.passes.mechanisms import Demand, Noise, mechanisms
 from insitu_privacy.passes.parse import SQL_DEPTH
 from insitu_privacy.passes.spans import balanced
 from insitu_privacy.plan import PrivacyPlan, PublicTable, QueryParameters, Release, Scope, composed
+from insitu_privacy.result_kinds import result_kinds
 
 # Nesting of SQL_DEPTH levels takes some 7,000 frames: whether a query is too deep may not depend on who plans it where.
 sys.setrecursionlimit(max(sys.getrecursionlimit(), 20_000))
@@ -50,7 +51,9 @@ def plan_query(
         if refused.span is not None:
             refused.span = balanced(sql, refused.span)
         raise
-    return _with_noise(analysis, _noises(analysis, parameters, scope), dataset)
+    plan = _with_noise(analysis, _noises(analysis, parameters, scope), dataset, max(dataset.min_units, scope.min_units))
+    _check_results(plan, scope)
+    return plan
 
 
 def _noises(analysis: Analysis, parameters: QueryParameters, scope: Scope) -> list[Noise]:
@@ -93,7 +96,14 @@ def _published(name: str, dataset: Dataset) -> PublicTable:
     return PublicTable(name=published(name), columns=columns, source=table.source, content=dataset.files[table.source])
 
 
-def _with_noise(analysis: Analysis, noises: Sequence[Noise], dataset: Dataset) -> PrivacyPlan:
+def _check_results(plan: PrivacyPlan, scope: Scope) -> None:
+    refused = sorted(result_kinds(plan) - (scope.results if scope.results is not None else result_kinds(plan)))
+    if refused:
+        allowed = ", ".join(sorted(scope.results or ()))
+        raise AccessRefused("INSITU-ACCESS-RESULTS", kind=", ".join(refused), known=allowed)
+
+
+def _with_noise(analysis: Analysis, noises: Sequence[Noise], dataset: Dataset, min_units: int) -> PrivacyPlan:
     releases = tuple(
         Release(
             name=one.name,
@@ -106,7 +116,7 @@ def _with_noise(analysis: Analysis, noises: Sequence[Noise], dataset: Dataset) -
             mechanism=noise.mechanism,
             threshold=noise.threshold,
             tree=one.tree,
-            suppress_below=dataset.min_units,
+            suppress_below=min_units,
         )
         for one, noise in zip(analysis.releases, noises, strict=True)
     )

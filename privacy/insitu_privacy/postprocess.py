@@ -17,7 +17,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -36,11 +36,12 @@ from insitu_privacy.bootstrap import (
 )
 from insitu_privacy.dataset import ColumnType
 from insitu_privacy.errors import SqlRefused
-from insitu_privacy.merge import MergedRelease
-from insitu_privacy.plan import PrivacyPlan
+from insitu_privacy.merge import MergedRelease, merge
+from insitu_privacy.plan import PrivacyPlan, Release, ReleasedValues
 from insitu_privacy.published import published_table
 from insitu_privacy.released import Released, point_table, released_relations, warnings
 from insitu_privacy.tree import Array
+from insitu_privacy.watch import TooSlow, Watch
 
 JsonScalar = int | float | str | bool | None
 Interval = tuple[float, float] | None
@@ -48,6 +49,9 @@ Interval = tuple[float, float] | None
 
 ROWS_LIMIT = 100_000
 """Rows of an answer: a product of released relations with each other is nobody's question."""
+TEXT_LIMIT = 2**26
+"""Characters of an answer's texts."""
+_BATCH = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,27 +111,30 @@ class Postprocessor:
         Raises SqlRefused where the outer SQL fails or takes too long (INSITU-SQL-NOT-TOTAL), or gives too many rows
         (INSITU-SQL-TOO-MANY-ROWS).
         """
-        with self._lock, self._timed():
+        with self._lock:
+            watch = Watch(self._timeout, self._connection.interrupt)
             try:
-                return self._run(plan, merged, level)
-            except (duckdb.Error, RuntimeError):  # an interrupt may come as either
+                with watch.running():
+                    return self._run(plan, merged, level, watch)
+            except (duckdb.Error, RuntimeError, TooSlow):  # an interrupt may come as either of the first two
                 hint = "Simplify the arithmetic over aggregates."
                 raise SqlRefused("INSITU-SQL-NOT-TOTAL", name="the post-processing", hint=hint) from None
 
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        timer = threading.Timer(self._timeout, self._connection.interrupt)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    def rehearse(self, plan: PrivacyPlan) -> None:
+        """Runs the outer SQL of a plan on zeros, before anything is asked of nodes.
 
-    def _run(self, plan: PrivacyPlan, merged: Sequence[MergedRelease], level: float) -> ResultTable:
+        Raises SqlRefused where it can never run: operations on wrong types, which the planner does not look at.
+        """
+        zeros = [[_zeros(release) for release in plan.releases]]
+        self.run(
+            replace(plan, copies_sql="", output=tuple(replace(one, noisy=False) for one in plan.output)),
+            merge(plan, zeros),
+        )
+
+    def _run(self, plan: PrivacyPlan, merged: Sequence[MergedRelease], level: float, watch: Watch) -> ResultTable:
         relations = released_relations(plan, merged)
         with self._published(plan):
-            return self._made(plan, relations, level)
+            return self._made(plan, relations, level, watch)
 
     @contextmanager
     def _published(self, plan: PrivacyPlan) -> Iterator[None]:
@@ -140,7 +147,7 @@ class Postprocessor:
             for table in plan.public:
                 self._connection.unregister(table.name)
 
-    def _made(self, plan: PrivacyPlan, relations: Sequence[Released], level: float) -> ResultTable:
+    def _made(self, plan: PrivacyPlan, relations: Sequence[Released], level: float, watch: Watch) -> ResultTable:
         found, types = self._answers(
             plan.postprocessing, relations, [point_table(one, plan.postprocessing) for one in relations]
         )
@@ -155,7 +162,7 @@ class Postprocessor:
             ]
         else:
             rows = found
-            deviations = self._deviations_by_row(plan, relations, rows, level)
+            deviations = self._deviations_by_row(plan, relations, rows, level, watch)
         columns = tuple(
             OutputColumn(name=column.name, type=kind, noisy=column.noisy)
             for column, kind in zip(plan.output, types, strict=True)
@@ -177,11 +184,7 @@ class Postprocessor:
                 cursor.register(one.name, table)
             result = cursor.execute(sql)
             types = [_column_type(str(item[1])) for item in result.description]
-            rows = result.fetchmany(ROWS_LIMIT + 1)
-            if len(rows) > ROWS_LIMIT:
-                cursor.abort()
-                raise SqlRefused("INSITU-SQL-TOO-MANY-ROWS", limit=ROWS_LIMIT)
-            return rows, types
+            return _fetched(result), types
         finally:
             for one in relations:
                 cursor.unregister(one.name)
@@ -192,6 +195,7 @@ class Postprocessor:
         relations: Sequence[Released],
         rows: Sequence[tuple[Any, ...]],
         level: float,
+        watch: Watch,
     ) -> list[dict[int, tuple[float, float]]]:
         """For SQL over whole releases: it is run again on perturbed copies, and rows are found by what is not noisy."""
         noisy = [index for index, column in enumerate(plan.output) if column.noisy]
@@ -202,16 +206,21 @@ class Postprocessor:
         copies = [Copies(plan, one) for one in relations]
         seen_rows: dict[Any, list[tuple[Any, ...]]] = {key: [] for key, times in Counter(keys).items() if times == 1}
         for number in range(WHOLE_COPIES):
+            watch.check()
             found, _ = self._answers(plan.copies_sql, relations, [one.table(number) for one in copies])
             for row in found:
                 if (key := _row_key(row, noisy)) in seen_rows:
                     seen_rows[key].append(row)
-        return [
-            {index: row_deviation([other[index] for other in seen_rows[key]], row[index], level) for index in noisy}
-            if key in seen_rows
-            else {}
-            for key, row in zip(keys, rows, strict=True)
-        ]
+        made: list[dict[int, tuple[float, float]]] = []
+        for key, row in zip(keys, rows, strict=True):
+            watch.check()
+            others = seen_rows.get(key)
+            made.append(
+                {}
+                if others is None
+                else {index: row_deviation([one[index] for one in others], row[index], level) for index in noisy}
+            )
+        return made
 
     def _spread(
         self,
@@ -236,6 +245,28 @@ class Postprocessor:
             for place, index in enumerate(noisy)
             if is_numeric(answers.column(place).type)
         }
+
+
+def _fetched(result: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
+    """All rows, within the limits: what Python holds is not in DuckDB's limit of memory."""
+    rows: list[tuple[Any, ...]] = []
+    characters = 0
+    while batch := result.fetchmany(_BATCH):
+        rows += batch
+        characters += sum(len(value) for row in batch for value in row if isinstance(value, str))
+        if len(rows) > ROWS_LIMIT:
+            raise SqlRefused("INSITU-SQL-TOO-MANY-ROWS", limit=f"{ROWS_LIMIT} rows")
+        if characters > TEXT_LIMIT:
+            raise SqlRefused("INSITU-SQL-TOO-MANY-ROWS", limit=f"{TEXT_LIMIT} characters of text")
+    return rows
+
+
+def _zeros(release: Release) -> ReleasedValues:
+    """A release in which nothing was counted."""
+    cells = release.cells
+    return ReleasedValues(
+        keys=() if cells is None else None, statistics=tuple((0,) * (cells or 0) for _ in range(release.width))
+    )
 
 
 # -- answers ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ That holds whatever the data is, duplicated units, NULLs and NaN included; it ne
    constant per unit is read as its least value there, so that a unit has one by construction;
 3. a unit with n > m rows in a group counts m and its sums are scaled by m / n, truncated;
 4. a unit in more than ``max_groups`` groups keeps those with the smallest keyed hash. Left out where keys are constant
-   or where no more groups exist;
+   or where no more groups exist; and units in no more groups, the most by far, are neither hashed nor ranked;
 5. groups are summed exactly.
 
 DESIGN.md section 4, Contribution bounding, has the rules; ``docs/privacy.md`` the argument.
@@ -20,8 +20,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
+from insitu_privacy.dataset import Column
 from insitu_privacy.dialects import DIALECTS, Dialect
-from insitu_privacy.expressions import ColumnRef, Expression
+from insitu_privacy.expressions import ColumnRef, Expression, columns_of
 from insitu_privacy.plan import KeyColumn, Release, Statistic, cell_count
 from insitu_privacy.relations import Scan
 from insitu_privacy.shape import Shape, UnitPart, shape
@@ -47,7 +48,10 @@ class Writer:
         self.release = release
         self.dialect = dialect
         output = [*(key.expression for key in release.keys), *release.values]
-        self.sources = Sources(release.relation, output, dialect, tables)
+        self._counted = self._columns_counted()
+        self.sources = Sources(
+            release.relation, output, dialect, tables, coded=self._columns_coded(), counted=self._counted.values()
+        )
         self._cap_key = cap_key
         self._shape: Shape = shape(release)
         self.units = [f"u{index}" for index in range(len(self._shape.unit))]
@@ -60,7 +64,7 @@ class Writer:
         stages += self.parts()
         source = "insitu_rows"
         if self.needs_cap():
-            stages.append(f"insitu_capped AS (\n{self.capped('ROW_NUMBER()')}\n)")
+            stages += self.capped("ROW_NUMBER()")
             source = "insitu_capped"
         keys = [key.name for key in self.release.keys]
         columns = [*keys, *(f"{self._summed(s)} AS s{i}" for i, s in enumerate(self.release.statistics))]
@@ -80,21 +84,35 @@ class Writer:
         return f"SELECT {', '.join(columns)}\nFROM (\n{self._rows()}\n) AS bounded_rows\nGROUP BY {group}"
 
     def _sums(self) -> list[str]:
-        """Per unit and group: n rows, c<i> rows with value i, s<i> the sum of statistic i."""
+        """Per unit and group: n rows, c<i> of them with value i, d<i> such values, s_<i> the sum of statistic i."""
         found: dict[str, str] = {}
         for index, statistic in enumerate(self.release.statistics):
-            if statistic.value is None:
+            value = statistic.value
+            if value is None:
                 if statistic.kind == "rows":
                     found["n"] = "COUNT(*) AS n"
-                continue
-            counted = f"v{index}" if statistic.kind == "sum" else f"x{statistic.value}"
-            if statistic.kind == "entities":
-                found[f"d_{counted}"] = f"COUNT(DISTINCT {counted}) AS d_{counted}"
-                continue
-            found[f"c_{counted}"] = f"COUNT({counted}) AS c_{counted}"
-            if statistic.kind == "sum":
-                found[f"s_{index}"] = f"SUM(v{index}) AS s_{index}"
+            elif statistic.kind == "entities":
+                found[f"d{value}"] = f"COUNT(DISTINCT x{value}) AS d{value}"
+            else:
+                found[f"c{value}"] = f"COUNT({self._present(value)}) AS c{value}"
+                if statistic.kind == "sum":
+                    found[f"s_{index}"] = f"SUM(v{index}) AS s_{index}"
         return list(found.values())
+
+    def _present(self, value: int) -> str:
+        """A column of the rows that is NULL where a value is: what is summed of it, if anything is."""
+        if value in self._counted:
+            return f"p{value}"
+        summed = (i for i, one in enumerate(self.release.statistics) if one.kind == "sum" and one.value == value)
+        first = next(summed, None)
+        return f"x{value}" if first is None else f"v{first}"
+
+    def _columns_counted(self) -> Mapping[int, ColumnRef]:
+        """Summed values that are columns of a table, where an engine would compute anew what it sums to count it."""
+        summed = {one.value for one in self.release.statistics if one.kind == "sum" and one.value is not None}
+        found = [(index, self._column(self.release.values[index])) for index in sorted(summed)]
+        columns = {index: column for index, column in found if column is not None}
+        return columns if self.dialect.fence and len(columns) == len(summed) else {}
 
     def _rows(self) -> str:
         columns = self.key_columns()
@@ -104,17 +122,57 @@ class Writer:
             value = self.release.values[statistic.value]
             if statistic.kind == "sum":
                 columns.append(f"{self._fixed_point(statistic, value)} AS v{index}")
-            else:
+            elif statistic.kind == "entities" or self._present(statistic.value).startswith("x"):
                 text = f"{self.sources.write(value)} AS x{statistic.value}"
                 columns += [] if text in columns else [text]
-        fence = self.dialect.fence if any(one.kind == "sum" for one in self.release.statistics) else ""
+        columns += [f"{self.sources.presence(column)} AS p{index}" for index, column in self._counted.items()]
+        summed = any(one.kind == "sum" for one in self.release.statistics)
+        fence = self.dialect.fence if summed and not self._counted else ""
         return f"SELECT {', '.join(columns)}\n{self.source_rows()}{fence}"
 
     def key_columns(self) -> list[str]:
         """The unit and the keys of a row."""
         layout = self._shape
         units = [f"{self.sources.write(ref)} AS {name}" for ref, name in zip(layout.unit, self.units, strict=True)]
-        return units + [f"{self.sources.write(key.expression)} AS {key.name}" for key in layout.keys]
+        return units + [f"{self._key(key)} AS {key.name}" for key in layout.keys]
+
+    def _key(self, key: KeyColumn) -> str:
+        """A key's expression; as a small number that stands for its text where an engine has such: it groups faster."""
+        text = self.sources.write(key.expression)
+        return self.dialect.coded(text, key.domain or ()) if self._is_coded(key) else text
+
+    def _is_coded(self, key: KeyColumn) -> bool:
+        """Whether nothing is lost by reading what is outside the key's domain as NULL."""
+        if not self.dialect.codes(key.type, key.domain):
+            return False
+        return None not in (key.domain or ()) or self._is_guard(key)
+
+    def _is_guard(self, key: KeyColumn) -> bool:
+        """Whether the key is a column that is read within this very domain."""
+        column, domain = self._declared(key.expression), key.domain or ()
+        return column is not None and column.values is not None and {*column.values} == {*domain} - {None}
+
+    def _columns_coded(self) -> frozenset[ColumnRef]:
+        """Columns that are read as such keys and nowhere else: what guards them is the reading."""
+        relation = self.release.relation
+        read = [*relation.where, *(term for join in relation.joins for term in join.on), *self.release.values]
+        read += [key.expression for key in self.release.keys if not (self._is_coded(key) and self._is_guard(key))]
+        elsewhere = {column for one in read for column in columns_of(one)}
+        keys = {key.expression for key in self.release.keys if isinstance(key.expression, ColumnRef)}
+        return frozenset(key for key in keys if key not in elsewhere)
+
+    def _column(self, value: Expression) -> ColumnRef | None:
+        """The value as a column of a table, if it is one."""
+        return value if isinstance(value, ColumnRef) and self._declared(value) is not None else None
+
+    def _declared(self, value: Expression) -> Column | None:
+        """The declaration of the column that a value is, if it is one that its table's scan guards: units are not."""
+        if not isinstance(value, ColumnRef):
+            return None
+        source = next(one for one in self.release.relation.sources if one.alias == value.scan)
+        if not isinstance(source, Scan) or value.column in source.unit:
+            return None
+        return next(one for one in source.columns if one.name == value.column)
 
     def source_rows(self) -> str:
         """FROM and WHERE of the rows that are summed per unit."""
@@ -140,12 +198,9 @@ class Writer:
 
     def _is_clipped_by_guard(self, statistic: Statistic, value: Expression) -> bool:
         """Whether the guard that reads the column has clipped already: its bounds are on the grid and within linf."""
-        if not isinstance(value, ColumnRef):
+        column = self._declared(value)
+        if column is None:
             return False
-        source = next(one for one in self.release.relation.sources if one.alias == value.scan)
-        if not isinstance(source, Scan):
-            return False
-        column = next(one for one in source.columns if one.name == value.column)
         most = statistic.linf // self.release.bounds.max_rows_per_group
         ends = (column.minimum, column.maximum)
         if not all(isinstance(end, Fraction) for end in ends):
@@ -185,7 +240,7 @@ class Writer:
         )
 
     def _least(self, key: KeyColumn) -> str:
-        return self.dialect.least_of(key.type, self.sources.write(key.expression))
+        return self.dialect.least_of(key.type, self._key(key))
 
     def _on_unit(self, a: str, b: str) -> str:
         return " AND ".join(f"{a}.{name} = {b}.{name}" for name in self.units)
@@ -195,43 +250,55 @@ class Writer:
         most = cell_count([key for key in self._shape.keys if not key.constant])
         return most is None or most > self.release.bounds.max_groups
 
-    def capped(self, place: str) -> str:
-        """The C groups of each unit with the smallest keyed hash: a choice that depends on this unit alone.
+    def capped(self, place: str) -> list[str]:
+        """The stages that choose the C groups of each unit with the smallest keyed hash: a choice that depends on this
+        unit alone. ``place`` numbers a unit's groups.
 
-        ``place`` numbers a unit's groups.
+        Only units with more rows than C are ranked: no other is in more groups.
         """
+        most, units = self.release.bounds.max_groups, ", ".join(self.units)
+        known = " AND ".join(text for key in self._shape.keys if (text := self._in_domain(key)))
+        over = f"SELECT {units} FROM insitu_rows{f' WHERE {known}' if known else ''} GROUP BY {units}"
+        ranked = f"{place} OVER (PARTITION BY {units} ORDER BY {self._hash()}, {', '.join(self.varying)})"
+        exceeds = f"EXISTS (SELECT 1 FROM insitu_over WHERE {self._on_unit('insitu_over', 'insitu_rows')})"
+        inside = f"FROM insitu_rows WHERE {known} AND" if known else "FROM insitu_rows WHERE"
+        return [
+            f"insitu_over AS (\n{over} HAVING COUNT(*) > {most}\n)",
+            f"insitu_capped AS (\nSELECT insitu_rows.*, 1 AS place {inside} NOT {exceeds}\nUNION ALL\n"
+            f"SELECT * FROM (SELECT insitu_rows.*, {ranked} AS place {inside} {exceeds}) AS ranked\n"
+            f"WHERE place <= {most}\n)",
+        ]
+
+    def _hash(self) -> str:
+        """The keyed hash of a unit's group."""
         # -0.0 and 0.0 are one group: which of the two stands for it may be another person's row
         one = {key.name: f"({key.name} + 0.0)" for key in self._shape.keys if key.type == "decimal"}
-        hashed = [one.get(name, name) for name in [*self.units, *self.varying]]
-        parts = [self.dialect.text(self._cap_key), *(self.dialect.as_text(text) for text in hashed)]
-        text = " || '|' || ".join(parts)
-        order = f"MD5({text}), {', '.join(self.varying)}"
-        units = ", ".join(self.units)
-        ranked = f"SELECT *, {place} OVER (PARTITION BY {units} ORDER BY {order}) AS place FROM insitu_rows"
-        known = " AND ".join(text for key in self._shape.keys if (text := self._in_domain(key)))
-        ranked += f" WHERE {known}" if known else ""
-        return f"SELECT * FROM ({ranked}) AS ranked WHERE place <= {self.release.bounds.max_groups}"
+        parts = [self.dialect.as_text(one.get(name, name)) for name in [*self.units, *self.varying]]
+        return self.dialect.hashed(" || '|' || ".join([self.dialect.text(self._cap_key), *parts]))
 
     def _in_domain(self, key: KeyColumn) -> str:
         """Groups outside a public domain are never released, so they may not take the place of one that is."""
         if key.constant or key.domain is None:
             return ""
+        if self._is_coded(key):
+            return "" if None in key.domain else f"{key.name} IS NOT NULL"
         listed = ", ".join(self.dialect.literal(key.type, value) for value in key.domain if value is not None)
         inside = f"{key.name} IN ({listed})" if listed else "FALSE"
         return f"({inside} OR {key.name} IS NULL)" if None in key.domain else inside
 
     def _summed(self, statistic: Statistic) -> str:
-        index = self.release.statistics.index(statistic)
+        index, value = self.release.statistics.index(statistic), statistic.value
         most = self.release.bounds.max_rows_per_group
-        if statistic.value is None:
+        if value is None:
             one = f"LEAST(n, {most})" if statistic.kind == "rows" else "1"
         elif statistic.kind == "rows":
-            one = f"LEAST(c_x{statistic.value}, {most})"
+            one = f"LEAST(c{value}, {most})"
         elif statistic.kind == "entities":
-            one = f"LEAST(d_x{statistic.value}, {most})"
+            one = f"LEAST(d{value}, {most})"
         elif statistic.kind == "units":
-            one = f"CASE WHEN c_x{statistic.value} > 0 THEN 1 ELSE 0 END"
+            one = f"CASE WHEN c{value} > 0 THEN 1 ELSE 0 END"
         else:
-            scaled = self.dialect.scaled(f"s_{index}", f"c_v{index}", most)
-            one = f"CASE WHEN c_v{index} > {most} THEN {scaled} ELSE s_{index} END"
+            total, count = f"s_{index}", f"c{value}"
+            scaled = self.dialect.scaled(total, count, most, reach=statistic.linf // most)
+            one = f"CASE WHEN {count} > {most} THEN {scaled} ELSE CAST({total} AS {self.dialect.bigint}) END"
         return f"COALESCE(SUM({one}), 0)"

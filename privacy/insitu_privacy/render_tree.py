@@ -24,7 +24,7 @@ class TreeWriter(Writer):
         stages += self.parts()
         source = "insitu_rows"
         if self.needs_cap():
-            stages.append(f"insitu_capped AS (\n{self.capped('DENSE_RANK()')}\n)")
+            stages += self.capped("DENSE_RANK()")
             source = "insitu_capped"
         columns = ", ".join([*(key.name for key in self.release.keys), "leaf"])
         return (
@@ -71,5 +71,5 @@ class TreeWriter(Writer):
     def _weighted(self) -> str:
         assert self.release.tree is not None
         most, weight = self.release.bounds.max_rows_per_group, self.release.tree.weight
-        scaled = self.dialect.scaled("n_leaf", "n", most * weight)
+        scaled = self.dialect.scaled("n_leaf", "n", most * weight, reach=1)
         return f"CASE WHEN n > {most} THEN {scaled} ELSE n_leaf * {weight} END"

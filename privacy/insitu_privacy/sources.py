@@ -10,7 +10,7 @@ conditions may be evaluated in either order.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from insitu_privacy.dataset import Column, ColumnType
 from insitu_privacy.dialects import Dialect
@@ -34,6 +34,8 @@ from insitu_privacy.relations import (
 )
 
 _STATEMENT = re.compile(r"(SELECT|WITH|VALUES|FROM)\b", re.IGNORECASE)
+_PRESENCE = "_unit_has_"
+"""Begins with what no column of a dataset may begin with."""
 _PARTS = frozenset({Op.YEAR, Op.QUARTER, Op.MONTH, Op.DAY})
 _COMPARISONS = frozenset({Op.EQ, Op.LT, Op.LE, Op.GT, Op.GE, Op.IN})
 _HARMLESS = _COMPARISONS | {Op.NE, Op.IS_NULL, Op.LIKE, Op.ILIKE, Op.AND, Op.OR, Op.NOT}
@@ -44,7 +46,8 @@ class Sources:
     """Writes the sources of one relation, and with them the relations of derived ones.
 
     ``exported`` says that other relations read the output: they may do anything with it, before or after the
-    conditions here, for databases flatten derived tables.
+    conditions here, for databases flatten derived tables. ``coded`` are columns of which only those values are used
+    that their guard lets pass: they need none. ``counted`` are columns of which ``presence`` is asked.
     """
 
     def __init__(
@@ -55,8 +58,11 @@ class Sources:
         tables: Mapping[str, str],
         *,
         exported: bool = False,
+        coded: Collection[ColumnRef] = (),
+        counted: Collection[ColumnRef] = (),
     ) -> None:
         output = list(output)
+        self._coded, self._counted = coded, list(counted)
         self._dialect = dialect
         self._tables = tables
         joined = [term for join in relation.joins for term in join.on]
@@ -85,7 +91,9 @@ class Sources:
             place = self._place(column.name)
             if column.name in scan.unit and reference not in self._worked:
                 # only compared and grouped by: any value will do
-                text = self._dialect.read(column, place) if self._is_converted(column, reference) else place
+                text = self._dialect.identity(column, place) if self._is_converted(column, reference) else place
+            elif reference in self._coded:
+                text = self._dialect.read(column, place)
             elif reference in self._filtered:
                 conditions += self._dialect.conditions(column, place)
                 text = self._dialect.read(column, place) if self._is_converted(column, reference) else place
@@ -94,6 +102,9 @@ class Sources:
             if column.name in scan.unit:
                 conditions.append(f"{text} IS NOT NULL")
             columns.append(f"{text} AS {quote(column.name)}")
+            if reference in self._counted:
+                inside = " AND ".join(self._dialect.conditions(column, place)) or f"{place} IS NOT NULL"
+                columns.append(f"CASE WHEN {inside} THEN 1 END AS {quote(self._presence(reference))}")
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"(SELECT {', '.join(columns) or '1'} FROM {self._source(scan)}{where}) AS {quote(scan.alias)}"
 
@@ -122,6 +133,13 @@ class Sources:
     def write(self, expression: Expression) -> str:
         """An expression over the relation's rows."""
         return self._dialect.write(expression, self.cohorts)
+
+    def presence(self, reference: ColumnRef) -> str:
+        """What is NULL where a counted column is, without converting the column."""
+        return self._dialect.write(ColumnRef(reference.scan, self._presence(reference)))
+
+    def _presence(self, reference: ColumnRef) -> str:
+        return f"{_PRESENCE}{self._counted.index(reference)}"
 
     def _place(self, column: str) -> str:
         quoted = self._dialect.identifier(column)
@@ -227,8 +245,7 @@ class BodyWriter:
         if window.function in ("lag", "lead"):
             return f"{window.function.upper()}({value}, {window.offset}) OVER ({over})"
         if window.function in ("first", "last"):
-            whole = " ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING" if order else ""
-            return f"{window.function.upper()}_VALUE({value}) OVER ({over}{whole})"
+            return f"{window.function.upper()}_VALUE({value}) OVER ({over})"
         if window.function == "count":
             return f"CAST(COUNT({value}) OVER ({over}) AS {self._dialect.bigint})"
         if window.function == "sum":

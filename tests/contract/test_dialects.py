@@ -171,18 +171,43 @@ def edge_rows() -> list[Row]:
 
 @pytest.mark.parametrize("dialect", ["duckdb", "postgres"])
 @pytest.mark.parametrize(
-    ("total", "rows", "most", "expected"),
-    [(7, 3, 2, 4), (-7, 3, 2, -4), (0, 5, 3, 0), (10**18, 10**6, 10**6, 10**18), (-(10**18), 7, 3, -(3 * 10**18 // 7))],
-)
+    ("total", "rows", "most", "reach", "expected"),
+    [
+        (7, 3, 2, 3, 4), (-7, 3, 2, 3, -4), (0, 5, 3, 1, 0), (10**18, 10**6, 10**6, 10**12, 10**18),
+        (-(10**18), 7, 3, 10**18, -(3 * 10**18 // 7)), (9 * 10**21, 10**4, 10, 9 * 10**17, 9 * 10**18),
+        (1024 * 2**43, 1024, 2**10, 2**43, 2**53), (1023 * 2**43, 1023, 2**10, 2**43, 2**53),
+    ],
+)  # fmt: skip
 def test_scaling_truncates_towards_zero_in_wide_integers(
-    engines: dict[str, Run], dialect: str, total: int, rows: int, most: int, expected: int
+    engines: dict[str, Run], dialect: str, total: int, rows: int, most: int, reach: int, expected: int
 ) -> None:
-    text = DIALECTS[dialect].scaled("total", "n", most)
+    text = DIALECTS[dialect].scaled("total", "n", most, reach=reach)
     wide = "NUMERIC" if dialect == "postgres" else "HUGEINT"
-    source = f"(SELECT CAST('{total}' AS {wide}) AS total, CAST({rows} AS BIGINT) AS n) AS x"
-    ((value,),) = engines[dialect](f"SELECT {text} FROM {source}")
-    assert int(value) == expected
-    assert int(value) == value
+    for kind in (wide, "BIGINT"):
+        source = f"(SELECT CAST('{total}' AS {wide}) AS total, CAST({rows} AS {kind}) AS n) AS x"
+        ((value,),) = engines[dialect](f"SELECT {text} FROM {source}")
+        assert int(value) == expected
+        assert int(value) == value
+
+
+def test_a_code_stands_for_the_very_text(engines: dict[str, Run]) -> None:
+    """Equal bytes alone are equal, whatever the column's collation; the least is the least text; NULL is no code."""
+    writer, domain = DIALECTS["duckdb"], [None, "é", "a", "B", "it's", " a"]
+    assert writer.codes("text", domain)
+    lines = " UNION ALL ".join(
+        f"SELECT CAST('{one}' AS VARCHAR) COLLATE NOCASE AS c" for one in ["a", "A", "b", "B", "é", "É", " a"]
+    )
+    source = f"FROM (SELECT {writer.coded('c', domain)} AS code FROM ({lines}) AS x)"
+    found = engines["duckdb"](f"SELECT code, COUNT(*) {source} GROUP BY code")
+    assert dict(found) == {None: 3, "a": 1, "B": 1, "é": 1, " a": 1}
+    assert engines["duckdb"](f"SELECT MIN(code), MAX(code) {source}") == [(" a", "é")]
+
+
+@pytest.mark.parametrize("domain", [None, [], [None], ["a\0", "a"], [f"{place}" for place in range(256)]])
+def test_not_every_domain_has_codes(domain: list[str | None] | None) -> None:
+    assert not DIALECTS["duckdb"].codes("text", domain)
+    assert not DIALECTS["postgres"].codes("text", ["a"])
+    assert not DIALECTS["duckdb"].codes("integer", [1])
 
 
 # -- guards ----------------------------------------------------------------------------------------------------------

@@ -151,6 +151,14 @@ class LedgerContract:
         assert Counter(_together(take, 24)) == {"new": 7, "refused": 17}
         assert ledger.statement("grant-1")[0].epsilon == 1
 
+    def test_recent_charges_are_told_by_grant(self, ledger: Ledger) -> None:
+        ledger.reserve(ask("r1", plan="p1"), NOW - timedelta(hours=2))
+        ledger.reserve(ask("r2", plan="p2"), NOW)
+        ledger.reserve(ask("r3", plan="p2"), NOW)  # joins the charge of r2
+        ledger.reserve(ask("r4", plan="p2", grant="grant-2"), NOW)
+        assert ledger.charged_since("grant-1", NOW - timedelta(hours=1)) == (NOW,)
+        assert ledger.charged_since("nobody", NOW - timedelta(hours=1)) == ()
+
     def test_threads_with_one_query_share_one_charge_and_one_answer(self, ledger: Ledger) -> None:
         def run(number: int) -> object:
             got = ledger.reserve(ask(f"r{number}", plan="p"), NOW)

@@ -73,6 +73,11 @@ QUERIES = {
     "written out": "WITH k (kind, label) AS (VALUES ('er', 'urgent'), ('in', 'stays')), s AS (SELECT * FROM (VALUES (1, 2), (3, 4)) "
     "AS t (low, high)) SELECT k.label, s.low, COUNT(*) AS n FROM visit v JOIN k ON k.kind = v.kind JOIN s ON v.stage BETWEEN "
     "s.low AND s.high GROUP BY 1, 2 ORDER BY 1, 2",
+    "last values": "SELECT a, b, c, COUNT(*) AS n FROM (SELECT person_id, LAST_VALUE(stage) OVER (PARTITION BY person_id ORDER BY "
+    "start, visit_id) AS a, LAST_VALUE(stage) OVER (PARTITION BY person_id ORDER BY start, visit_id ROWS BETWEEN UNBOUNDED "
+    "PRECEDING AND UNBOUNDED FOLLOWING) AS b, FIRST_VALUE(stage) OVER (PARTITION BY person_id ORDER BY start DESC, visit_id RANGE "
+    "BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS c FROM visit) f GROUP BY 1, 2, 3 HAVING COUNT(*) > 0 ORDER BY 1 "
+    "NULLS LAST, 2 NULLS LAST, 3 NULLS LAST",
     "sets of expressions": "SELECT UPPER(sex) AS u, sex, GROUPING((UPPER(sex))) AS gu, GROUPING(sex) AS gs, COUNT(*) AS n, "
     "COUNT(*) FILTER (WHERE sex = 'F') AS f FROM person GROUP BY ROLLUP (UPPER(sex), sex) HAVING COUNT(*) > 0 ORDER BY 1 NULLS "
     "LAST, 2 NULLS LAST, 3, 4",

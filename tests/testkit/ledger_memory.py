@@ -103,6 +103,11 @@ class MemoryLedger:
         with self._lock:
             return tuple(self._accounts[key] for key in sorted(self._accounts) if key[0] == grant_id)
 
+    def charged_since(self, grant_id: str, since: datetime) -> tuple[datetime, ...]:
+        with self._lock:
+            mine = [row.reserved_at for row in self._rows if row.ask.grant_id == grant_id]
+        return tuple(moment for moment in mine if moment > since)
+
     def entries(self) -> tuple[LedgerEntry, ...]:
         with self._lock:
             return tuple(_entry(row) for row in self._rows)

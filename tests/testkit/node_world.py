@@ -19,11 +19,14 @@ from insitu_access.manifest import DatasetEntry, Manifest, NodeEntry, seal_manif
 from insitu_access.release import Outcome, open_outcome
 from insitu_access.request import BudgetRequest, QueryRequest, seal_request
 from insitu_node.admission import Site
+from insitu_node.custody import Custody
 from insitu_node.cycle import Cycle, Noise
 from insitu_node.engines.base import Engine, EngineLimits, Row
 from insitu_node.engines.duckdb import DuckDBEngine
 from insitu_node.hooks import Hook, no_hook
 from insitu_node.ledger import Ledger
+from insitu_node.policy import Policy, Rule
+from insitu_node.projects import Projects
 from insitu_privacy.dataset import Dataset, DatasetBundle
 from insitu_privacy.dataset_file import parse_dataset
 from insitu_privacy.errors import InsituError
@@ -134,9 +137,11 @@ class NodeWorld:
     noise: Noise = field(default_factory=ExactNoise)
     hook: Hook = no_hook
     engine: Engine | None = None
+    policy: Policy = field(default_factory=lambda: Policy(rules=(Rule(every_grant=True),)))
 
     def __post_init__(self) -> None:
         self.dataset = care()
+        self.projects = Projects(self.folder)
         self.site = Site(node_id=NODE, key=self.node_key.public(), datasets={"care": self.dataset})
         self.manifest = Manifest(
             federation="demo",
@@ -223,6 +228,7 @@ class NodeWorld:
             signing=lambda: self.node_key,
             manifest=lambda _: self.manifest,
             ledger=self.ledger,
+            custody=Custody(self.policy, self.projects),
             engines={"care": self.engine},
             noise=self.noise,
             cap_key="0" * 64,

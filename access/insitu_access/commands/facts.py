@@ -45,6 +45,8 @@ def manifest_facts(manifest: Manifest) -> Facts:
         "revoked_grants": sorted(manifest.revoked_grants),
         "revoked_certificates": sorted(manifest.revoked_certificates),
         "revoked_keys": sorted(manifest.revoked_keys),
+        "suspended_grants": sorted(manifest.suspended_grants),
+        "grant_revisions": dict(manifest.grant_revisions),
     }
 
 
@@ -64,6 +66,11 @@ def grant_facts(grant: Grant) -> Facts:
         "epsilon": str(grant.epsilon),
         "delta": str(grant.delta),
         "accounting": grant.accounting,
+        "purpose_code": grant.purpose_code,
+        "revision": grant.revision,
+        "min_nodes": grant.min_nodes,
+        "min_units": grant.min_units,
+        "results": None if grant.results is None else sorted(grant.results),
     }
 
 

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import uuid
-from enum import StrEnum
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from insitu_access.cli import Format, FormatOption, print_facts, usage
+from insitu_access.cli import Format, FormatOption, print_facts
 from insitu_access.commands.arguments import DirectoryArgument, days, moment, now
-
-if TYPE_CHECKING:
-    from insitu_access.grant import GrantedDataset
-    from insitu_access.keys import VerifyingKey
-    from insitu_access.register import Register
-
-
-class AccountingName(StrEnum):
-    """How the budget is counted: zero-concentrated DP, or epsilons of Laplace noise added up."""
-
-    ZCDP = "zcdp"
-    PURE = "pure"
+from insitu_access.commands.granting import (
+    AccountingName,
+    MinNodes,
+    MinUnits,
+    PurposeCode,
+    Results,
+    Tables,
+    datasets_of,
+    number_of,
+    researcher_of,
+    results_of,
+)
 
 
 def grant(
@@ -41,9 +39,11 @@ def grant(
     delta: Annotated[str, typer.Option(help="Budget per node and dataset.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The file to write.", show_default=False)],
     accounting: Annotated[AccountingName, typer.Option(help="How the budget is counted.")] = AccountingName.ZCDP,
-    table: Annotated[
-        list[str] | None, typer.Option(help="DATASET.TABLE or DATASET.TABLE:COL,COL; else all tables of a dataset.")
-    ] = None,
+    table: Tables = None,
+    purpose_code: PurposeCode = None,
+    min_nodes: MinNodes = None,
+    min_units: MinUnits = None,
+    result: Results = None,
     lifetime: Annotated[int, typer.Option("--days", min=1, max=3650, help="Days until it expires.")] = 90,
     not_before: Annotated[str | None, typer.Option(help="Date or time it starts; else now.")] = None,
     expires: Annotated[str | None, typer.Option(help="Date or time it ends, in place of --days.")] = None,
@@ -70,58 +70,19 @@ def grant(
             project=project,
             purpose=purpose,
             reference=reference,
-            researchers=tuple(_researcher(authority.register, each) for each in researcher),
-            datasets=_datasets(dataset, table or []),
+            researchers=tuple(researcher_of(authority.register, each) for each in researcher),
+            datasets=datasets_of(dataset, table or []),
             nodes=tuple(node),
             not_before=start,
             expires_at=start + days(lifetime) if expires is None else moment(expires, "--expires"),
-            epsilon=_number(epsilon, "--epsilon"),
-            delta=_number(delta, "--delta"),
+            epsilon=number_of(epsilon, "--epsilon"),
+            delta=number_of(delta, "--delta"),
             accounting=read_accounting(accounting.value),
+            purpose_code=purpose_code,
+            min_nodes=min_nodes or 1,
+            min_units=min_units or 0,
+            results=results_of(result),
         )
         token = issue_grant(authority, made)
         write_file(out, token.encode() + b"\n")
     print_facts(grant_facts(made), format_)
-
-
-def _researcher(register: Register, text: str) -> VerifyingKey:
-    """A researcher's key: by registered id, by its file, or by the identity directory that holds it."""
-    from insitu_access.keys import load_verifying_key
-
-    registered = register.key_of("researcher", text)
-    if registered is not None:
-        return registered
-    path = Path(text)
-    return load_verifying_key(path / "signing.pub" if path.is_dir() else path)
-
-
-def _number(text: str, option: str) -> Fraction:
-    from insitu_access.payload import read_number
-
-    value = read_number(text.lower())
-    if value is None:
-        raise usage(f"{option} is not a number", f"Pass {option} 1, {option} 1/2 or {option} 1e-6.")
-    return value
-
-
-def _datasets(names: list[str], tables: list[str]) -> tuple[GrantedDataset, ...]:
-    """The granted datasets; one that no --table names is granted whole."""
-    from insitu_access.grant import GrantedDataset
-
-    narrowed: dict[str, dict[str, frozenset[str] | None]] = {}
-    for text in tables:
-        dataset, table, columns = _table(text)
-        if dataset not in names:
-            raise usage("a --table names a dataset that no --dataset does", "Pass --dataset for it too.")
-        if table in narrowed.setdefault(dataset, {}):
-            raise usage("a table is named twice", "Name each table once, with all its columns.")
-        narrowed[dataset][table] = columns
-    return tuple(GrantedDataset(name=name, tables=narrowed.get(name)) for name in names)
-
-
-def _table(text: str) -> tuple[str, str, frozenset[str] | None]:
-    name, colon, columns = text.partition(":")
-    dataset, dot, table = name.rpartition(".")
-    if not dot or not dataset or not table or (colon and not columns):
-        raise usage("--table must be DATASET.TABLE or DATASET.TABLE:COL,COL", "For example care.visit:day,icd10.")
-    return dataset, table, frozenset(columns.split(",")) if colon else None

@@ -95,14 +95,15 @@ def reseal(
     grant: Annotated[Path, typer.Option(help="A grant that was issued here.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The file to write.", show_default=False)],
     researcher: Annotated[
-        str | None, typer.Option(help="A registered researcher whose present key the grant is to name too.")
+        str | None, typer.Option(help="A researcher of the grant, whose present key it is to name too.")
     ] = None,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Sign a grant again with the authority's present key: the same grant, whose budget goes on.
 
-    Researchers' keys that were lost or stolen are left out; --researcher adds the present key of one. The grant is
-    known by its digest in the register: what a thief signed with a former key is not resealed.
+    Researchers' keys that were lost or stolen are left out; --researcher adds the present key of one whom the grant
+    names already (`amend` adds another person). The grant is known by its digest in the register: what a thief signed
+    with a former key is not resealed.
 
     \b
     Example:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from insitu_access import __version__
 from insitu_access.cli import new_app, run
+from insitu_access.commands.amend import amend
 from insitu_access.commands.cert import cert
 from insitu_access.commands.drill import drill
 from insitu_access.commands.enrolment import enrol, invite, renew
@@ -13,6 +14,7 @@ from insitu_access.commands.keys import keys, passphrase, reseal, retire, rotate
 from insitu_access.commands.manifest import manifest
 from insitu_access.commands.revoke import revoke
 from insitu_access.commands.show import show
+from insitu_access.commands.suspend import resume, suspend
 
 PROGRAM = "insitu-authority"
 
@@ -31,7 +33,7 @@ app = new_app(
           --researcher alice --dataset care --node chu-lille --epsilon 5 --delta 1e-6 --out grant.jwt
     """,
 )
-for command in (init, cert, manifest, grant, revoke, show):
+for command in (init, cert, manifest, grant, amend, suspend, resume, revoke, show):
     app.command()(command)
 app.command()(invite)
 app.command()(enrol)

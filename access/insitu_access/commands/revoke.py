@@ -27,12 +27,12 @@ def revoke(
     from insitu_access.authority import opened, revoke_grant
 
     with opened(directory) as authority:
-        grant_id = _grant_id(grant)
+        grant_id = grant_id_of(grant)
         revoke_grant(authority, grant_id)
     print_facts({"grant": grant_id, "revoked": True, "next": "publish a manifest"}, format_)
 
 
-def _grant_id(text: str) -> str:
+def grant_id_of(text: str) -> str:
     """The id, read from the file if ``text`` names one; whether it was issued here is checked by the register."""
     from insitu_access.files import read_file
     from insitu_access.grant import read_grant

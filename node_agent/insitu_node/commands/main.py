@@ -7,9 +7,12 @@ from insitu_access.cli import run as run_app
 
 from insitu_node import __version__
 from insitu_node.commands.check import check
+from insitu_node.commands.halt import halt, resume
 from insitu_node.commands.keys import init, key_app, trust
 from insitu_node.commands.ledger import ledger
+from insitu_node.commands.projects import app as projects
 from insitu_node.commands.run import run
+from insitu_node.commands.status import status
 
 PROGRAM = "insitu-node"
 
@@ -31,6 +34,10 @@ app.command("run")(run)
 app.command("ledger")(ledger)
 app.command("trust")(trust)
 app.add_typer(key_app, name="key")
+app.command("status")(status)
+app.add_typer(projects, name="projects")
+app.command("halt")(halt)
+app.command("resume")(resume)
 
 
 def main() -> None:

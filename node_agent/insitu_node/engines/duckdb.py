@@ -42,8 +42,8 @@ from insitu_node.engines.base import (
 )
 from insitu_node.engines.public_source import arrow, read_source
 
-_INTEGERS = frozenset(["TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"])
-_PLAIN = _INTEGERS | {"VARCHAR", "BOOLEAN", "HUGEINT", "UHUGEINT"}
+_INTEGERS = frozenset(["TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"])
+_PLAIN = _INTEGERS | {"VARCHAR", "BOOLEAN", "UBIGINT", "HUGEINT", "UHUGEINT"}
 _DECIMAL_DIGITS = 18
 """Wider decimals, and whole numbers of 128 bits, fail in comparisons with bounds: a mapping casts them."""
 _MAGIC = frozenset("*?[")
@@ -221,7 +221,7 @@ _START: dict[str, str | bool | int | float | list[str]] = {
 
 
 def _convert(kind: str) -> Convert | None:
-    if kind in _PLAIN:
+    if kind in _PLAIN or kind.startswith("ENUM"):
         return None
     if kind in ("FLOAT", "DOUBLE"):
         return from_float

@@ -284,13 +284,18 @@ _CONVERTS: Mapping[int, Convert | None] = MappingProxyType(
 )
 
 
+_WHOLE_DIGITS = 18
+"""Of a NUMERIC that surely fits 64 bits."""
+
+
 def _serves(kind: str) -> frozenset[ColumnType]:
     base, _, detail = kind.partition("(")
     if base in ("int2", "int4", "int8"):
         return frozenset({"integer", "decimal"})
     if base == "numeric":
         whole = bool(detail) and (detail.endswith(",0)") or "," not in detail)
-        return frozenset({"integer", "decimal"} if whole else {"decimal"})
+        digits = int(detail.rstrip(")").partition(",")[0]) if detail else _WHOLE_DIGITS + 1
+        return frozenset({"integer", "decimal"} if whole and digits <= _WHOLE_DIGITS else {"decimal"})
     known: Mapping[str, frozenset[ColumnType]] = {
         "float4": frozenset({"decimal"}),
         "float8": frozenset({"decimal"}),

@@ -143,7 +143,7 @@ class _Split:
         if isinstance(node, (exp.AggFunc, exp.Filter)):
             arithmetic = expanded(node, self._tracked)
             if arithmetic is not None:
-                return exp.paren(self.replace(arithmetic))
+                return exp.paren(self._standing(*arithmetic))
             aggregate = self.aggregates.setdefault(node, Aggregate(name=f"a{len(self.aggregates)}", node=node))
             return exp.column(aggregate.name, table=self._name)
         if isinstance(node, exp.Column):
@@ -151,6 +151,15 @@ class _Split:
         if type(node) not in outer.SCALARS:
             raise not_listed(node)
         return self._rebuilt(node)
+
+    def _standing(self, arithmetic: exp.Expr, aggregates: dict[str, exp.Expr]) -> exp.Expr:
+        """Arithmetic over aggregates, with their columns for its placeholders."""
+        columns = {name: self.replace(node) for name, node in aggregates.items()}
+
+        def change(part: exp.Expr) -> exp.Expr:
+            return columns[part.name].copy() if isinstance(part, exp.Placeholder) else part
+
+        return arithmetic.transform(change, copy=False)
 
     def _window(self, node: exp.Window) -> exp.Expr:
         """A window over released cells: its function is applied to them, so what it holds is replaced, not it."""

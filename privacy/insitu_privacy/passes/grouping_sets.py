@@ -40,7 +40,8 @@ def _has_sets(select: exp.Select) -> bool:
 
 
 def _united(select: exp.Select) -> exp.Query:
-    if select.args.get("distinct") or any(item.find(exp.Window) for item in select.expressions):
+    cut = select.parent is not None and any(select.args.get(name) for name in ("order", "limit", "offset"))
+    if cut or select.args.get("distinct") or any(item.find(exp.Window) for item in select.expressions):
         return _above(select)
     group = select.args["group"]
     outputs = _outputs(select)

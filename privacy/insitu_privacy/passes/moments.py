@@ -27,15 +27,29 @@ class _Pair:
     def __init__(self, node: exp.Expr, tracked: Tracked, condition: exp.Expr | None) -> None:
         y, x = node.this, node.expression
         self._condition = condition
+        self.aggregates: dict[str, exp.Expr] = {}
+        """By the name of the placeholder that stands for it: the arguments, which may be long, are copied once each."""
         self._middles = {"x": _middle(x, tracked), "y": _middle(y, tracked)}
-        self.x, self.y = _centred(x, y, self._middles["x"]), _centred(y, x, self._middles["y"])
+        self._values = {
+            "x": _centred(x, y, self._middles["x"]),
+            "y": _centred(y, x, self._middles["y"]),
+        }
+        self.x, self.y = exp.Placeholder(this="x"), exp.Placeholder(this="y")
 
     def rows(self) -> exp.Expr:
-        return self._over(exp.Count(this=_times(self.x, self.y)))
+        return self._standing("rows", lambda: exp.Count(this=_times(self._values["x"], self._values["y"])))
 
     def total(self, *factors: exp.Expr) -> exp.Expr:
-        value = factors[0].copy() if len(factors) == 1 else _times(*factors)
-        return self._over(exp.Sum(this=value))
+        names = [factor.name for factor in factors]
+        values = [self._values[name] for name in names]
+        return self._standing(
+            "sum " + " ".join(names), lambda: exp.Sum(this=values[0].copy() if len(values) == 1 else _times(*values))
+        )
+
+    def _standing(self, name: str, make: Callable[[], exp.Expr]) -> exp.Expr:
+        if name not in self.aggregates:
+            self.aggregates[name] = self._over(make())
+        return exp.Placeholder(this=name)
 
     def mean(self, *factors: exp.Expr) -> exp.Expr:
         return _ratio(self.total(*factors), self.rows())
@@ -45,12 +59,12 @@ class _Pair:
 
     def average(self, name: str) -> exp.Expr:
         """Of the expression itself, its middle put back."""
-        shown = self.x if name == "x" else self.y
+        shown = exp.Placeholder(this=name)
         return exp.paren(exp.Add(this=self.mean(shown), expression=_number(self._middles[name])))
 
     def where_spread(self, value: exp.Expr, *names: str) -> exp.Expr:
         """A value where the variances that it divides by are above zero."""
-        spreads = [self.covariance(*[self.x if name == "x" else self.y] * 2) for name in names]
+        spreads = [self.covariance(*[exp.Placeholder(this=name)] * 2) for name in names]
         return _where(exp.and_(*(exp.GT(this=one, expression=exp.Literal.number(0)) for one in spreads)), value)
 
     def _over(self, aggregate: exp.Expr) -> exp.Expr:
@@ -59,15 +73,19 @@ class _Pair:
         return exp.Filter(this=aggregate, expression=exp.Where(this=self._condition.copy()))
 
 
-def expanded(node: exp.Expr, tracked: Tracked) -> exp.Expr | None:
-    """The arithmetic of a pair's aggregate, with or without FILTER; None for any other node.
+def expanded(node: exp.Expr, tracked: Tracked) -> tuple[exp.Expr, dict[str, exp.Expr]] | None:
+    """The arithmetic of a pair's aggregate, with or without FILTER, and what its placeholders stand for; None for any
+    other node.
 
     Raises SqlRefused where one of the two has no public bounds.
     """
     condition = node.expression.this if isinstance(node, exp.Filter) else None
     inner = node.this if isinstance(node, exp.Filter) else node
     rule = _RULES.get(type(inner))
-    return None if rule is None else rule(_Pair(inner, tracked, condition))
+    if rule is None:
+        return None
+    pair = _Pair(inner, tracked, condition)
+    return rule(pair), pair.aggregates
 
 
 def _middle(node: exp.Expr, tracked: Tracked) -> Fraction:

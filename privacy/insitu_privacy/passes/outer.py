@@ -55,3 +55,17 @@ def check(tree: exp.Expr) -> None:
             raise not_listed(node)
         if isinstance(node, exp.With) and node.args.get("recursive"):
             raise forbidden(node, "WITH RECURSIVE", "Write the steps as queries of their own.")
+
+
+TEXT_LIMIT = 10_000
+"""Characters of a text that is put together above releases: it could double from one derived table to the next."""
+
+
+def make_total(tree: exp.Query) -> None:
+    """Makes whole division by zero NULL, and text short, in place: one cell may not take the whole answer with it."""
+    for node in reversed(list(tree.find_all(exp.IntDiv, exp.Mod, exp.DPipe, exp.Concat, exp.ConcatWs))):
+        if isinstance(node, (exp.IntDiv, exp.Mod)):
+            divisor = node.expression
+            divisor.replace(exp.Nullif(this=exp.paren(divisor.copy()), expression=exp.Literal.number(0)))
+        else:
+            node.replace(exp.Left(this=node.copy(), expression=exp.Literal.number(TEXT_LIMIT)))

@@ -54,8 +54,8 @@ class _Idiom:
         """Replaces what is recognised, and drops a joined table of counts that nothing else reads."""
         used: set[str] = set()
         for node in list(self._query.find_all(exp.Min, exp.Max)):
-            found = self._level_of(node)
-            if found is None:
+            found = None if isinstance(node.parent, exp.Filter) else self._level_of(node)
+            if found is None or not self._reads_only(found[0].table, found[2]):
                 continue
             value, level, counts = found
             node.replace(exp.PercentileDisc(this=value.copy(), expression=exp.Literal.number(level)))
@@ -83,7 +83,7 @@ class _Idiom:
     ) -> tuple[exp.Column, str, set[str]] | None:
         """``place < level * size THEN <no value> ELSE x``."""
         place, share = _bare(condition.this), _bare(condition.expression)
-        if not isinstance(place, exp.Column) or not isinstance(share, exp.Mul) or beyond.find(exp.Column):
+        if not isinstance(place, exp.Column) or not isinstance(share, exp.Mul) or not _is_beyond(beyond):
             return None
         one, other = _bare(share.this), _bare(share.expression)
         if isinstance(other, exp.Literal):
@@ -99,19 +99,16 @@ class _Idiom:
     ) -> tuple[exp.Column, str, set[str]] | None:
         """``place / (size + 1) <= level THEN x ELSE <no value>``, the share as a column of the source."""
         share, level = _bare(condition.this), _bare(condition.expression)
-        plain = default is None or not default.find(exp.Column)
+        plain = default is None or _is_below(default)
         if not isinstance(share, exp.Column) or not isinstance(level, exp.Literal) or level.is_string or not plain:
             return None
         query = self._sources.get(share.table)
         item = None if query is None else _item(query, share.name)
-        quotient = None if item is None else item.find(exp.Div)
-        numbers = [] if quotient is None else list(quotient.find_all(exp.Window))
-        if query is None or len(numbers) != 2 or not isinstance(numbers[0].this, exp.RowNumber):
+        numbers = None if item is None else _share(item)
+        if query is None or numbers is None or not isinstance(numbers[0].this, exp.RowNumber):
             return None
         ranked = self._as_ranked(share.table, query, numbers[0], value)
-        if ranked is None or not _is_count(numbers[1].this) or _partition(numbers[1]) != ranked.groups:
-            return None
-        return value, level.name, set()
+        return None if ranked is None or not _counts_all(numbers[1], ranked.groups) else (value, level.name, set())
 
     # -- where its parts come from ---------------------------------------------------------------------------------
 
@@ -134,6 +131,8 @@ class _Idiom:
         asked = {key.name for key in self._keys() if isinstance(key, exp.Column) and key.table == alias}
         mine = {name for item in query.expressions if (name := item.alias_or_name) and item.unalias() in groups}
         if not mine <= asked and not all(self._tied(name, alias) for name in mine - asked):
+            return None
+        if asked - mine or self._may_be_missing(order[0], query):
             return None
         return _Ranked(alias, query, groups, order[0]) if len(mine) >= len(groups) else None
 
@@ -158,7 +157,7 @@ class _Idiom:
             return None
         if size.table == ranked.alias:
             if isinstance(item, exp.Window):
-                return set() if _is_count(item.this) and _partition(item) == ranked.groups else None
+                return set() if _counts_all(item, ranked.groups) else None
             inner = _bare(item)
             while isinstance(inner, exp.Subquery):
                 inner = inner.this
@@ -181,20 +180,64 @@ class _Idiom:
 
     def _rows(self, query: exp.Select) -> tuple[frozenset[str], frozenset[str]]:
         """What a SELECT reads and by which conditions, without tables that only add columns to each row."""
-        tables, conditions = set(), set()
+        tables = set()
         for item in sources_of(query):
             text = item.name if isinstance(item, exp.Table) else item.this.sql()
             if not (isinstance(item, exp.Table) and self._adds_columns_only(item.name)):
                 tables.add(text)
-        where = query.args.get("where")
-        terms = list(where.this.flatten()) if where is not None and isinstance(where.this, exp.And) else []
-        terms = terms or ([where.this] if where is not None else [])
-        for term in terms:
-            columns = list(term.find_all(exp.Column))
-            if len(columns) == 2 and isinstance(term, exp.EQ):
-                continue  # joins
-            conditions.add(_name(term))
+        conditions = {_name(term) for term in _terms(query) if not _is_join(term)}
         return frozenset(tables), frozenset(conditions)
+
+    def _reads_only(self, ranked: str, counts: set[str]) -> bool:
+        """Whether the query reads the numbered rows and their counts alone, and all of them or none of a group."""
+        others = [item for item in sources_of(self._query) if item.alias_or_name not in {ranked, *counts}]
+        return all(map(_is_join, _terms(self._query))) and all(self._names_groups(item, counts) for item in others)
+
+    def _names_groups(self, item: exp.Expr, counts: set[str]) -> bool:
+        """Whether a public table is joined on its unique key to what the query groups by: names of the groups."""
+        table = self._dataset.tables.get(item.name) if isinstance(item, exp.Table) else None
+        if table is None or item.name in self._named or not table.public or not table.key:
+            return False
+        grouped = {(key.table, key.name) for key in self._keys() if isinstance(key, exp.Column)}
+        tied: set[str] = set()
+        for term in _terms(self._query):
+            for mine, other in ((term.this, term.expression), (term.expression, term.this)):
+                constant = other.table in counts or (other.table, other.name) in grouped
+                if mine.table == item.alias_or_name and constant:
+                    tied.add(mine.name)
+        return set(table.key) <= tied
+
+    def _may_be_missing(self, value: exp.Expr, query: exp.Select) -> bool:
+        """Whether a value may be NULL: it would be numbered, last, and counted, and PERCENTILE_DISC leaves it out."""
+        value = _bare(value)
+        if any(value in term.find_all(type(value)) for term in _terms(query) if _leaves_null_out(term)):
+            return False
+        if isinstance(value, exp.Column):
+            return self._column_may_be_missing(value, query)
+        if isinstance(value, exp.Literal):
+            return False
+        if isinstance(value, exp.Coalesce):
+            return all(self._may_be_missing(part, query) for part in [value.this, *value.expressions])
+        whole = isinstance(value, (*_WHOLE, exp.Case)) and (
+            not isinstance(value, exp.Case) or value.args.get("default")
+        )
+        return not whole or any(self._may_be_missing(part, query) for part in _values(value))
+
+    def _column_may_be_missing(self, column: exp.Column, query: exp.Select) -> bool:
+        for item in sources_of(query):
+            if column.table not in ("", item.alias_or_name):
+                continue
+            join = item.parent
+            if isinstance(join, exp.Join) and join.side:
+                return True
+            table = self._dataset.tables.get(item.name) if isinstance(item, exp.Table) else None
+            if table is not None and item.name not in self._named:
+                known = table.columns.get(column.name)
+                return known is None or known.nullable
+            inner = self._select(item)
+            shown = None if inner is None else _item(inner, column.name)
+            return inner is None or shown is None or self._may_be_missing(shown, inner)
+        return True
 
     def _adds_columns_only(self, name: str) -> bool:
         table = self._dataset.tables.get(name) if name not in self._named else None
@@ -222,6 +265,89 @@ class _Idiom:
         while isinstance(inner, exp.Subquery):
             inner = inner.this
         return inner if isinstance(inner, exp.Select) else None
+
+
+_WHOLE = (
+    exp.Add, exp.Sub, exp.Mul, exp.Neg, exp.Abs, exp.Floor, exp.Ceil, exp.Round, exp.Greatest, exp.Least, exp.Window,
+    exp.Year, exp.Month, exp.Day, exp.Extract, exp.DateDiff, exp.TsOrDsDiff, exp.TimestampDiff, exp.DateTrunc,
+    exp.TimestampTrunc, exp.Min, exp.Max, exp.Sum, exp.Avg, exp.Count,
+)  # fmt: skip
+"""What is NULL only where something in it is; an aggregate of a group, which has a row, among them."""
+
+
+def _values(node: exp.Expr) -> list[exp.Expr]:
+    """The parts of an expression whose values it is made of."""
+    if isinstance(node, exp.Count):
+        return []
+    if isinstance(node, exp.Window):
+        return [node.this]
+    if isinstance(node, exp.Case):
+        return [*(branch.args["true"] for branch in node.args["ifs"]), node.args["default"]]
+    return [part for part in node.iter_expressions() if not isinstance(part, (exp.Var, exp.DataType, exp.Interval))]
+
+
+def _terms(query: exp.Select) -> list[exp.Expr]:
+    """The conditions of WHERE and of inner joins; of another join, the join, which nothing equals."""
+    found: list[exp.Expr] = [query.args["where"].this] if query.args.get("where") else []
+    found += [join.args["on"] for join in query.args.get("joins") or () if join.args.get("on") is not None]
+    return [term for one in found for term in (one.flatten() if isinstance(one, exp.And) else [one])]
+
+
+def _is_join(term: exp.Expr) -> bool:
+    """Whether a condition is equality of two tables' columns."""
+    ends = [_bare(end) for end in (term.this, term.expression)] if isinstance(term, exp.EQ) else []
+    tables = {end.table for end in ends if isinstance(end, exp.Column)}
+    return len(tables) == 2
+
+
+def _leaves_null_out(term: exp.Expr) -> bool:
+    if isinstance(term, exp.Not):
+        return isinstance(term.this, exp.Is) and isinstance(term.this.expression, exp.Null)
+    return isinstance(term, (exp.EQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between, exp.In, exp.NEQ))
+
+
+def _is_beyond(node: exp.Expr) -> bool:
+    """Whether it stands for no value: NULL, a number of nines, a day of the year 9999."""
+    if node.find(exp.Column):
+        return False
+    literals = [one.name for one in node.find_all(exp.Literal)]
+    if isinstance(_bare(node), exp.Null):
+        return True
+    return any(text[:4] == "9999" or (len(text) > 1 and set(text) == {"9"}) for text in literals)
+
+
+def _is_below(node: exp.Expr) -> bool:
+    """Whether it stands for no value beside a MAX: NULL, zero, a negative number of nines."""
+    node = _bare(node)
+    if isinstance(node, exp.Neg):
+        return isinstance(node.this, exp.Literal) and _is_beyond(node.this)
+    return isinstance(node, exp.Null) or _is_number(node, "0")
+
+
+def _is_number(node: exp.Expr, text: str) -> bool:
+    node = _bare(node)
+    return isinstance(node, exp.Literal) and not node.is_string and node.name == text
+
+
+def _share(item: exp.Expr) -> tuple[exp.Window, exp.Window] | None:
+    """The windows of ``place / size`` and ``place / (size + 1)``, the place times one or not."""
+    item = _bare(item)
+    if not isinstance(item, exp.Div):
+        return None
+    place, size = _bare(item.this), _bare(item.expression)
+    if isinstance(place, exp.Mul):
+        ones = [one for one in (place.this, place.expression) if not (_is_number(one, "1") or _is_number(one, "1.0"))]
+        place = _bare(ones[0]) if len(ones) == 1 else place
+    if isinstance(size, exp.Add):
+        parts = [one for one in (size.this, size.expression) if not _is_number(one, "1")]
+        size = _bare(parts[0]) if len(parts) == 1 else size
+    return (place, size) if isinstance(place, exp.Window) and isinstance(size, exp.Window) else None
+
+
+def _counts_all(window: exp.Window, groups: tuple[exp.Expr, ...]) -> bool:
+    """Whether a window counts all rows of each group, and not those so far."""
+    whole = window.args.get("order") is None and window.args.get("spec") is None
+    return whole and _is_count(window.this) and _partition(window) == groups
 
 
 def _bare(node: exp.Expr) -> exp.Expr:

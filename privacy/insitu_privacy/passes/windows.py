@@ -196,17 +196,27 @@ def _lowered(node: exp.Window, tracked: Tracked, every: tuple[ColumnRef, ...]) -
     return window, known
 
 
+_WHOLE = "ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING"
+
+
 def _frame(node: exp.Window, name: WindowFunction) -> str:
     """The frame in one way of writing it; empty for the one that a window has anyway."""
     spec = node.args.get("spec")
-    if spec is None:
-        return ""
+    if spec is None:  # ties are broken by an order, which must not make a frame of what has none
+        return _WHOLE if name in ("first", "last") and not node.args.get("order") else ""
     ends = [_bound(spec, "start"), _bound(spec, "end") or "CURRENT ROW"]
     kind = str(spec.args.get("kind") or "").upper()
     running = ends == ["UNBOUNDED PRECEDING", "CURRENT ROW"]
     if kind == "RANGE" and running and node.args.get("order"):
         return ""
-    if kind != "ROWS" or None in ends or spec.args.get("exclude") or name not in _FRAMED:
+    if kind in ("RANGE", "GROUPS") and ends == ["UNBOUNDED PRECEDING", "UNBOUNDED FOLLOWING"]:
+        kind = "ROWS"
+    never_empty = name in ("first", "last") and set(ends) <= {
+        "UNBOUNDED PRECEDING",
+        "CURRENT ROW",
+        "UNBOUNDED FOLLOWING",
+    }
+    if kind != "ROWS" or None in ends or spec.args.get("exclude") or not (name in _FRAMED or never_empty):
         hint = "Write ROWS BETWEEN literal numbers, UNBOUNDED or CURRENT ROW, for MIN, MAX, COUNT or SUM."
         raise forbidden(node, "this frame of a window", hint)
     return f"ROWS BETWEEN {ends[0]} AND {ends[1]}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from insitu_access import ceremonies
-from insitu_access.authority import init_authority, opened, publish_manifest
+from insitu_access.authority import init_authority, issue_grant, opened, publish_manifest
 from insitu_access.certificates import is_issued_by, serial_of
 from insitu_access.drills import KEYS, Scene, drill
 from insitu_access.enrolment import (
@@ -24,8 +24,9 @@ from insitu_access.enrolment import (
     seal_invitation,
     voucher_of,
 )
+from insitu_access.grant import read_grant
 from insitu_access.identity import create_keys, load_identity
-from insitu_access.jose import sign
+from insitu_access.jose import sign, unverified
 from insitu_access.keyring import Invited
 from insitu_access.keys import generate_signing_key, load_signing_key, load_verifying_key
 from insitu_access.manifest import open_manifest
@@ -34,7 +35,7 @@ from insitu_access.site import change_keys, enrol_here, install, read_invitation
 from insitu_access.watched import WatchedIdentity
 from insitu_privacy.errors import AccessRefused, ConfigInvalid
 
-from tests.unit.access.world import DAY, NOW, STRANGER, payload_of
+from tests.unit.access.world import DAY, NOW, STRANGER, grant, payload_of
 
 YEAR = 365 * DAY
 ASK = lambda _: b"correct horse battery"  # noqa: E731
@@ -471,6 +472,27 @@ def test_the_ca_changes_with_overlap(town: Town, tmp_path: Path) -> None:
     assert not is_issued_by(before.tls_cert_pem, manifest.ca_pem.encode())
     assert is_issued_by(after.tls_cert_pem, manifest.ca_pem.encode())
     assert after.anchors(manifest) == manifest.ca_pem.encode()
+
+
+def test_a_grant_follows_a_person_to_a_new_key_and_no_other_person(town: Town) -> None:
+    """Another person is an amendment, which custodians approve anew."""
+    alice, bob = town.settle("researcher", "alice"), town.settle("researcher", "bob")
+    town.settle("node", "chu-lille")
+    before = load_identity(alice).signing
+    with town.office() as authority:
+        token = issue_grant(authority, grant(researchers=(before.public(),), nodes=("chu-lille",)))
+    install(alice, town.enrol(change_keys(alice, now=NOW, ask=ASK).path.read_text().strip()), town.pinned, ASK)
+    with town.office() as authority, pytest.raises(Malformed, match="amend"):
+        ceremonies.reseal(authority, token, researcher="bob")
+    with town.office() as authority:
+        again = read_grant(
+            unverified(ceremonies.reseal(authority, token, researcher="alice"), "insitu-grant+jwt", "grant")
+        )
+    present = load_identity(alice).signing
+    assert again.researchers == (before.public(), present.public())
+    with town.office() as authority, pytest.raises(Malformed, match="not issued here"):
+        ceremonies.reseal(authority, token)  # replaced by the other text
+    assert load_identity(bob).signing.public() not in again.researchers
 
 
 def test_who_was_never_certified_is_not_renewed(town: Town) -> None:

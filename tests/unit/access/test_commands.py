@@ -206,6 +206,46 @@ def test_revocation_stands_in_the_next_manifest(home: Path) -> None:
     fails("INSITU-CONFIG-USAGE", "revoke", "auth", "--grant", "unknown", cwd=home)
 
 
+def test_a_grant_is_suspended_and_resumed(home: Path) -> None:
+    made = works(*GRANT, "--out", "pausing.jwt", cwd=home)
+    assert works("suspend", "auth", "--grant", "pausing.jwt", cwd=home)["suspended"] is True
+    facts = works("manifest", "auth", "--dataset", "dataset.toml", "--out", "next.jws", cwd=home)
+    assert facts["suspended_grants"] == [made["id"]]
+    assert works("resume", "auth", "--grant", made["id"], cwd=home)["suspended"] is False
+    facts = works("manifest", "auth", "--dataset", "dataset.toml", "--out", "next.jws", cwd=home)
+    assert facts["suspended_grants"] == []
+    works("revoke", "auth", "--grant", made["id"], cwd=home)
+    fails("INSITU-CONFIG-USAGE", "resume", "auth", "--grant", made["id"], cwd=home)
+
+
+def test_a_grant_is_amended(home: Path) -> None:
+    limits = ["--purpose-code", "ph", "--min-nodes", "1", "--min-units", "20", "--result", "counts", "--result", "sums"]
+    made = works(*GRANT, *limits, "--out", "first.jwt", cwd=home)
+    assert (made["purpose_code"], made["min_units"], made["results"]) == ("ph", 20, ["counts", "sums"])
+    change = ["amend", "auth", "--reference", "R-2", "--epsilon", "30", "--days", "400"]
+    amended = works(*change, "--grant", "first.jwt", "--out", "second.jwt", cwd=home)
+    kept = (
+        "id",
+        "project",
+        "purpose",
+        "purpose_code",
+        "researchers",
+        "datasets",
+        "nodes",
+        "delta",
+        "accounting",
+        "results",
+    )
+    assert {name: amended[name] for name in kept} == {name: made[name] for name in kept}
+    assert (amended["revision"], amended["epsilon"], amended["reference"]) == (2, "30", "R-2")
+    assert amended["expires_at"] > made["expires_at"]
+    fails("INSITU-CONFIG-USAGE", *change, "--grant", "first.jwt", "--out", "third.jwt", cwd=home)
+    facts = works("manifest", "auth", "--dataset", "dataset.toml", "--out", "next.jws", cwd=home)
+    assert facts["grant_revisions"] == {made["id"]: 2}
+    works("revoke", "auth", "--grant", "second.jwt", cwd=home)
+    fails("INSITU-CONFIG-USAGE", *change, "--grant", "second.jwt", "--out", "third.jwt", cwd=home)
+
+
 def test_dates_of_a_grant(home: Path) -> None:
     made = works(
         *GRANT, "--not-before", "2030-01-01", "--expires", "2030-06-30T12:00:00+02:00", "--out", "f.jwt", cwd=home
@@ -219,6 +259,7 @@ BAD_GRANTS = [
     ["--table", "care"], ["--table", "care.person:"], ["--table", "other.person"], ["--table", "care.Person"],
     ["--table", "care.person", "--table", "care.person:sex"], ["--days", "0"], ["--days", "x"],
     ["--not-before", "soon"], ["--not-before", "2026-01-01T00:00:00"], ["--expires", "2020-01-01"],
+    ["--min-nodes", "2"], ["--min-nodes", "0"], ["--min-units", "-1"], ["--result", "rows"], ["--purpose-code", "a b"],
     ["--project", ""], ["--purpose", "a\nb"], ["--reference", "\x1b[31m"],
 ]  # fmt: skip
 
@@ -262,7 +303,9 @@ def test_mistakes_are_one_line_in_a_process_too(home: Path) -> None:
     fails("INSITU-CONFIG-FILE", "show", "nowhere", cwd=home)
 
 
-@pytest.mark.parametrize("command", ["init", "cert", "manifest", "grant", "revoke", "show"])
+@pytest.mark.parametrize(
+    "command", ["init", "cert", "manifest", "grant", "amend", "suspend", "resume", "revoke", "show"]
+)
 def test_every_command_explains_itself(inside, command: str) -> None:
     done = inside(command, "--help")
     assert done.code == 0

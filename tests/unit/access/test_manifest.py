@@ -53,7 +53,8 @@ def test_m1_only_the_pinned_key_counts() -> None:
 @pytest.mark.parametrize("name", sorted(payload_of(TOKEN)))
 def test_m2_every_field_is_needed_and_typed(name: str) -> None:
     value = payload_of(TOKEN)
-    for wrong in (without(value, name), value | {name: None}, value | {name: True}, value | {name: {}}):
+    empty = [] if name == "grant_revisions" else [value | {name: {}}]
+    for wrong in (without(value, name), value | {name: None}, value | {name: True}, *empty):
         assert refused(signed(wrong, AUTHORITY, "insitu-manifest+jws")) == "INSITU-ACCESS-MALFORMED"
 
 

@@ -1,4 +1,4 @@
-"""``insitu-node check`` and ``ledger`` as a custodian runs them, and what keeps ``run`` from starting."""
+"""``insitu-node check``, ``ledger``, ``projects``, ``halt`` and ``status`` as a custodian runs them, and what keeps ``run`` from starting."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from insitu_access.release import NodeRelease
 from insitu_node.ledger_sqlite import SqliteLedger
+from insitu_node.projects import Projects
 from insitu_node.state import lock_state
 
 from tests.testkit.databases import new_duckdb
@@ -172,3 +173,69 @@ def test_help_has_an_example(tmp_path: Path, command: str) -> None:
 
 def test_version(tmp_path: Path) -> None:
     assert node(tmp_path, "--version").stdout == "insitu-node 0.1.0\n"
+
+
+# -- projects, halt, status ------------------------------------------------------------------------------------------
+
+
+def told_by(site: Path, *arguments: str) -> Any:
+    done = node(site, *arguments, "--config", str(site / "node.toml"), "--format", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def test_a_project_is_decided_on_from_its_file_and_by_its_name(site: Path) -> None:
+    world = NodeWorld(folder=site)
+    (site / "grant.jwt").write_text(world.grant_jwt())
+    assert told_by(site, "projects", "list")["projects"] == []
+    made = told_by(site, "projects", "approve", str(site / "grant.jwt"), "--max-epsilon", "1/2", "--reason", "board")
+    assert (made["status"], made["epsilon"]) == ("approved", 0.5)
+    (site / "state").mkdir(exist_ok=True)
+    store = Projects(site / "state")
+    store.see(world.grant, world.grant_jwt(), world.now)
+    store.close()
+    assert told_by(site, "projects", "withdraw", "stays")["status"] == "withdrawn"
+    assert told_by(site, "projects", "deny", world.grant.id[:5], "--by", "dr")["status"] == "denied"
+    shown = told_by(site, "projects", "show", world.grant.id)
+    assert [one["verdict"] for one in shown["decisions"]] == ["approved", "withdrawn", "denied"]
+    assert shown["decisions"][0]["max_epsilon"] == 0.5
+    assert shown["grant"]["reference"] == "CEREES-1"
+    assert told_by(site, "status")["projects"] == {"denied": 1}
+
+
+def test_halt_and_status(site: Path) -> None:
+    assert told_by(site, "halt", "--reason", "incident 17") == {"node": NODE, "halted": True}
+    told = told_by(site, "status")
+    assert (told["halted"], told["halt_reason"], told["running"], told["manifest"]) == (
+        True,
+        "incident 17",
+        False,
+        None,
+    )
+    with lock_state(site / "state"):
+        assert told_by(site, "status")["running"] is True
+    assert told_by(site, "resume")["halted"] is False
+    assert told_by(site, "status")["halted"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("projects", "show", "nobody"), "no project of this name"),
+        (("projects", "approve", "nobody", "--max-epsilon", "lots"), "--max-epsilon is not a number"),
+    ],
+)
+def test_mistakes_about_projects_are_one_line(site: Path, arguments: tuple[str, ...], says: str) -> None:
+    done = node(site, *arguments, "--config", str(site / "node.toml"))
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command", [("halt",), ("resume",), ("status",), ("projects", "list"), ("projects", "approve")]
+)
+def test_every_command_explains_itself(site: Path, command: tuple[str, ...]) -> None:
+    done = node(site, *command, "--help")
+    assert done.returncode == 0
+    assert "Example" in done.stdout
