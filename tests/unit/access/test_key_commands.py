@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from insitu_access.commands.main import main
 from insitu_access.files import write_private_file
+from insitu_access.keys import load_verifying_key
+from insitu_access.passphrase import asking
+from insitu_access.site import change_keys, read_invitation
+
+from tests.testkit.audit_logs import entries
 
 DATASET = """
 [dataset]
@@ -20,6 +26,16 @@ one_row_per_unit = true
 [tables.person.columns]
 person_id = { type = "integer" }
 """
+
+
+GRANT = (
+    "grant auth --project stays --purpose Stays --reference R-1 --researcher alice --dataset care --node n1"
+    " --epsilon 5 --delta 1e-6"
+)
+
+
+def pinned(cwd: Path) -> str:
+    return load_verifying_key(cwd / "auth" / "authority.pub").thumbprint
 
 
 @pytest.fixture
@@ -46,6 +62,10 @@ def works(done: SimpleNamespace) -> SimpleNamespace:
 
 def settle(type_) -> None:
     works(type_("init auth --federation demo"))
+    settle_parties(type_)
+
+
+def settle_parties(type_) -> None:
     works(type_("cert auth --role node --id n1 --out n1 --organisation CHU --jurisdiction FR"))
     works(type_("cert auth --role gateway --id gw --out gw --address 127.0.0.1:7443 --operator Hub --jurisdiction FR"))
     works(type_("cert auth --role researcher --id alice --out alice"))
@@ -65,6 +85,83 @@ def test_the_authority_s_keys_under_a_passphrase(type_, tmp_path: Path, monkeypa
     works(type_("passphrase auth --no-passphrase"))
     monkeypatch.delenv("INSITU_PASSPHRASE_FILE")
     assert works(type_("keys auth --format json")).facts["former_cas"] == 1
+
+
+def test_new_code_reads_the_keys_under_the_passphrase_too(
+    type_, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_private_file(tmp_path / "pass", b"correct horse battery\n")
+    works(type_("init auth --federation demo --passphrase-file pass"))
+    monkeypatch.setenv("INSITU_PASSPHRASE_FILE", str(tmp_path / "pass"))
+    settle_parties(type_)
+    works(type_(f"{GRANT} --out g.jwt"))
+    acts = (
+        "amend auth --grant g.jwt --epsilon 6 --reference R-2 --out g.jwt",
+        "suspend auth --grant g.jwt",
+        "resume auth --grant g.jwt",
+        "revoke auth --grant g.jwt",
+        "audit seal auth --out seal.jws",
+        "audit export auth --out auth.jsonl",
+        "drill ca-key auth",
+    )
+    monkeypatch.delenv("INSITU_PASSPHRASE_FILE")
+    for line in acts:
+        assert type_(line).err.startswith("INSITU-KEY-LOCKED"), line
+    for line in ("audit verify auth", "audit show auth"):
+        works(type_(line))
+    monkeypatch.setenv("INSITU_PASSPHRASE_FILE", str(tmp_path / "pass"))
+    for line in acts:
+        works(type_(line))
+
+
+def test_every_act_on_keys_is_an_entry(type_, tmp_path: Path) -> None:
+    settle(type_)
+    (tmp_path / "dataset.toml").write_text(DATASET)
+    works(type_("manifest auth --dataset dataset.toml --out m.jws"))
+    works(type_(f"{GRANT} --out g.jwt"))
+    works(type_("invite auth --role researcher --id alice --out alice.inv"))
+    found = read_invitation(tmp_path / "alice.inv", pinned(tmp_path), now=datetime.now(UTC))
+    requested = change_keys(tmp_path / "alice", now=datetime.now(UTC), ask=asking(), invitation=found)
+    works(type_(f"enrol auth {requested.path} --out alice.answer"))
+    for line in (
+        "renew auth --role node --id n1 --out n1.answer",
+        "reseal auth --grant g.jwt --researcher alice --out g.jwt",
+        "rotate auth --ca",
+        "rotate auth --key",
+        "retire auth --key",
+        "retire auth --ca --anyway",
+        "drill node-key auth --id n1",
+        "rotate auth --key --stolen",
+        "passphrase auth --no-passphrase",
+    ):
+        works(type_(line))
+    told = entries(tmp_path / "auth" / "audit")
+    administered = [(entry.fields["command"], entry.fields["about"]) for entry in told if entry.kind == "administered"]
+    assert [command for command, _ in administered] == [
+        "invite", "rotate --ca", "rotate --key", "retire --key", "retire --ca", "drill node-key",
+        "rotate --key --stolen", "passphrase",
+    ]  # fmt: skip
+    assert administered[0][1] == {"role": "researcher", "id": "alice"}
+    assert administered[6][1] == {"key": pinned(tmp_path)}
+    assert all(entry.fields["by"] for entry in told if entry.kind == "administered")
+    certified = [(entry.fields["id"], entry.fields["replaced"]) for entry in told if entry.kind == "certified"]
+    assert certified[3:] == [("alice", True), ("n1", False)]
+    assert [entry.kind for entry in told].count("grant-issued") == 2  # reseal gave it another text
+    assert [entry.kind for entry in told].count("key-changed") == 2
+
+
+@pytest.mark.parametrize("stolen", ["", " --stolen"])
+def test_the_authority_s_seals_verify_after_its_key_has_changed(type_, tmp_path: Path, stolen: str) -> None:
+    settle(type_)
+    works(type_("audit seal auth --out before.jws"))
+    works(type_("audit verify auth --seal before.jws"))
+    for _ in range(2):
+        works(type_(f"rotate auth --key{stolen}"))
+        works(type_("retire auth --key"))
+        assert works(type_("audit verify auth --seal before.jws --format json")).facts["holds"] is True
+    works(type_("manifest auth --out m.jws"))
+    works(type_("audit seal auth --out after.jws"))
+    assert works(type_("audit verify auth --seal before.jws --seal after.jws --format json")).facts["findings"] == []
 
 
 def test_keys_shows_what_counts(type_) -> None:

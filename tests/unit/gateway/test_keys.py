@@ -7,12 +7,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from insitu_access.audit import files
+from insitu_access.audit.chain import check_lines
+from insitu_access.audit.entry import Party
 from insitu_access.certificates import create_authority, create_csr, create_tls_key, issue_certificate, serial_of
 from insitu_access.files import write_file
-from insitu_access.keys import generate_signing_key, save_verifying_key
+from insitu_access.identity import give_up, load_identity, sealers
+from insitu_access.jose import token_sha256
+from insitu_access.keys import generate_signing_key, save_verifying_key, signing_key_pem
 from insitu_gateway import server
 from insitu_privacy.errors import InsituError
 
+from tests.testkit.audit_logs import entries
 from tests.unit.gateway.world import NODES, RELEASED, World, now, run, statuses
 
 
@@ -68,6 +74,32 @@ def test_a_new_certificate_of_a_new_ca_is_taken_up(world: World) -> None:
             assert len(nodes) == len(NODES)
 
     run(work)
+
+
+def test_new_keys_and_a_new_manifest_are_taken_up_and_told_in_the_audit_log(world: World) -> None:
+    """E12: seals of before go on verifying."""
+    place, folder = world.folder / "gw", world.folder / "state" / "audit"
+    old = load_identity(place).signing
+
+    async def work() -> None:
+        async with world.gateway():
+            new = generate_signing_key()
+            give_up(place, old.public(), now())
+            write_file(place / "signing.key", signing_key_pem(new), 0o600)
+            write_file(place / "signing.pub", new.public().pem())
+            world.publish()
+            await asyncio.sleep(1)
+            world.publish()
+            await asyncio.sleep(1)
+
+    run(work)
+    report, _ = check_lines(files.lines(folder), Party(role="gateway", id="gw"), sealers(place))
+    assert report.findings == ()
+    (changed,) = [entry for entry in entries(folder) if entry.kind == "key-changed"]
+    assert changed.fields == {"former": old.thumbprint, "key": load_identity(place).signing.thumbprint}
+    told = [entry.fields for entry in entries(folder) if entry.kind == "manifest-changed"]
+    assert [one["version"] for one in told] == [2, 3]
+    assert told[-1]["sha256"] == token_sha256(world.manifest_jws)
 
 
 def test_parts_that_do_not_belong_together_change_nothing(world: World) -> None:
