@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from insitu_access import certificates
 from insitu_access.audit import of_authority as audit
-from insitu_access.audit.log import AuditLog
+from insitu_access.audit.log import AuditLog, Keys
 from insitu_access.bundle import read_bundle
 from insitu_access.certificates import BACKDATED, CertificateAuthority, Role
 from insitu_access.files import KEY_LIMIT, make_directory, read_file, read_private_file, write_file, write_private_file
@@ -89,7 +89,7 @@ def init_authority(directory: Path, federation: str, *, now: datetime, passphras
     write_file(directory / "ca.pem", ca.certificate_pem)
     save_verifying_key(key.public(), directory / "authority.pub")
     save_register(register, directory)
-    log = audit.open_log(directory, federation, key, lambda: now)
+    log = audit.open_log(directory, federation, lambda: (key, ()), lambda: now)
     log.seal()
     log.close()
     return key.public()
@@ -105,8 +105,9 @@ def opened(directory: Path, ask: Ask | None = None, *, clock: Callable[[], datet
     ask = ask or asking()
     key_file = directory / "authority.key"
     with locked(directory):
-        key, register, keyring = load_signing_key(key_file, ask), load_register(directory), load_keyring(directory)
-        log = audit.open_log(directory, register.federation, key, clock, keyring.signed_before)
+        passphrase = ask(key_file) if is_sealed(read_private_file(key_file)) else None
+        key, register = load_signing_key(key_file, ask), load_register(directory)
+        log = audit.open_log(directory, register.federation, lambda: _sealing_keys(directory, passphrase), clock)
         try:
             audit.agree(log, register)
             yield Authority(
@@ -118,12 +119,18 @@ def opened(directory: Path, ask: Ask | None = None, *, clock: Callable[[], datet
                 ),
                 register=register,
                 log=log,
-                keyring=keyring,
-                passphrase=ask(key_file) if is_sealed(read_private_file(key_file)) else None,
+                keyring=load_keyring(directory),
+                passphrase=passphrase,
             )
         finally:
             log.seal()
             log.close()
+
+
+def _sealing_keys(directory: Path, passphrase: bytes | None) -> Keys:
+    """The authority's own key, as it is now, and those that sealed its log before."""
+    key = load_signing_key(directory / "authority.key", lambda _: passphrase or b"")
+    return key, load_keyring(directory).signed_before
 
 
 def certify(

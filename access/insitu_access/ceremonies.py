@@ -121,7 +121,7 @@ def rotate_key(authority: Authority, *, now: datetime, stolen: bool) -> Verifyin
     administered(authority.log, "rotate --key --stolen" if stolen else "rotate --key", key=key.thumbprint)
     save_verifying_key(key.public(), authority.directory / "authority.pub")
     waiting.replace(path)
-    authority.log.renew(key, keyring.signed_before)
+    authority.log.renew()
     return key.public()
 
 

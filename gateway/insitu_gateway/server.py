@@ -79,20 +79,20 @@ def load_gateway_identity(config: Config, ask: Ask | None = None) -> Identity:
 
 def open_log(config: Config, clock: Callable[[], datetime], ask: Ask | None = None) -> AuditLog:
     """The gateway's audit log. Raises IntegrityFailed where it does not verify: it is not continued then."""
-    key, former = sealing_keys(config, load_gateway_identity(config, ask))
+
+    def keys() -> Keys:
+        identity = load_gateway_identity(config, ask)
+        return identity.signing, (*identity.signed_before, *config.audit.former())
+
+    key, former = keys()
     return AuditLog(
         config.state / "audit",
         Party(role="gateway", id=config.id),
         key,
         clock=clock,
         former=former,
-        reread=lambda: sealing_keys(config, load_gateway_identity(config, ask)),
+        reread=keys,
     )
-
-
-def sealing_keys(config: Config, identity: Identity) -> Keys:
-    """The key that seals the log, and those that did before."""
-    return identity.signing, (*identity.signed_before, *config.audit.former())
 
 
 class Gateway:
@@ -285,8 +285,7 @@ class Gateway:
     async def _renew_log(self) -> None:
         """The audit log says by whom it is sealed from here on."""
         try:
-            key, former = sealing_keys(self._config, self._keys.current)
-            await asyncio.to_thread(self._audit.log.renew, key, former)
+            await asyncio.to_thread(self._audit.log.renew)
         except InsituError as error:
             log.warning("audit log not sealed with the new key", error=error.line())
 

@@ -180,20 +180,20 @@ def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
 
 def open_log(config: NodeConfig, ask: Ask | None = None) -> AuditLog:
     """The node's audit log. Raises IntegrityFailed where it does not verify: then nothing is answered."""
-    key, former = sealing_keys(config, identity_of(config, ask))
+
+    def keys() -> Keys:
+        identity = identity_of(config, ask)
+        return identity.signing, (*identity.signed_before, *config.audit.former())
+
+    key, former = keys()
     return AuditLog(
         config.state / "audit",
         Party(role="node", id=config.node_id),
         key,
         clock=utc_now,
         former=former,
-        reread=lambda: sealing_keys(config, identity_of(config, ask)),
+        reread=keys,
     )
-
-
-def sealing_keys(config: NodeConfig, identity: Identity) -> Keys:
-    """The key that seals the log, and those that did before."""
-    return identity.signing, (*identity.signed_before, *config.audit.former())
 
 
 def _started(

@@ -24,7 +24,7 @@ from insitu_node.connection import Dialer, Renewal
 from insitu_node.hooks import hook_from, no_hook
 from insitu_node.log import log_to_stderr
 from insitu_node.noise import warm_up
-from insitu_node.runtime import Node, open_node, sealing_keys, utc_now
+from insitu_node.runtime import Node, open_node, utc_now
 
 _LOG_SECONDS = 60.0
 _KEYS_LOOK_S = 1.0
@@ -121,7 +121,6 @@ async def _watch_keys(node: Node, changed: Renewal) -> None:
 async def _renew_log(node: Node) -> None:
     """The audit log says by whom it is sealed from here on."""
     try:
-        key, former = sealing_keys(node.config, node.keys.current)
-        await asyncio.to_thread(node.log.renew, key, former)
+        await asyncio.to_thread(node.log.renew)
     except InsituError as error:
         _log.error("audit log not sealed with the new key", error=error.line())

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.e2e
 def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
     started = build(Path(tmp_path_factory.mktemp("drills")))
     try:
+        started.keep_receipt("before")
         yield started
     finally:
         stop(started)
@@ -154,6 +155,12 @@ def test_the_authority_key_is_stolen(parties: Parties, tmp_path: Path) -> None:
     assert "INSITU-ACCESS-SIGNATURE" in parties.run("authority", line).err
     line = f"insitu-authority reseal authority --grant {forged} --out {tmp_path}/resealed.jwt"
     assert parties.run("authority", line).err.startswith("INSITU-CONFIG-USAGE")
+
+
+def test_the_evidence_of_before_and_after_verifies(parties: Parties) -> None:
+    """E12, E11: the lost keys have sealed and answered, and seal nothing any more."""
+    parties.keep_receipt("after")
+    parties.evidence_holds()
 
 
 def test_what_a_lost_node_key_signs_is_no_release(parties: Parties) -> None:

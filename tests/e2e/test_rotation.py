@@ -21,6 +21,7 @@ pytestmark = pytest.mark.e2e
 def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
     started = build(Path(tmp_path_factory.mktemp("rotation")))
     try:
+        started.keep_receipt("before")
         yield started
     finally:
         stop(started)
@@ -223,6 +224,12 @@ def test_a_new_gateway_is_made_by_invitation(parties: Parties) -> None:
     shutil.copy(parties.dir.parent / "care" / "dataset.toml", parties.dir / "second" / "care" / "dataset.toml")
     found = parties.works("authority", "insitu-gateway check --config second/gateway.toml --format json")
     assert (found["listen"], found["warnings"]) == ("0.0.0.0:7999", [])
+
+
+def test_the_evidence_of_before_and_after_verifies(parties: Parties) -> None:
+    """E12, E11: nodes, gateway and authority have other keys than they had when they sealed and answered."""
+    parties.keep_receipt("after")
+    parties.evidence_holds()
 
 
 def _spent(parties: Parties) -> float:

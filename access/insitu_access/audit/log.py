@@ -113,10 +113,11 @@ class AuditLog:
             assert self._last is not None  # a log begins with an entry
             return str(self._last.fields["jws"])
 
-    def renew(self, key: SigningKey, former: Sealers) -> None:
-        """Seals with ``key`` from now on, and says so."""
+    def renew(self) -> None:
+        """Seals with the key that the party has now (``reread``), and says so."""
+        assert self._reread is not None
         with self._writing():
-            self._believe(key, former)
+            self._believe(*self._reread())
             self._catch_up()
             self._seal()
 

@@ -158,8 +158,8 @@ def test_a_process_that_runs_says_when_its_key_has_changed(site: Site) -> None:
     log = site.open()
     log.seal()
     site.change()
-    log.renew(*site.keys)
-    log.renew(*site.keys)
+    log.renew()
+    log.renew()
     assert kinds(site.folder)[-2:] == ["key-changed", "seal"]
     assert kinds(site.folder).count("key-changed") == 1
     assert site.findings() == ()

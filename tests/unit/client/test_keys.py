@@ -63,7 +63,8 @@ def test_a_new_key_is_under_a_passphrase(insitu: Run, tmp_path: Path) -> None:
     code, out, err = insitu("key", "new", tmp_path / "me")
     assert (code, out) == (2, "")
     assert err.startswith("INSITU-CONFIG-USAGE")
-    assert "--no-passphrase" in err
+    ways = "Pass --passphrase-file FILE, set INSITU_PASSPHRASE_FILE, or spell out --no-passphrase."
+    assert err == f"INSITU-CONFIG-USAGE: a new key needs a passphrase, and there is no terminal to type one. {ways}\n"
     assert not (tmp_path / "me").exists()
     code, out, _ = insitu("key", "new", tmp_path / "me", "--passphrase-file", secret(tmp_path), "--format", "json")
     assert code == 0
