@@ -135,6 +135,9 @@ class _TimedTransport:
                 self.sizes = _sizes(call, reply)
             yield reply
 
+    def believe(self, ca_pem: bytes) -> None:
+        self._inner.believe(ca_pem)
+
     def close(self) -> None:
         self._inner.close()
 

@@ -1,37 +1,41 @@
 """What the access authority does: sets itself up, certifies parties, publishes manifests, grants and revokes.
 
 The directory holds ``authority.key`` (signs manifests and grants), ``authority.pub`` (which all others pin),
-``ca.key`` and ``ca.pem`` (TLS) and the register. It is meant to be offline: nothing here opens a network connection.
-Each act changes the register first, is recorded in the audit log, and signs after. Not here: files for others and
-printing (``commands``), rotation of the authority key, which is done out of band by pinning a new one.
+``ca.key`` and ``ca.pem`` (TLS), the register, the keyring and the audit log. It is meant to be offline: nothing here
+opens a network connection. Each act changes keyring and register first, is recorded in the audit log, and signs after.
+Not here: files for others and printing (``commands``), enrolment and the change of keys (``ceremonies``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
 from insitu_access import certificates
 from insitu_access.audit import of_authority as audit
-from insitu_access.audit.log import AuditLog
+from insitu_access.audit.log import AuditLog, Keys
 from insitu_access.bundle import read_bundle
 from insitu_access.certificates import BACKDATED, CertificateAuthority, Role
 from insitu_access.files import KEY_LIMIT, make_directory, read_file, read_private_file, write_file, write_private_file
 from insitu_access.grant import Grant, grant_sha256, seal_grant
 from insitu_access.invariants import check
+from insitu_access.keyring import Certified, Keyring, load_keyring, save_keyring
 from insitu_access.keys import (
     SigningKey,
     VerifyingKey,
     generate_signing_key,
+    load_private_pem,
     load_signing_key,
+    locked_pem,
     save_signing_key,
     save_verifying_key,
 )
 from insitu_access.manifest import DatasetEntry, GatewayEntry, Manifest, NodeEntry, seal_manifest, split_address
+from insitu_access.passphrase import Ask, asking
 from insitu_access.payload import Malformed
 from insitu_access.register import (
     GrantEntry,
@@ -41,6 +45,7 @@ from insitu_access.register import (
     locked,
     save_register,
 )
+from insitu_access.sealed_key import is_sealed
 
 CA_LIFETIME = timedelta(days=3650)
 Party = NodeEntry | GatewayEntry | ResearcherEntry
@@ -58,24 +63,33 @@ class Authority:
     ca: CertificateAuthority
     register: Register
     log: AuditLog
+    keyring: Keyring
+    passphrase: bytes | None = field(default=None, repr=False)
+    """What its private keys are under, so that the next ones are too."""
 
     @property
     def public(self) -> VerifyingKey:
         return self.key.public()
 
+    @property
+    def ca_bundle(self) -> bytes:
+        """The CA that issues, and those before it whose certificates still count (K11)."""
+        own = self.ca.certificate_pem.decode()
+        return "".join([own, *(each for each in self.keyring.former_cas if each != own)]).encode()
 
-def init_authority(directory: Path, federation: str, *, now: datetime) -> VerifyingKey:
+
+def init_authority(directory: Path, federation: str, *, now: datetime, passphrase: bytes | None = None) -> VerifyingKey:
     """Make a new authority in ``directory``. Raises ConfigInvalid where there is one already."""
     register = Register(federation=federation)
     ca = certificates.create_authority(federation, not_before=now - BACKDATED, not_after=now + CA_LIFETIME)
     key = generate_signing_key()
     make_directory(directory)
-    save_signing_key(key, directory / "authority.key")  # refuses to overwrite, so it comes first
-    write_private_file(directory / "ca.key", ca.key_pem)
+    save_signing_key(key, directory / "authority.key", passphrase)  # refuses to overwrite, so it comes first
+    write_private_file(directory / "ca.key", locked_pem(ca.key_pem, passphrase))
     write_file(directory / "ca.pem", ca.certificate_pem)
     save_verifying_key(key.public(), directory / "authority.pub")
     save_register(register, directory)
-    log = audit.open_log(directory, federation, key, lambda: now)
+    log = audit.open_log(directory, federation, lambda: (key, ()), lambda: now)
     log.seal()
     log.close()
     return key.public()
@@ -86,11 +100,14 @@ def _clock() -> datetime:
 
 
 @contextmanager
-def opened(directory: Path, *, clock: Callable[[], datetime] = _clock) -> Iterator[Authority]:
-    """The authority in ``directory``, held against other commands. What it did is sealed in the log at the end."""
+def opened(directory: Path, ask: Ask | None = None, *, clock: Callable[[], datetime] = _clock) -> Iterator[Authority]:
+    """The authority in ``directory``, unlocked and held against other commands. What it did is sealed at the end."""
+    ask = ask or asking()
+    key_file = directory / "authority.key"
     with locked(directory):
-        key, register = load_signing_key(directory / "authority.key"), load_register(directory)
-        log = audit.open_log(directory, register.federation, key, clock)
+        passphrase = ask(key_file) if is_sealed(read_private_file(key_file)) else None
+        key, register = load_signing_key(key_file, ask), load_register(directory)
+        log = audit.open_log(directory, register.federation, lambda: _sealing_keys(directory, passphrase), clock)
         try:
             audit.agree(log, register)
             yield Authority(
@@ -98,14 +115,22 @@ def opened(directory: Path, *, clock: Callable[[], datetime] = _clock) -> Iterat
                 key=key,
                 ca=CertificateAuthority(
                     certificate_pem=read_file(directory / "ca.pem", KEY_LIMIT),
-                    key_pem=read_private_file(directory / "ca.key"),
+                    key_pem=load_private_pem(directory / "ca.key", ask),
                 ),
                 register=register,
                 log=log,
+                keyring=load_keyring(directory),
+                passphrase=passphrase,
             )
         finally:
             log.seal()
             log.close()
+
+
+def _sealing_keys(directory: Path, passphrase: bytes | None) -> Keys:
+    """The authority's own key, as it is now, and those that sealed its log before."""
+    key = load_signing_key(directory / "authority.key", lambda _: passphrase or b"")
+    return key, load_keyring(directory).signed_before
 
 
 def certify(
@@ -117,57 +142,80 @@ def certify(
     lifetime: timedelta,
     also: Sequence[str] = (),
     replace_key: bool = False,
-    gateway_key: VerifyingKey | None = None,
+    key: VerifyingKey | None = None,
 ) -> bytes:
-    """Register a party and return its TLS certificate. ``also`` are further names of a gateway.
-
-    ``gateway_key`` seals a gateway's audit log; it is recorded, and signs nothing that anybody believes.
+    """Register a party and return its TLS certificate. ``also`` are further names of a gateway, ``key`` its signing
+    key: it vouches for the gateway's next keys and seals its audit log, and signs nothing that anybody believes. A node
+    and a researcher have theirs in ``party``.
 
     A party that is registered keeps its signing key unless ``replace_key`` says otherwise: taking over a name is an
-    act of its own.
+    act of its own. What the party had before then counts no longer.
     """
+    role = ROLE_OF[type(party)]
     register = _registered(authority.register, party, replace_key=replace_key)
-    addresses = (split_address(party.address)[0], *also) if isinstance(party, GatewayEntry) else tuple(also)
-    certificate = certificates.issue_certificate(
+    certificate = certificate_for(authority, party, csr, now=now, lifetime=lifetime, also=also)
+    signing = key if isinstance(party, GatewayEntry) else party.key
+    keyring = authority.keyring
+    if signing is not None and authority.register.key_of(role, party.id) not in (None, signing):
+        keyring = keyring.with_revoked(role, party.id)
+    made = Certified(role=role, id=party.id, pem=certificate.decode(), key=signing, also=tuple(also))
+    save_keyring(keyring.with_certificate(made), authority.directory)
+    save_register(register, authority.directory)
+    audit.certified(authority.log, role, party.id, signing, certificate=certificate, replaced=replace_key)
+    return certificate
+
+
+def certificate_for(
+    authority: Authority, party: Party, csr: bytes, *, now: datetime, lifetime: timedelta, also: Sequence[str] = ()
+) -> bytes:
+    """The certificate of a party, signed and not yet entered anywhere."""
+    return certificates.issue_certificate(
         authority.ca,
         ROLE_OF[type(party)],
         party.id,
         csr,
-        addresses=addresses,
+        addresses=addresses_of(party, also),
         not_before=now - BACKDATED,
         not_after=now + lifetime,
     )
-    save_register(register, authority.directory)
-    key = gateway_key if isinstance(party, GatewayEntry) else party.key
-    audit.certified(authority.log, ROLE_OF[type(party)], party.id, key, certificate=certificate, replaced=replace_key)
-    return certificate
+
+
+def addresses_of(party: Party, also: Sequence[str]) -> tuple[str, ...]:
+    """The names that a certificate carries: of a gateway alone."""
+    return (split_address(party.address)[0], *also) if isinstance(party, GatewayEntry) else tuple(also)
 
 
 def publish_manifest(
-    authority: Authority, datasets: Sequence[Path], *, now: datetime, lifetime: timedelta
+    authority: Authority, datasets: Sequence[Path] | None, *, now: datetime, lifetime: timedelta
 ) -> tuple[str, Manifest]:
-    """The next manifest, of the register as it stands and of ``datasets`` as they are on disk."""
+    """The next manifest, of the register as it stands and of ``datasets`` as they are on disk; None: as the last one.
+
+    Its text begins with the successions of the authority's key.
+    """
+    register, keyring = authority.register, authority.keyring
     register = replace(
-        authority.register,
-        manifest_version=authority.register.manifest_version + 1,
-        datasets=tuple(_dataset_entry(path) for path in datasets),
+        register,
+        manifest_version=register.manifest_version + 1,
+        datasets=register.datasets if datasets is None else tuple(_dataset_entry(path) for path in datasets),
     )
     manifest = Manifest(
         federation=register.federation,
         version=register.manifest_version,
         issued_at=now,
         expires_at=now + lifetime,
-        authority_keys=(authority.public,),
-        ca_pem=authority.ca.certificate_pem.decode(),
-        nodes=register.nodes,
+        authority_keys=(authority.public, *keyring.former_authority_keys),
+        ca_pem=authority.ca_bundle.decode(),
+        nodes=tuple(replace(node, former=keyring.former_keys("node", node.id, now)) for node in register.nodes),
         gateways=register.gateways,
         datasets=register.datasets,
         revoked_grants=frozenset(grant.id for grant in register.grants if grant.revoked),
+        revoked_certificates=keyring.revoked_at(now),
+        revoked_keys=frozenset(keyring.lost_keys),
         suspended_grants=frozenset(grant.id for grant in register.grants if grant.suspended and not grant.revoked),
         grant_revisions={grant.id: grant.revision for grant in register.grants if grant.revision > 1},
     )
     save_register(register, authority.directory)
-    token = seal_manifest(manifest, authority.key)
+    token = "\n".join([*keyring.successions, seal_manifest(manifest, authority.key)])
     audit.published(authority.log, manifest, token)
     return token, manifest
 

@@ -6,8 +6,9 @@ carries its addresses (as a client, the gateway asks itself for its status); a n
 clients only and carries none, so neither can pose as a gateway. From a signing request (CSR) only the public key is
 taken, its names are ignored.
 
-Not here: revocation of certificates (a node that leaves is dropped from the manifest, which is what decides), and
-TLS itself (gRPC).
+While the CA changes, ``ca_pem`` holds several CAs, the issuing one first (K11). A certificate is revoked by its serial
+number in the manifest, which gateways look at (K10); nodes and researchers cannot see a gateway's certificate through
+gRPC, so that one stays good until its CA is dropped. Not here: TLS itself (gRPC).
 """
 
 from __future__ import annotations
@@ -101,6 +102,37 @@ def issue_certificate(
     ``addresses`` are the DNS names and IP addresses a gateway is reached at; other roles have none.
     Raises Malformed.
     """
+    return _issue(authority, role, party_id, _csr_key(csr), addresses, validity=(not_before, not_after))
+
+
+def renew_certificate(
+    authority: CertificateAuthority,
+    role: Role,
+    party_id: str,
+    certificate: bytes,
+    *,
+    addresses: Sequence[str] = (),
+    not_before: datetime,
+    not_after: datetime,
+) -> bytes:
+    """A certificate (PEM) for the key of one that this party has already. Raises Malformed."""
+    if peer_identity(certificate) != (role, party_id):
+        raise Malformed("the certificate is of another party")
+    key = x509.load_pem_x509_certificate(certificate).public_key()
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise Malformed("the certificate is not for a P-256 key")
+    return _issue(authority, role, party_id, key, addresses, validity=(not_before, not_after))
+
+
+def _issue(
+    authority: CertificateAuthority,
+    role: Role,
+    party_id: str,
+    key: EllipticCurvePublicKey,
+    addresses: Sequence[str],
+    *,
+    validity: tuple[datetime, datetime],
+) -> bytes:
     check_name(party_id, "id")
     check(bool(addresses) == (role == "gateway"), "a gateway needs an address, other roles have none")
     ca = x509.load_pem_x509_certificate(authority.certificate_pem)
@@ -111,7 +143,7 @@ def issue_certificate(
     if role == "gateway":
         usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
     builder = (
-        _builder(_name(f"{role} {party_id}"), ca.subject, _csr_key(csr), not_before, not_after)
+        _builder(_name(f"{role} {party_id}"), ca.subject, key, *validity)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(certificate_authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=True)
@@ -147,13 +179,29 @@ def key_matches(key_pem: bytes, cert_pem: bytes) -> bool:
 
 
 def is_issued_by(cert_pem: bytes, ca_pem: bytes) -> bool:
-    """Whether the CA signed the certificate."""
+    """Whether the CA signed the certificate; of several in ``ca_pem``, one of them."""
     try:
-        ca = x509.load_pem_x509_certificate(ca_pem)
-        x509.load_pem_x509_certificate(cert_pem).verify_directly_issued_by(ca)
+        certificate = x509.load_pem_x509_certificate(cert_pem)
+        authorities = x509.load_pem_x509_certificates(ca_pem)
+    except ValueError:
+        return False
+    return any(_directly_issued(certificate, ca) for ca in authorities)
+
+
+def _directly_issued(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(ca)
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
+
+
+def serial_of(cert_pem: bytes) -> str:
+    """The serial number in hex: what a revocation names. Raises Malformed."""
+    try:
+        return f"{x509.load_pem_x509_certificate(cert_pem).serial_number:x}"
+    except ValueError as error:
+        raise Malformed("it is not a certificate in PEM") from error
 
 
 def validity(cert_pem: bytes) -> tuple[datetime, datetime]:

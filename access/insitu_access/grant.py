@@ -11,6 +11,7 @@ counts on its own. Numbered checks of ``open_grant``:
   G5  not-before <= now < expiry; no leeway, the dates are the committee's
   G6  the manifest does not suspend it
   G7  it is the newest revision: an amended grant does not fall back to what it was
+  G8  a researcher's key that the manifest revokes is left out; one at least is left
 
 Not here: the local approval a custodian may demand on top, the ledger, and whether a request keeps to the grant
 (the node's admission).
@@ -19,7 +20,7 @@ Not here: the local approval a custodian may demand on top, the ledger, and whet
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
 from typing import Protocol
@@ -136,7 +137,7 @@ def open_grant(token: str, manifest: Manifest, *, now: datetime) -> Grant:
     """The verified grant, valid now under a verified manifest.
 
     Raises AccessRefused: INSITU-ACCESS-SIGNATURE or -MALFORMED (G1, G2), -NOT-GRANTED (G3), -GRANT-REVOKED (G4),
-    -GRANT-EXPIRED (G5), -GRANT-SUSPENDED (G6), -GRANT-AMENDED (G7).
+    -GRANT-EXPIRED (G5), -GRANT-SUSPENDED (G6), -GRANT-AMENDED (G7), -WRONG-KEY (G8).
     """
     grant = read_grant(verify(token, manifest.authority_keys, "insitu-grant+jwt", "grant"))  # G1, G2
     if grant.federation != manifest.federation:  # G3
@@ -151,7 +152,15 @@ def open_grant(token: str, manifest: Manifest, *, now: datetime) -> Grant:
     newest = manifest.grant_revisions.get(grant.id, 1)
     if grant.revision < newest:  # G7
         raise AccessRefused("INSITU-ACCESS-GRANT-AMENDED", version=grant.revision, known=newest)
-    return grant
+    return _without_revoked_keys(grant, manifest.revoked_keys)
+
+
+def _without_revoked_keys(grant: Grant, revoked: frozenset[str]) -> Grant:
+    """G8."""
+    left = tuple(key for key in grant.researchers if key.thumbprint not in revoked)
+    if not left:
+        raise AccessRefused("INSITU-ACCESS-WRONG-KEY")
+    return grant if len(left) == len(grant.researchers) else replace(grant, researchers=left)
 
 
 class Asked(Protocol):

@@ -39,6 +39,12 @@ Typ = Literal[
     "insitu-refusal+jws",
     "insitu-statement+jws",
     "insitu-audit-seal+jws",
+    "insitu-invitation+jws",
+    "insitu-keys+jws",
+    "insitu-enrolment+jws",
+    "insitu-answer+jws",
+    "insitu-consent+jws",
+    "insitu-succession+jws",
 ]
 SIZE_LIMITS: Mapping[str, int] = MappingProxyType(
     {
@@ -49,6 +55,12 @@ SIZE_LIMITS: Mapping[str, int] = MappingProxyType(
         "insitu-refusal+jws": 2**18,
         "insitu-statement+jws": 2**20,
         "insitu-audit-seal+jws": 2**12,
+        "insitu-invitation+jws": 2**16,
+        "insitu-keys+jws": 2**17,
+        "insitu-enrolment+jws": 2**18,
+        "insitu-answer+jws": 2**18,
+        "insitu-consent+jws": 2**14,
+        "insitu-succession+jws": 2**15,
     }
 )
 """Bytes of a token of each type, base64url included."""

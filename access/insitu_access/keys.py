@@ -1,12 +1,13 @@
 """Ed25519 signing keys: made, kept in PEM files, named by their RFC 7638 thumbprint.
 
-Private keys are PKCS #8 PEM in files of mode 0600; one that others can read is refused. Public keys are
-SubjectPublicKeyInfo PEM, or a JWK of exactly ``kty``, ``crv`` and ``x`` inside signed objects. A key's ``repr`` shows
-its thumbprint alone. Not here: TLS keys (``certificates``), keys behind a password or in an HSM.
+Private keys are PKCS #8 PEM in files of mode 0600, plain or under a passphrase (``sealed_key``); a file that others
+can read is refused either way (K2). Public keys are SubjectPublicKeyInfo PEM, or a JWK of exactly ``kty``, ``crv`` and
+``x`` inside signed objects. A key's ``repr`` shows its thumbprint alone. Not here: TLS keys (``certificates``), an HSM.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,11 +21,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
+from insitu_privacy.errors import ConfigInvalid
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 from insitu_access.files import KEY_LIMIT, read_file, read_private_file, unreadable, write_file, write_private_file
+from insitu_access.passphrase import Ask, asking
 from insitu_access.payload import Fields, Malformed
+from insitu_access.sealed_key import WrongPassphrase, is_sealed, seal, unseal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,24 +80,55 @@ def thumbprint(key: VerifyingKey | SigningKey) -> str:
     return key.thumbprint
 
 
-def save_signing_key(key: SigningKey, path: Path) -> None:
-    """Write a new private key file, mode 0600. Refuses to overwrite."""
+def save_signing_key(key: SigningKey, path: Path, passphrase: bytes | None = None) -> None:
+    """Write a new private key file, mode 0600, under the passphrase if there is one. Refuses to overwrite."""
+    write_private_file(path, locked_pem(signing_key_pem(key), passphrase))
+
+
+def signing_key_pem(key: SigningKey) -> bytes:
+    """PKCS #8 PEM, not encrypted: for ``locked_pem``."""
     raw = key.jwk.private_key
     if raw is None:  # excluded by SigningKey itself
         raise TypeError("not a private key")
-    write_private_file(path, raw.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return raw.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def load_signing_key(path: Path) -> SigningKey:
-    """Raises ConfigInvalid where the file is not an Ed25519 private key, or others can read it."""
-    data = read_private_file(path)
+def locked_pem(pem: bytes, passphrase: bytes | None) -> bytes:
+    """What stands in a key file: the PEM, under the passphrase if there is one."""
+    return pem if passphrase is None else seal(pem, passphrase)
+
+
+def load_signing_key(path: Path, ask: Ask | None = None) -> SigningKey:
+    """Raises ConfigInvalid where the file is not an Ed25519 private key, others can read it, or it stays locked."""
+    data = load_private_pem(path, ask)
     try:
         raw = load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise unreadable(path, "it is not an unencrypted private key in PEM") from error
+        raise unreadable(path, "it is not a private key in PEM, plain or under a passphrase of insitu") from error
     if not isinstance(raw, Ed25519PrivateKey):
         raise unreadable(path, "it is not an Ed25519 private key")
     return SigningKey(jwk=OKPKey.import_key(raw))
+
+
+def load_private_pem(path: Path, ask: Ask | None = None) -> bytes:
+    """A private key file as PEM, unlocked with the passphrase that ``ask`` gives. Raises ConfigInvalid."""
+    data = read_private_file(path)
+    if not is_sealed(data):
+        return data
+    try:
+        return unseal(data, (ask or asking())(path))
+    except WrongPassphrase as error:
+        raise ConfigInvalid("INSITU-KEY-PASSPHRASE", path=path) from error
+    except Malformed as error:
+        raise unreadable(path, error.reason) from error
+
+
+def relock(paths: Sequence[Path], ask: Ask, choose: Callable[[], bytes | None]) -> None:
+    """Put key files under another passphrase, or under none. All are unlocked before the first is written."""
+    opened = [(path, load_private_pem(path, ask)) for path in paths]
+    passphrase = choose()
+    for path, pem in opened:
+        write_file(path, locked_pem(pem, passphrase), 0o600)
 
 
 def save_verifying_key(key: VerifyingKey, path: Path) -> None:

@@ -4,14 +4,16 @@ It lists who takes part (nodes with their keys, gateways with their addresses), 
 which keys may sign grants now, and which grants are revoked. It reaches nodes and researchers through a gateway that
 nobody trusts, so it carries a version and an expiry. Numbered checks of ``open_manifest``:
 
-  M1  the pinned authority key signed it, as a manifest (``jose`` J1 to J5)
+  M1  the pinned authority key signed it, or the one that succeeded it (``succession`` K8), as a manifest (J1 to J5)
   M2  its form is exact, its names are unique, no two nodes share a key
   M3  its version is not below one seen before: a gateway cannot roll back a revocation
   M4  it was not issued in the future (``CLOCK_LEEWAY`` allowed)
   M5  it has not expired: a gateway cannot withhold a revocation for longer than that
 
-Not here: where the last version is remembered (each party's own state), rotation of the pinned key (out of band),
-and two manifests of one version, which only the authority itself could sign.
+While a node changes its key, its entry lists both, the former one until a date (K7).
+
+Not here: where the last version and the key followed to are remembered (each party's own state, ``pin``), and two
+manifests of one version, which only the authority itself could sign.
 """
 
 from __future__ import annotations
@@ -37,9 +39,21 @@ from insitu_access.invariants import (
 from insitu_access.jose import refusing_malformed, sign, verify
 from insitu_access.keys import SigningKey, VerifyingKey, read_verifying_key
 from insitu_access.payload import Fields, Malformed, as_integer, as_mapping
+from insitu_access.succession import follow
 
 CLOCK_LEEWAY = timedelta(minutes=5)
 _ADDRESS = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormerKey:
+    """A signing key that another has taken the place of, and until when it still counts."""
+
+    key: VerifyingKey
+    until: datetime
+
+    def __post_init__(self) -> None:
+        check_moments((self.until,), "end of a former key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +64,21 @@ class NodeEntry:
     organisation: str
     jurisdiction: str
     key: VerifyingKey
+    former: tuple[FormerKey, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.id, "node id")
         check_line(self.organisation, "organisation of a node")
         check_jurisdiction(self.jurisdiction, "jurisdiction of a node")
+
+    @property
+    def all_keys(self) -> tuple[VerifyingKey, ...]:
+        """Its key, and its former ones."""
+        return self.key, *(former.key for former in self.former)
+
+    def keys_at(self, asked: datetime) -> tuple[VerifyingKey, ...]:
+        """K7: the keys that may have signed the answer to a request of that time."""
+        return self.key, *(former.key for former in self.former if asked < former.until)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +129,10 @@ class Manifest:
     datasets: tuple[DatasetEntry, ...]
     revoked_grants: frozenset[str]
     """Grant ids."""
+    revoked_certificates: frozenset[str] = frozenset()
+    """Serial numbers in hex: TLS certificates whose key was lost or replaced (K10)."""
+    revoked_keys: frozenset[str] = frozenset()
+    """Thumbprints: signing keys that were lost or stolen. A grant that names one is good without it (K10)."""
     suspended_grants: frozenset[str] = frozenset()
     grant_revisions: Mapping[str, int] = field(default_factory=dict)
     """By grant id, the revision that counts; grants that were never amended are not in it."""
@@ -118,11 +146,15 @@ class Manifest:
         check_text(self.ca_pem, "ca_pem", 2**16)
         check_unique([node.id.casefold() for node in self.nodes], "node ids")
         # one key for two nodes would let one of them sign the other's releases
-        check_unique([node.key.thumbprint for node in self.nodes], "node keys")
+        check_unique([key.thumbprint for node in self.nodes for key in node.all_keys], "node keys")
         check_unique([gateway.id.casefold() for gateway in self.gateways], "gateway ids")
         check_unique([dataset.name.casefold() for dataset in self.datasets], "dataset names")
         for grant in self.revoked_grants:
             check_name(grant, "revoked grant")
+        for serial in self.revoked_certificates:
+            check_name(serial, "revoked certificate")
+        for thumbprint in self.revoked_keys:
+            check_text(thumbprint, "revoked key", 64)
         for grant in self.suspended_grants:
             check_name(grant, "suspended grant")
         for grant, revision in self.grant_revisions.items():
@@ -145,24 +177,48 @@ def seal_manifest(manifest: Manifest, key: SigningKey) -> str:
         return sign(payload.write(_as_json(manifest)), key, "insitu-manifest+jws")
 
 
-def open_manifest(token: str, pinned: VerifyingKey, *, now: datetime, known_version: int) -> Manifest:
-    """The verified, current manifest. ``known_version`` is the highest seen before, 0 for none.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A verified, current manifest, and how it was come to."""
 
-    Raises AccessRefused: INSITU-ACCESS-SIGNATURE or -MALFORMED (M1, M2), -MANIFEST-OLD (M3), -MANIFEST (M4, M5).
+    manifest: Manifest
+    key: VerifyingKey
+    """The authority key that signed it."""
+    steps: tuple[str, ...]
+    """The successions from the pinned key to that one."""
+
+
+def open_root(text: str, pinned: VerifyingKey, *, now: datetime, known_version: int) -> Opened:
+    """The verified, current manifest, with successions before it if there are any.
+
+    ``known_version`` is the highest seen before, 0 for none. Raises AccessRefused: INSITU-ACCESS-SIGNATURE or
+    -MALFORMED (M1, M2), -MANIFEST-OLD (M3), -MANIFEST (M4, M5).
     """
-    manifest = verify_manifest(token, pinned)  # M1, M2
+    opened = _opened(text, pinned)  # M1, M2
+    manifest = opened.manifest
     if manifest.version < known_version:  # M3
         raise AccessRefused("INSITU-ACCESS-MANIFEST-OLD", version=manifest.version, known=known_version)
     if manifest.issued_at > now + CLOCK_LEEWAY:  # M4
         raise AccessRefused("INSITU-ACCESS-MANIFEST", reason="it is dated in the future")
     if now >= manifest.expires_at:  # M5
         raise AccessRefused("INSITU-ACCESS-MANIFEST", reason=f"it expired at {manifest.expires_at:%Y-%m-%d %H:%M} UTC")
-    return manifest
+    return opened
 
 
-def verify_manifest(token: str, pinned: VerifyingKey) -> Manifest:
+def open_manifest(text: str, pinned: VerifyingKey, *, now: datetime, known_version: int) -> Manifest:
+    """``open_root``, where nobody remembers which key it came to."""
+    return open_root(text, pinned, now=now, known_version=known_version).manifest
+
+
+def verify_manifest(text: str, pinned: VerifyingKey) -> Manifest:
     """M1 and M2 alone, for showing a manifest and for verifying past results; says nothing of whether it is current."""
-    return read_manifest(verify(token, [pinned], "insitu-manifest+jws", "manifest"))
+    return _opened(text, pinned).manifest
+
+
+def _opened(text: str, pinned: VerifyingKey) -> Opened:
+    followed = follow(text, pinned)
+    manifest = read_manifest(verify(followed.token, [followed.key], "insitu-manifest+jws", "manifest"))
+    return Opened(manifest=manifest, key=followed.key, steps=followed.steps)
 
 
 def read_manifest(data: bytes) -> Manifest:
@@ -179,6 +235,8 @@ def read_manifest(data: bytes) -> Manifest:
             gateways=fields.items("gateways", read_gateway),
             datasets=fields.items("datasets", read_dataset),
             revoked_grants=frozenset(fields.texts("revoked_grants")),
+            revoked_certificates=frozenset(fields.texts("revoked_certificates")),
+            revoked_keys=frozenset(fields.texts("revoked_keys")),
             suspended_grants=frozenset(fields.texts("suspended_grants")),
             grant_revisions=fields.item("grant_revisions", lambda value, path: as_mapping(value, path, as_integer)),
         )
@@ -198,6 +256,7 @@ def node_as_json(node: NodeEntry) -> dict[str, object]:
         "organisation": node.organisation,
         "jurisdiction": node.jurisdiction,
         "key": node.key.as_json(),
+        "former_keys": [former_as_json(each) for each in node.former],
     }
 
 
@@ -208,7 +267,17 @@ def read_node(value: object, path: str) -> NodeEntry:
             organisation=fields.text("organisation"),
             jurisdiction=fields.text("jurisdiction"),
             key=fields.item("key", read_verifying_key),
+            former=fields.items("former_keys", read_former),
         )
+
+
+def former_as_json(former: FormerKey) -> dict[str, object]:
+    return {"key": former.key.as_json(), "until": payload.seconds_up(former.until)}
+
+
+def read_former(value: object, path: str) -> FormerKey:
+    with Fields(value, path) as fields:
+        return FormerKey(key=fields.item("key", read_verifying_key), until=fields.moment("until"))
 
 
 def gateway_as_json(gateway: GatewayEntry) -> dict[str, object]:
@@ -251,6 +320,8 @@ def _as_json(manifest: Manifest) -> dict[str, object]:
         "gateways": [gateway_as_json(gateway) for gateway in manifest.gateways],
         "datasets": [dataset_as_json(dataset) for dataset in manifest.datasets],
         "revoked_grants": sorted(manifest.revoked_grants),
+        "revoked_certificates": sorted(manifest.revoked_certificates),
+        "revoked_keys": sorted(manifest.revoked_keys),
         "suspended_grants": sorted(manifest.suspended_grants),
         "grant_revisions": dict(manifest.grant_revisions),
     }

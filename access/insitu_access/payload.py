@@ -117,10 +117,7 @@ class Fields:
         return value
 
     def moment(self, name: str) -> datetime:
-        value = self.integer(name)
-        if not 0 <= value <= LAST_SECOND:
-            raise Malformed(f"{self._at(name)} must be a time in Unix seconds")
-        return datetime.fromtimestamp(value, UTC)
+        return self.item(name, as_moment)
 
     def number(self, name: str) -> Fraction:
         value = read_number(self.text(name))
@@ -130,6 +127,9 @@ class Fields:
 
     def item(self, name: str, each: Callable[[object, str], T]) -> T:
         return each(self._take(name), self._at(name))
+
+    def optional_item(self, name: str, each: Callable[[object, str], T]) -> T | None:
+        return self._optional(name, each)
 
     def fields(self, name: str) -> Fields:
         return self.item(name, Fields)
@@ -174,6 +174,13 @@ def as_integer(value: object, path: str) -> int:
     if type(value) is not int:  # a bool is an int to isinstance
         raise Malformed(f"{path} must be an integer")
     return value
+
+
+def as_moment(value: object, path: str) -> datetime:
+    seconds = as_integer(value, path)
+    if not 0 <= seconds <= LAST_SECOND:
+        raise Malformed(f"{path} must be a time in Unix seconds")
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def as_items(value: object, path: str, each: Callable[[object, str], T]) -> tuple[T, ...]:

@@ -5,7 +5,7 @@ answers. Only noisy integers travel. Numbered checks of ``open_outcome``; whiche
 IntegrityFailed INSITU-VERIFY-RELEASE with the reason:
 
   O1  it is a release, refusal or statement token within its size limit (``jose`` J1 to J3)
-  O2  the node's key of the manifest signed it (J4, J5)
+  O2  a key of the node in the manifest signed it (J4, J5)
   O3  its form is exact: integers are integers below 2^63, every statistic has one value per cell
   O4  it names the node whose key signed it
 
@@ -15,7 +15,7 @@ Not here: whether it answers the caller's request and plan (the caller compares 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 
@@ -70,16 +70,17 @@ def seal_outcome(outcome: Outcome, key: SigningKey) -> str:
         return sign(write_outcome(outcome), key, TYP_OF[type(outcome)])
 
 
-def open_outcome(token: str, node_key: VerifyingKey, *, node: str) -> Outcome:
-    """The outcome that ``node`` signed with ``node_key``, its key in the manifest.
+def open_outcome(token: str, node_key: VerifyingKey | Sequence[VerifyingKey], *, node: str) -> Outcome:
+    """The outcome that ``node`` signed with ``node_key``, its key in the manifest, or one of several while it changes.
 
     Raises IntegrityFailed INSITU-VERIFY-RELEASE.
     """
     typ = outcome_typ(token)  # O1
     if typ is None:
         raise IntegrityFailed("INSITU-VERIFY-RELEASE", node=node, reason="it is not an outcome token")
+    keys = [node_key] if isinstance(node_key, VerifyingKey) else node_key
     try:
-        outcome = read_outcome(verify(token, [node_key], typ, "outcome"), typ)  # O2, O3
+        outcome = read_outcome(verify(token, keys, typ, "outcome"), typ)  # O2, O3
     except AccessRefused as error:
         raise IntegrityFailed("INSITU-VERIFY-RELEASE", node=node, reason=error.text) from error
     if outcome.node != node:  # O4

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from insitu_privacy.dataset import Dataset, DatasetBundle
-from insitu_privacy.errors import Unavailable
+from insitu_privacy.errors import IntegrityFailed, Unavailable
 from insitu_privacy.language import language_of, speak
 from insitu_privacy.plan import PrivacyPlan
 from insitu_privacy.purposes import check_purpose
@@ -30,11 +30,20 @@ from insitu.delivery import Delivered, Delivery
 from insitu.explain import Explanation, explain_plan
 from insitu.marking import marking
 from insitu.planning import Asked, Number, Options, choose_nodes, seconds, settle
-from insitu.profile import Profile, cache_bundle, cached_bundle, default_folder, read_profile, save_manifest
+from insitu.profile import (
+    Profile,
+    believing,
+    cache_bundle,
+    cached_bundle,
+    default_folder,
+    pin_of,
+    read_profile,
+    save_manifest,
+)
 from insitu.progress import Progress, silent
 from insitu.result import Evidence, Result
 from insitu.transport import GetManifest, GrpcTransport, Transport, receive
-from insitu.trust import Trusted, check_researcher, known_version, open_bundle, open_trusted
+from insitu.trust import Trusted, check_researcher, open_bundle, open_trusted, seen_before
 from insitu.verification import Answer, Sent, check_gateway_result, open_answers, require
 
 if TYPE_CHECKING:
@@ -55,7 +64,7 @@ def connect(profile: str | Path | None = None) -> Federation:
     """
     speak(language_of(os.environ))
     found = read_profile(Path(profile).expanduser() if profile is not None else default_folder())
-    return Federation(found, GrpcTransport(found.gateways, found.identity))
+    return Federation(found, GrpcTransport(found.gateways, believing(found)))
 
 
 def _now() -> datetime:
@@ -71,6 +80,7 @@ class Federation:
         self._clock = clock
         self._lock = threading.RLock()
         self._trusted: Trusted | None = None
+        self._pin = pin_of(profile)
         self._fetched = datetime.min.replace(tzinfo=UTC)
         self._datasets: dict[str, tuple[Dataset, DatasetBundle]] = {}
         self._shared_postprocessor: Postprocessor | None = None
@@ -176,7 +186,7 @@ class Federation:
             if not plan.releases:
                 return self._computed(sent, trusted, {}, (), self._dataset(asked.dataset)[1])
             delivered = self._deliver(sent, trusted, progress)
-            answers = open_answers(sent, delivered.outcomes, trusted.manifest)
+            answers, trusted = self._opened(sent, delivered, trusted)
             require(answers, asked.min_nodes)
             return self._result(sent, trusted, delivered, answers, self._dataset(asked.dataset)[1])
 
@@ -187,7 +197,7 @@ class Federation:
         trusted = self._trust()
         sent = self._sign_budget(choose_nodes(nodes, trusted.grant), seconds(timeout), trusted)
         delivered = self._deliver(sent, trusted, progress)
-        answers = open_answers(sent, delivered.outcomes, trusted.manifest)
+        answers, trusted = self._opened(sent, delivered, trusted)
         require(answers, 1)
         return budget_of(trusted.grant.id, answers)
 
@@ -209,6 +219,7 @@ class Federation:
     def _refresh(self) -> Trusted:
         profile, now = self._profile, self._clock()
         seen = self._trusted.manifest_token if self._trusted else profile.manifest
+        before = seen_before(seen, self._pin)
         try:
             replies = self._transport.call(GetManifest(), timeout_s=_FETCH_TIMEOUT_S)
             token = receive(replies, ManifestUpdate).manifest_jws
@@ -216,12 +227,13 @@ class Federation:
             if seen is None:
                 raise
             token = seen
-        authority = profile.identity.authority
-        version = known_version(seen, authority) if seen else 0
-        trusted = open_trusted(token, profile.grant, authority=authority, now=now, known_version=version)
-        check_researcher(trusted.grant, profile.identity.signing.thumbprint)
+        version = 0 if before is None else before.version
+        trusted = open_trusted(token, profile.grant, authority=self._pin.key, now=now, known_version=version)
+        check_researcher(trusted.grant, profile.identity)
         if token != profile.manifest:
-            save_manifest(profile.folder, token)
+            save_manifest(profile.folder, token, trusted.opened, self._pin)
+        if before is None or before.ca_pem != trusted.manifest.ca_pem:
+            self._transport.believe(profile.identity.anchors(trusted.manifest))
         self._trusted, self._fetched = trusted, now
         return trusted
 
@@ -295,7 +307,7 @@ class Federation:
                 issued_at=asked.at,
                 deadline=now + asked.timeout,
             )
-        return self._sign(request, plan)
+        return self._sign(request, plan, trusted)
 
     def _sign_budget(self, nodes: tuple[str, ...], timeout: timedelta, trusted: Trusted) -> Sent:
         from insitu_access.request import BudgetRequest
@@ -309,18 +321,32 @@ class Federation:
             issued_at=now,
             deadline=now + timeout,
         )
-        return self._sign(request, None)
+        return self._sign(request, None, trusted)
 
-    def _sign(self, request: QueryRequest | BudgetRequest, plan: PrivacyPlan | None) -> Sent:
+    def _sign(self, request: QueryRequest | BudgetRequest, plan: PrivacyPlan | None, trusted: Trusted) -> Sent:
         from insitu_access.request import request_sha256, seal_request
 
-        token = seal_request(request, self._profile.identity.signing)
+        token = seal_request(request, check_researcher(trusted.grant, self._profile.identity))
         return Sent(request=request, token=token, sha256=request_sha256(token), plan=plan)
 
     def _deliver(self, sent: Sent, trusted: Trusted, progress: Progress) -> Delivered:
         ask = Ask(request_jws=sent.token, grant_jwt=trusted.grant_token)
         delivery = Delivery(self._transport, progress, clock=self._clock)
         return delivery.run(ask, sent.request.request_id, sent.request.deadline)
+
+    def _opened(self, sent: Sent, delivered: Delivered, trusted: Trusted) -> tuple[tuple[Answer, ...], Trusted]:
+        """The verified answers, and what they were verified by.
+
+        A node may have changed its key since the manifest was fetched: before it is called a forger, that is fetched
+        again, once.
+        """
+        try:
+            return open_answers(sent, delivered.outcomes, trusted.manifest), trusted
+        except IntegrityFailed:
+            newer = self.refresh()
+            if newer.manifest.version == trusted.manifest.version:
+                raise
+            return open_answers(sent, delivered.outcomes, newer.manifest), newer
 
     def _result(
         self, sent: Sent, trusted: Trusted, delivered: Delivered, answers: Sequence[Answer], bundle: DatasetBundle

@@ -1,4 +1,4 @@
-"""Writes a profile and verifies all of it before it stands: manifest, grant, key, datasets. Makes a researcher's keys.
+"""Writes a profile and verifies all of it before it stands: manifest, grant, key, datasets.
 
 A profile that does not verify is not left behind, and one that was there stays as it was.
 """
@@ -59,13 +59,6 @@ def write_profile(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
-
-
-def new_keys(folder: Path) -> None:
-    """A signing key, a TLS key and its certificate signing request; keys that are there are never overwritten."""
-    from insitu_access.identity import create_keys
-
-    create_keys(folder)
 
 
 def _check_address(address: str) -> None:

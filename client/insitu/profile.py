@@ -4,6 +4,7 @@
     signing.key ...   the researcher's identity, as ``insitu_access.identity`` keeps it, with the pinned authority key
     grant.jwt         the grant
     manifest.jws      the last manifest seen; never replaced by an older one
+    successions.jws   how the authority's key came to be another than the pinned one (``insitu_access.pin``)
     datasets/DIGEST/  dataset bundles fetched before, checked against their digest at every use
 
 Files are private to the user. What is not here: verification of the grant and the manifest (``trust``).
@@ -15,7 +16,8 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +27,12 @@ from insitu_privacy.errors import ConfigInvalid
 
 if TYPE_CHECKING:
     from insitu_access.identity import Identity
+    from insitu_access.manifest import Opened
+    from insitu_access.passphrase import Ask
+    from insitu_access.pin import Pin
 
 _IDENTITY_FILES = ("signing.key", "signing.pub", "tls.key", "tls.pem", "ca.pem", "authority.pub")
+_WHERE_THERE = ("answer.jws", "former/signing.key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +46,14 @@ class Profile:
     identity: Identity
     grant: str
     manifest: str | None
+
+
+@cache
+def _ask() -> Ask:
+    """One for the process: a passphrase is asked for once."""
+    from insitu_access.passphrase import asking
+
+    return asking()
 
 
 def default_folder() -> Path:
@@ -65,7 +79,7 @@ def read_profile(folder: Path) -> Profile:
         federation=_text(file, settings, "federation"),
         gateways=_addresses(file, settings),
         dataset=_text(file, settings, "dataset") if "dataset" in settings else None,
-        identity=load_identity(folder),
+        identity=load_identity(folder, _ask()),
         grant=_read(folder / "grant.jwt").strip(),
         manifest=_read(folder / "manifest.jws").strip() if (folder / "manifest.jws").exists() else None,
     )
@@ -76,7 +90,8 @@ def create_profile(
 ) -> Profile:
     """Write a profile from an identity folder and a grant file; a profile that is there is replaced whole."""
     make_directory(folder)
-    for name in _IDENTITY_FILES:
+    for name in (*_IDENTITY_FILES, *(each for each in _WHERE_THERE if (identity / each).exists())):
+        make_directory((folder / name).parent)
         if (identity / name).resolve() != (folder / name).resolve():
             write_file(folder / name, read_file(identity / name, KEY_LIMIT), 0o600)
     _write(folder / "grant.jwt", _read(grant))
@@ -87,9 +102,25 @@ def create_profile(
     return read_profile(folder)
 
 
-def save_manifest(folder: Path, token: str) -> None:
-    """Keep the manifest just verified. A profile that cannot be written to is used as it is."""
+def pin_of(profile: Profile) -> Pin:
+    """The authority key that this profile believes now."""
+    from insitu_access.pin import Pin
+
+    return Pin(profile.folder, profile.identity.authority)
+
+
+def believing(profile: Profile) -> Identity:
+    """The identity with the CAs that gateways are believed by: those of the last manifest, where one was seen (K11)."""
+    from insitu.trust import seen_before
+
+    identity = profile.identity
+    return replace(identity, ca_pem=identity.anchors(seen_before(profile.manifest, pin_of(profile))))
+
+
+def save_manifest(folder: Path, token: str, opened: Opened, pin: Pin) -> None:
+    """Keep the manifest just verified, and how it was come to. A profile that cannot be written is used as it is."""
     try:
+        pin.advance(opened)
         _write(folder / "manifest.jws", token)
     except ConfigInvalid:
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from insitu_privacy.dataset import DatasetBundle
@@ -47,6 +47,9 @@ class Transport(Protocol):
     def call(self, call: Call, *, timeout_s: float) -> Iterator[Reply]:
         """Send ``call`` and yield the replies as they come. Raises InsituError."""
 
+    def believe(self, ca_pem: bytes) -> None:
+        """From the next connection on, gateways are believed by these CAs."""
+
     def close(self) -> None:
         """End the connection."""
 
@@ -67,6 +70,8 @@ class GrpcTransport:
         self._identity = identity
         self._lock = threading.Lock()
         self._open: dict[str, tuple[grpc.Channel, stubs.ResearchStub]] = {}
+        self._stale: set[str] = set()
+        """Addresses whose channel was opened under CAs that have changed since."""
 
     def call(self, call: Call, *, timeout_s: float) -> Iterator[Reply]:
         """Try each gateway in turn until one answers; once one has, stay with it."""
@@ -84,6 +89,12 @@ class GrpcTransport:
                     raise
                 last = error
         raise last or Unavailable("INSITU-GATEWAY-UNREACHABLE", address="(none)")
+
+    def believe(self, ca_pem: bytes) -> None:
+        """Channels that are open go on; one that breaks is opened again under these CAs."""
+        with self._lock:
+            self._identity = replace(self._identity, ca_pem=ca_pem)
+            self._stale = set(self._open)
 
     def close(self) -> None:
         """Close every channel."""
@@ -103,7 +114,17 @@ class GrpcTransport:
         try:
             yield from self._replies(self._stub(address), call, timeout_s)
         except grpc.RpcError as error:
+            self._forget(address)
             raise from_rpc(error, address) from None
+
+    def _forget(self, address: str) -> None:
+        """Let go of a channel that failed and knows only former CAs: the next call opens it anew."""
+        with self._lock:
+            if address in self._stale:
+                self._stale.discard(address)
+                channel = self._open.pop(address, None)
+                if channel is not None:
+                    channel[0].close()
 
     def _replies(self, stub: stubs.ResearchStub, call: Call, timeout_s: float) -> Iterator[Reply]:
         from insitu_proto import wire

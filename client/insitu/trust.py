@@ -1,6 +1,6 @@
 """Opens what the access authority signed: the manifest and the grant, against the pinned authority key.
 
-T1 the manifest is signed by the pinned key, is in force, and is not older than the last one seen;
+T1 the manifest is signed by the pinned key or its successor, is in force, and is not older than the last one seen;
 T2 the grant is signed by a key of that manifest, is in force and not revoked;
 T3 the grant names this researcher's key;
 T4 a dataset's bytes have the digest of the manifest.
@@ -19,8 +19,10 @@ from insitu_privacy.errors import AccessRefused
 
 if TYPE_CHECKING:
     from insitu_access.grant import Grant
-    from insitu_access.keys import VerifyingKey
-    from insitu_access.manifest import DatasetEntry, Manifest
+    from insitu_access.identity import Identity
+    from insitu_access.keys import SigningKey, VerifyingKey
+    from insitu_access.manifest import DatasetEntry, Manifest, Opened
+    from insitu_access.pin import Pin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,8 @@ class Trusted:
     grant_token: str
     grant_sha256: str
     """What requests bind the grant by."""
+    opened: Opened
+    """How the manifest was come to from the pinned key."""
 
 
 def open_trusted(
@@ -40,9 +44,10 @@ def open_trusted(
 ) -> Trusted:
     """T1 and T2. Raises AccessRefused."""
     from insitu_access.grant import grant_sha256, open_grant
-    from insitu_access.manifest import open_manifest
+    from insitu_access.manifest import open_root
 
-    manifest = open_manifest(manifest_token, authority, now=now, known_version=known_version)
+    opened = open_root(manifest_token, authority, now=now, known_version=known_version)
+    manifest = opened.manifest
     grant = open_grant(grant_token, manifest, now=now)
     return Trusted(
         manifest=manifest,
@@ -50,23 +55,24 @@ def open_trusted(
         grant=grant,
         grant_token=grant_token,
         grant_sha256=grant_sha256(grant_token),
+        opened=opened,
     )
 
 
-def known_version(manifest_token: str, authority: VerifyingKey) -> int:
-    """The version of a manifest that was seen before, expired or not; 0 if it does not verify any more."""
-    from insitu_access.manifest import verify_manifest
-
+def seen_before(manifest_token: str | None, pin: Pin) -> Manifest | None:
+    """A manifest that was kept, expired or not; None if there is none, or it does not verify any more."""
     try:
-        return verify_manifest(manifest_token, authority).version
+        return None if manifest_token is None else pin.reopen(manifest_token)
     except AccessRefused:
-        return 0
+        return None
 
 
-def check_researcher(grant: Grant, thumbprint: str) -> None:
-    """T3: nodes would refuse a request signed by any other key; say so before anything is sent."""
-    if all(key.thumbprint != thumbprint for key in grant.researchers):
+def check_researcher(grant: Grant, identity: Identity) -> SigningKey:
+    """T3: the key to sign with. Nodes would refuse any that the grant does not name: say so before anything is sent."""
+    key = identity.signing_for(grant.researchers)
+    if key.public() not in grant.researchers:
         raise AccessRefused("INSITU-ACCESS-WRONG-KEY")
+    return key
 
 
 def open_bundle(bundle: DatasetBundle, entry: DatasetEntry) -> Dataset:

@@ -1,7 +1,7 @@
 """Checks what nodes signed, and that the answer follows from it. The gateway is believed in nothing that matters.
 
 V1 every outcome names a node that was asked, once;
-V2 it is signed by the key that the manifest gives for that node, and names that node itself;
+V2 it is signed by a key that the manifest gives for that node at the time of the request, and names that node itself;
 V3 it answers this very request: its id and the SHA-256 of its exact bytes;
 V4 a release is of this grant, this dataset and this plan;
 V5 a release has the shape of the plan: as many releases, statistics and cells, with keys where keys are selected;
@@ -103,7 +103,7 @@ def open_signed(sent: Sent, node: str, token: str, manifest: Manifest) -> Opened
     entry = manifest.node(node)
     if entry is None:
         raise _forged(node, "the manifest does not list the node")
-    opened = open_outcome(token, entry.key, node=node)  # V2
+    opened = open_outcome(token, entry.keys_at(sent.request.issued_at), node=node)  # V2
     if opened.request_id != sent.request.request_id or opened.request_sha256 != sent.sha256:  # V3
         raise _forged(node, "it answers another request")
     if isinstance(opened, NodeRelease):

@@ -15,7 +15,8 @@ from pathlib import Path
 from insitu_access.bundle import read_bundle
 from insitu_access.files import DOCUMENT_LIMIT, read_file
 from insitu_access.keys import VerifyingKey
-from insitu_access.manifest import Manifest, open_manifest
+from insitu_access.manifest import Manifest, open_root
+from insitu_access.pin import Pin
 from insitu_privacy.dataset import Dataset, DatasetBundle
 from insitu_privacy.dataset_file import parse_dataset
 from insitu_privacy.errors import AccessRefused
@@ -32,11 +33,22 @@ class SignedManifest:
 class ManifestFile:
     """The manifest on disk; ``current`` is the newest that verified."""
 
-    def __init__(self, path: Path, pinned: VerifyingKey, now: datetime) -> None:
+    def __init__(self, path: Path, pin: Pin, now: datetime) -> None:
         self._path = path
-        self._pinned = pinned
+        self._pin = pin
+        self._repinned = False
         self._stamp = self._stamp_now()
         self.current = self._read(now, known_version=0)
+
+    def repin(self, pinned: VerifyingKey, now: datetime) -> None:
+        """The operator has pinned another authority key (K9): the file is believed by that key, whatever its version.
+
+        Raises InsituError where it is not signed by it yet; the next change of the file is then read so.
+        """
+        self._pin.reset(pinned)
+        self._repinned = True
+        self.current = self._read(now, known_version=0)
+        self._repinned = False
 
     def refresh(self, now: datetime) -> bool:
         """Read the file again if it changed; True where a newer manifest was in it. Raises InsituError."""
@@ -45,13 +57,16 @@ class ManifestFile:
             return False
         self._stamp = stamp
         before = self.current
-        self.current = self._read(now, known_version=before.manifest.version)
+        self.current = self._read(now, known_version=0 if self._repinned else before.manifest.version)
+        self._repinned = False
         return self.current.jws != before.jws
 
     def _read(self, now: datetime, known_version: int) -> SignedManifest:
         # undecodable bytes become characters that no token holds: the signature check then names the manifest
         jws = read_file(self._path, DOCUMENT_LIMIT).decode(errors="replace").strip()
-        return SignedManifest(manifest=open_manifest(jws, self._pinned, now=now, known_version=known_version), jws=jws)
+        opened = open_root(jws, self._pin.key, now=now, known_version=known_version)
+        self._pin.advance(opened)
+        return SignedManifest(manifest=opened.manifest, jws=jws)
 
     def _stamp_now(self) -> tuple[int, int, int] | None:
         try:

@@ -74,8 +74,8 @@ def _verified(token: str, node: str, admitted: Admitted, manifest: Manifest) -> 
     entry = manifest.node(node)
     if entry is None:
         raise IntegrityFailed("INSITU-VERIFY-RELEASE", node=node, reason="the manifest does not list the node")
-    signed = open_outcome(token, entry.key, node=node)
     request = admitted.request
+    signed = open_outcome(token, entry.keys_at(request.issued_at), node=node)
     if signed.request_id != request.request_id or signed.request_sha256 != admitted.sha256:
         raise IntegrityFailed("INSITU-VERIFY-RELEASE", node=node, reason="it answers another request")
     if isinstance(signed, (NodeRelease, BudgetStatement)) and signed.grant_id != request.grant_id:

@@ -21,10 +21,13 @@ import grpc
 import grpc.aio
 import structlog
 from insitu_access.audit.entry import Party
-from insitu_access.audit.log import AuditLog, Note
+from insitu_access.audit.log import AuditLog, Keys, Note
 from insitu_access.files import make_directory, read_file, write_file
 from insitu_access.identity import Identity, load_identity
 from insitu_access.jose import token_sha256
+from insitu_access.passphrase import Ask, asking
+from insitu_access.pin import Pin
+from insitu_access.watched import WatchedIdentity
 from insitu_privacy.errors import ConfigInvalid, InsituError
 from insitu_proto.messages import MAX_MESSAGE_BYTES, GatewayStatus
 from insitu_proto.v1 import insitu_pb2_grpc as stubs
@@ -62,9 +65,9 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def load_gateway_identity(config: Config) -> Identity:
-    """The gateway's identity. Raises ConfigInvalid where it is another party's."""
-    identity = load_identity(config.identity)
+def load_gateway_identity(config: Config, ask: Ask | None = None) -> Identity:
+    """The gateway's identity. Raises ConfigInvalid where it is another party's, or stays locked."""
+    identity = load_identity(config.identity, ask)
     if (identity.role, identity.id) != ("gateway", config.id):
         raise ConfigInvalid(
             "INSITU-CONFIG-INVALID",
@@ -74,14 +77,21 @@ def load_gateway_identity(config: Config) -> Identity:
     return identity
 
 
-def open_log(config: Config, identity: Identity, clock: Callable[[], datetime]) -> AuditLog:
+def open_log(config: Config, clock: Callable[[], datetime], ask: Ask | None = None) -> AuditLog:
     """The gateway's audit log. Raises IntegrityFailed where it does not verify: it is not continued then."""
+
+    def keys() -> Keys:
+        identity = load_gateway_identity(config, ask)
+        return identity.signing, (*identity.signed_before, *config.audit.former())
+
+    key, former = keys()
     return AuditLog(
         config.state / "audit",
         Party(role="gateway", id=config.id),
-        identity.signing,
+        key,
         clock=clock,
-        former=config.audit.former(),
+        former=former,
+        reread=keys,
     )
 
 
@@ -105,20 +115,22 @@ class Gateway:
 
     async def _start(self) -> None:
         config = self._config
-        identity = load_gateway_identity(config)
-        self._manifest = ManifestFile(config.manifest, identity.authority, self._clock())
+        ask = asking()
+        self._keys = WatchedIdentity(config.identity, lambda: load_gateway_identity(config, ask))
         datasets = Datasets(config.datasets)
         make_directory(config.state)
         self._stack.callback(_lock(config.state))
-        self._audit = GatewayAudit(open_log(config, identity, self._clock), clock=self._clock)
+        pin = Pin(config.state, self._keys.current.authority)
+        self._manifest = ManifestFile(config.manifest, pin, self._clock())
+        self._audit = GatewayAudit(open_log(config, self._clock, ask), clock=self._clock)
         self._stack.callback(self._stop_audit)
-        self._start_audit(identity)
+        self._start_audit(self._keys.current)
         fanout, intake = await self._start_fanout(datasets)
-        await self._listen(identity, fanout, intake, datasets)
+        await self._listen(fanout, intake, datasets)
         await self._listen_for_operator()
         # after the servers in the order of ending: first the streams are told, then the servers stop
         self._stack.push_async_callback(fanout.close)
-        watch = asyncio.ensure_future(self._watch_manifest(fanout))
+        watch = asyncio.ensure_future(self._watch(fanout))
         self._stack.callback(watch.cancel)
         keeping = asyncio.ensure_future(self._keep_audit())
         self._stack.callback(keeping.cancel)
@@ -158,15 +170,15 @@ class Gateway:
         self._stack.callback(warming.cancel)
         return fanout, intake
 
-    async def _listen(self, identity: Identity, fanout: Fanout, intake: Intake, datasets: Datasets) -> None:
+    async def _listen(self, fanout: Fanout, intake: Intake, datasets: Datasets) -> None:
         server = grpc.aio.server(options=_OPTIONS)
         limits = self._config.limits
-        stubs.add_FederationServicer_to_server(FederationService(fanout, self._current, limits), server)
+        self._federation = FederationService(fanout, self._current, limits)
+        stubs.add_FederationServicer_to_server(self._federation, server)
         stubs.add_ResearchServicer_to_server(ResearchService(intake, self._current, datasets, limits), server)
-        credentials = grpc.ssl_server_credentials(
-            [(identity.tls_key_pem, identity.tls_cert_pem)],
-            root_certificates=identity.ca_pem,
-            require_client_auth=True,
+        self._tls = self._tls_now()
+        credentials = grpc.dynamic_ssl_server_credentials(
+            self._tls, lambda: self._tls, require_client_authentication=True
         )
         host, _, _ = self._config.listen.rpartition(":")
         try:
@@ -179,6 +191,14 @@ class Gateway:
         await server.start()
         self.address = f"{host}:{port}"
         write_file(self._config.state / "address", f"{self.address}\n".encode())
+
+    def _tls_now(self) -> grpc.ServerCertificateConfiguration:
+        """What new connections are met with: the certificate as it is on disk, the CAs of the manifest (K11)."""
+        identity = self._keys.current
+        return grpc.ssl_server_certificate_configuration(
+            [(identity.tls_key_pem, identity.tls_cert_pem)],
+            root_certificates=identity.anchors(self._manifest.current.manifest),
+        )
 
     async def _listen_for_operator(self) -> None:
         server = grpc.aio.server()
@@ -242,19 +262,46 @@ class Gateway:
             requests=tuple(counts.items()),
         )
 
-    async def _watch_manifest(self, fanout: Fanout) -> None:
+    async def _watch(self, fanout: Fanout) -> None:
+        """Take up a new manifest, new keys and a new pin as their files change; connections that are open go on."""
         while True:
             await asyncio.sleep(MANIFEST_LOOK_S)
+            before = self._manifest.current.jws
+            if self._look_at_keys():
+                await self._renew_log()
             try:
-                if self._manifest.refresh(self._clock()):
-                    current = self._manifest.current
-                    log.info("manifest changed", version=current.manifest.version)
-                    self._audit.note(
-                        "manifest-changed", version=current.manifest.version, sha256=token_sha256(current.jws)
-                    )
-                    fanout.manifest_changed(current.manifest, current.jws)
+                self._manifest.refresh(self._clock())
             except InsituError as error:
                 log.warning("manifest not taken", error=error.line())
+            current = self._manifest.current
+            if current.jws != before:
+                version, sha256 = current.manifest.version, token_sha256(current.jws)
+                log.info("manifest changed", version=version)
+                self._audit.note("manifest-changed", version=version, sha256=sha256)
+                self._tls = self._tls_now()
+                fanout.manifest_changed(current.manifest, current.jws)
+                self._federation.drop(current.manifest.revoked_certificates)
+
+    async def _renew_log(self) -> None:
+        """The audit log says by whom it is sealed from here on."""
+        try:
+            await asyncio.to_thread(self._audit.log.renew)
+        except InsituError as error:
+            log.warning("audit log not sealed with the new key", error=error.line())
+
+    def _look_at_keys(self) -> bool:
+        """Whether new keys were taken up."""
+        before = self._keys.current
+        try:
+            if not self._keys.refresh():
+                return False
+            log.info("keys changed")
+            if self._keys.current.authority != before.authority:
+                self._manifest.repin(self._keys.current.authority, self._clock())
+        except InsituError as error:
+            log.warning("keys not taken", error=error.line())
+        self._tls = self._tls_now()
+        return self._keys.current is not before
 
 
 def _lock(state: Path) -> Callable[[], None]:

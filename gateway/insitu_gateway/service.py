@@ -9,7 +9,7 @@ researchers do everything else; the operator's service is on a socket of its own
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ from insitu_gateway.config import Limits
 from insitu_gateway.documents import Datasets, SignedManifest
 from insitu_gateway.fanout import Fanout
 from insitu_gateway.intake import Intake
-from insitu_gateway.peers import require_role
+from insitu_gateway.peers import require_role, serial
 from insitu_gateway.stream import NodeStream
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -38,6 +38,14 @@ class FederationService(stubs.FederationServicer):
         self._fanout = fanout
         self._manifest = manifest
         self._limits = limits
+        self._attached: dict[NodeStream, str] = {}
+        """The streams, with the serial number of the certificate they came by."""
+
+    def drop(self, revoked: Collection[str]) -> None:
+        """End the streams that came by a certificate that is now revoked (K10)."""
+        for stream, number in list(self._attached.items()):
+            if number in revoked:
+                stream.close()
 
     async def Attach(self, request_iterator: Any, context: Context) -> None:  # type: ignore[override]  # reads and writes
         """One node's stream, from its Hello until either side ends it."""
@@ -47,7 +55,7 @@ class FederationService(stubs.FederationServicer):
             await abort(context, error)
 
     async def _attach(self, context: Context) -> None:
-        node = require_role(context, "node")
+        node = require_role(context, "node", self._manifest().manifest.revoked_certificates)
         stream = NodeStream(context, beat_s=self._limits.heartbeat_s, limit=self._limits.node_queue)
         hello = await stream.read()
         manifest = self._manifest()
@@ -55,9 +63,11 @@ class FederationService(stubs.FederationServicer):
             raise AccessRefused("INSITU-ACCESS-PEER")
         stream.send(Welcome(manifest_jws=manifest.jws, heartbeat_seconds=self._limits.heartbeat_s))
         self._fanout.attached(stream, hello)
+        self._attached[stream] = serial(context)
         try:
             await stream.run(self._listen(node, stream))
         finally:
+            del self._attached[stream]
             self._fanout.detached(node, stream)
             await stream.settle()
 
@@ -81,7 +91,7 @@ class ResearchService(stubs.ResearchServicer):
     async def GetManifest(self, request: pb.GetManifestRequest, context: Context) -> pb.Manifest:
         """The newest manifest there is here."""
         try:
-            require_role(context, "researcher")
+            self._researcher(context)
             return wire.to_manifest(ManifestUpdate(manifest_jws=self._manifest().jws))
         except InsituError as error:
             await abort(context, error)
@@ -89,7 +99,7 @@ class ResearchService(stubs.ResearchServicer):
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> AsyncIterator[pb.DatasetChunk]:
         """A dataset's files."""
         try:
-            with self._one_more(require_role(context, "researcher")):
+            with self._one_more(self._researcher(context)):
                 wanted = wire.from_dataset_ref(request)
                 bundle = self._datasets.bundle(wanted.name, wanted.digest, self._manifest().manifest)
                 for chunk in wire.to_chunks(bundle):
@@ -115,7 +125,7 @@ class ResearchService(stubs.ResearchServicer):
         self, context: Context, start: Callable[[str], Awaitable[AsyncGenerator[Event]]]
     ) -> AsyncIterator[pb.Event]:
         try:
-            owner = require_role(context, "researcher")
+            owner = self._researcher(context)
             with self._one_more(owner):
                 writer = wire.EventWriter()
                 async with aclosing(await start(owner)) as events:
@@ -124,6 +134,9 @@ class ResearchService(stubs.ResearchServicer):
                             yield message
         except InsituError as error:
             await abort(context, error)
+
+    def _researcher(self, context: Context) -> str:
+        return require_role(context, "researcher", self._manifest().manifest.revoked_certificates)
 
     @contextmanager
     def _one_more(self, owner: str) -> Iterator[None]:

@@ -77,7 +77,7 @@ def admit(
     Raises AccessRefused, SqlRefused, LegalRefused or ParameterRefused with the code of the first check that fails.
     """
     _within_limits(request_jws, grant_jwt)  # A1
-    _lists(manifest, site)  # A2
+    _lists(manifest, site, now)  # A2
     grant = open_grant(grant_jwt, manifest, now=now)  # A3
     if site.node_id not in grant.nodes:  # A4
         raise AccessRefused("INSITU-ACCESS-NOT-GRANTED", what=f"node {site.node_id}")
@@ -114,10 +114,10 @@ def _within_limits(request_jws: str, grant_jwt: str) -> None:
             raise AccessRefused("INSITU-ACCESS-MALFORMED", what=what, reason="it is too long")
 
 
-def _lists(manifest: Manifest, site: Site) -> None:
+def _lists(manifest: Manifest, site: Site, now: datetime) -> None:
     """A node that the manifest does not list, or lists with another key, could sign nothing anybody believes."""
     entry = manifest.node(site.node_id)
-    if entry is None or entry.key != site.key:
+    if entry is None or site.key not in entry.keys_at(now):
         raise AccessRefused("INSITU-ACCESS-MANIFEST", reason=f"it does not list node {site.node_id} with its key")
 
 

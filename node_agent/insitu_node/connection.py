@@ -20,7 +20,7 @@ from datetime import datetime
 import grpc
 import grpc.aio
 import structlog
-from insitu_access.identity import Identity
+from insitu_access.watched import WatchedIdentity
 from insitu_privacy.errors import InsituError, Unavailable
 from insitu_proto.messages import (
     MAX_MESSAGE_BYTES,
@@ -59,11 +59,24 @@ _BACKOFF = Backoff()
 _log = structlog.get_logger("insitu.node.connection")
 
 
+class Renewal:
+    """Tells every stream that the keys have changed: each is dialled again with the new ones."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    def tell(self) -> None:
+        """Now."""
+        self.event.set()
+        self.event = asyncio.Event()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialer:
     """What every connection of a node shares."""
 
-    identity: Identity
+    keys: WatchedIdentity
+    changed: Renewal
     software: str
     manifest: ManifestStore
     cycle: Cycle
@@ -86,10 +99,11 @@ class Dialer:
             await _wait(stopping, _BACKOFF.delay(failures, random.random()))
 
     def _channel(self, address: str) -> grpc.aio.Channel:
+        identity = self.keys.current
         credentials = grpc.ssl_channel_credentials(
-            root_certificates=self.identity.ca_pem,
-            private_key=self.identity.tls_key_pem,
-            certificate_chain=self.identity.tls_cert_pem,
+            root_certificates=identity.anchors(self.manifest.latest),
+            private_key=identity.tls_key_pem,
+            certificate_chain=identity.tls_cert_pem,
         )
         return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
 
@@ -135,25 +149,28 @@ class _Stream:
         """Until the stream ends (raises _Hung) or the node stops."""
         ending = asyncio.create_task(stopping.wait())
         speaking = asyncio.create_task(self._speak())
+        renewed = asyncio.create_task(self._dialer.changed.event.wait())
         try:
-            await asyncio.wait({ending, speaking}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ending, speaking, renewed}, return_when=asyncio.FIRST_COMPLETED)
             if speaking.done():
                 if speaking.cancelled():  # grpc cancels a call whose messages cannot be written
                     raise _Hung("broken", was_welcome=self._welcomed)
                 await speaking
+            if renewed.done():
+                raise _Hung("keys changed", was_welcome=True)
         except grpc.aio.AioRpcError as error:
             raise _Hung(error.code().name, was_welcome=self._welcomed) from None
         except InsituError as error:
             raise _Hung(error.code, was_welcome=False) from None
         finally:
-            for task in (ending, speaking):
+            for task in (ending, speaking, renewed):
                 task.cancel()
             self._call.cancel()
-            await asyncio.gather(ending, speaking, return_exceptions=True)
+            await asyncio.gather(ending, speaking, renewed, return_exceptions=True)
 
     async def _sending(self) -> AsyncIterator[pb.NodeMessage]:
         hello = Hello(
-            node_id=self._dialer.identity.id,
+            node_id=self._dialer.keys.current.id,
             manifest_version=self._dialer.manifest.version,
             software=self._dialer.software,
         )

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 from typing import Literal, Protocol
@@ -72,7 +73,7 @@ class Cycle:
         self,
         *,
         site: Site,
-        signing: SigningKey,
+        signing: Callable[[], SigningKey],
         manifest: Callable[[datetime], Manifest],
         ledger: Ledger,
         custody: Custody,
@@ -121,7 +122,7 @@ class Cycle:
             self._stop_quietly()
             _log.error("request failed", request_id=request_id, error=type(error).__name__, at=_place(error))
             return self.refuse(request_id, request_jws, ExecutionFailed("INSITU-NODE-FAILED"))
-        sealed = seal_outcome(outcome, self._signing)
+        sealed = seal_outcome(outcome, self._signing())
         self._hook("after-seal")
         if len(sealed) > MAX_OUTCOME_CHARS:  # no gateway could take it, today or on any later try
             return self.refuse(request_id, request_jws, ExecutionFailed("INSITU-NODE-FAILED"))
@@ -139,7 +140,7 @@ class Cycle:
             issued_at=self._clock(),
         )
         _log.info("request refused", request_id=request_id, code=error.code)
-        sealed = seal_outcome(refusal, self._signing)
+        sealed = seal_outcome(refusal, self._signing())
         self.audit.answered(refusal, sealed)
         return sealed
 
@@ -152,7 +153,8 @@ class Cycle:
         self._custody.check_running()
         manifest = self._manifest(now)
         self._custody.check_manifest(manifest.issued_at, now)
-        admitted = admit(request_jws, grant_jwt, site=self._site, manifest=manifest, now=now)
+        site = replace(self._site, key=self._signing().public())  # keys change while the node runs
+        admitted = admit(request_jws, grant_jwt, site=site, manifest=manifest, now=now)
         self.audit.admitted(admitted, request_jws)
         cap = self._custody.standing(admitted.grant, grant_jwt, now).cap
         if isinstance(admitted, AdmittedBudget):

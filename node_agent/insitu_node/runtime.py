@@ -13,11 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from insitu_access.audit.entry import Party
-from insitu_access.audit.log import AuditLog
+from insitu_access.audit.log import AuditLog, Keys
 from insitu_access.bundle import read_bundle
 from insitu_access.files import make_directory, read_file
 from insitu_access.identity import Identity, load_identity
 from insitu_access.jose import token_sha256
+from insitu_access.keys import SigningKey
+from insitu_access.manifest import Manifest
+from insitu_access.passphrase import Ask, asking
+from insitu_access.watched import WatchedIdentity
 from insitu_privacy.dataset import Dataset, DatasetBundle
 from insitu_privacy.dataset_file import parse_dataset
 from insitu_privacy.errors import ConfigInvalid
@@ -42,7 +46,7 @@ class Node:
     """A node that is ready to answer."""
 
     config: NodeConfig
-    identity: Identity
+    keys: WatchedIdentity
     manifest: ManifestStore
     cycle: Cycle
     ledger: Ledger
@@ -63,9 +67,15 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def identity_of(config: NodeConfig) -> Identity:
-    """The node's identity. Raises ConfigInvalid where it is another party's."""
-    identity = load_identity(config.identity)
+def signing_key(identity: Identity, manifest: Manifest | None, now: datetime) -> SigningKey:
+    """The key to sign with: the present one, or the former one until the manifest knows the present one (K7)."""
+    entry = None if manifest is None else manifest.node(identity.id)
+    return identity.signing_for(() if entry is None else entry.keys_at(now))
+
+
+def identity_of(config: NodeConfig, ask: Ask | None = None) -> Identity:
+    """The node's identity. Raises ConfigInvalid where it is another party's, or stays locked."""
+    identity = load_identity(config.identity, ask)
     if (identity.role, identity.id) != ("node", config.node_id):
         reason = f"{config.identity} is the identity of {identity.role} {identity.id}, not of node {config.node_id}"
         raise ConfigInvalid("INSITU-CONFIG-STATE", reason=reason, hint="Correct node.id or node.identity.")
@@ -128,7 +138,9 @@ def open_engine(own: Served, *, base: Path, limits: Limits, temporary: Path | No
 def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
     """A node, alone on its state directory until the context ends."""
     with ExitStack() as stack:
-        identity = identity_of(config)
+        ask = asking()
+        keys = WatchedIdentity(config.identity, lambda: identity_of(config, ask))
+        identity = keys.current
         stack.enter_context(lock_state(config.state))
         datasets = served(config)
         engines = _engines(config, datasets, stack)
@@ -140,7 +152,7 @@ def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
         custody.announce()
         manifest = ManifestStore(config.state, identity.authority)
         secret = cap_key(config.state)
-        log = open_log(config, identity)
+        log = open_log(config, ask)
         stack.callback(log.close)
         audit = NodeAudit(log, clock=utc_now, cap_key=secret)
         audit.agree(ledger)
@@ -152,7 +164,7 @@ def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
                 key=identity.signing.public(),
                 datasets={name: own.dataset for name, own in datasets.items()},
             ),
-            signing=identity.signing,
+            signing=lambda: signing_key(keys.current, manifest.latest, utc_now()),
             manifest=manifest.current,
             ledger=ledger,
             custody=custody,
@@ -163,17 +175,24 @@ def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
             audit=audit,
             hook=hook,
         )
-        yield Node(config=config, identity=identity, manifest=manifest, cycle=cycle, ledger=ledger, log=log)
+        yield Node(config=config, keys=keys, manifest=manifest, cycle=cycle, ledger=ledger, log=log)
 
 
-def open_log(config: NodeConfig, identity: Identity) -> AuditLog:
+def open_log(config: NodeConfig, ask: Ask | None = None) -> AuditLog:
     """The node's audit log. Raises IntegrityFailed where it does not verify: then nothing is answered."""
+
+    def keys() -> Keys:
+        identity = identity_of(config, ask)
+        return identity.signing, (*identity.signed_before, *config.audit.former())
+
+    key, former = keys()
     return AuditLog(
         config.state / "audit",
         Party(role="node", id=config.node_id),
-        identity.signing,
+        key,
         clock=utc_now,
-        former=config.audit.former(),
+        former=former,
+        reread=keys,
     )
 
 

@@ -20,13 +20,14 @@ from insitu_privacy.errors import InsituError
 from insitu_node import __version__
 from insitu_node.audit import counts_still
 from insitu_node.config import load_config
-from insitu_node.connection import Dialer
+from insitu_node.connection import Dialer, Renewal
 from insitu_node.hooks import hook_from, no_hook
 from insitu_node.log import log_to_stderr
 from insitu_node.noise import warm_up
 from insitu_node.runtime import Node, open_node, utc_now
 
 _LOG_SECONDS = 60.0
+_KEYS_LOOK_S = 1.0
 _log = structlog.get_logger("insitu.node")
 
 
@@ -74,10 +75,12 @@ async def _serve(node: Node) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    limits = node.config.limits
+    limits, changed = node.config.limits, Renewal()
+    watching = asyncio.create_task(_watch_keys(node, changed))
     with ThreadPoolExecutor(limits.workers, thread_name_prefix="worker") as workers:
         dialer = Dialer(
-            identity=node.identity,
+            keys=node.keys,
+            changed=changed,
             software=f"insitu-node {__version__}",
             manifest=node.manifest,
             cycle=node.cycle,
@@ -92,5 +95,32 @@ async def _serve(node: Node) -> None:
                 *(dialer.keep(address, stopping) for address in node.config.gateways), _keep_log(node, stopping)
             )
         finally:
+            watching.cancel()
             node.cycle.stop()
             workers.shutdown(wait=False, cancel_futures=True)
+
+
+async def _watch_keys(node: Node, changed: Renewal) -> None:
+    """Takes up new keys, certificates and pins as they are put in place (`insitu-node key install`, `trust`)."""
+    while True:
+        await asyncio.sleep(_KEYS_LOOK_S)
+        before = node.keys.current
+        try:
+            if not node.keys.refresh():
+                continue
+            if node.keys.current.authority != before.authority:
+                node.manifest.repin(node.keys.current.authority)
+        except InsituError as error:
+            _log.warning("keys not taken", error=error.line())
+            continue
+        _log.info("keys changed", key=node.keys.current.signing.thumbprint)
+        await _renew_log(node)
+        changed.tell()
+
+
+async def _renew_log(node: Node) -> None:
+    """The audit log says by whom it is sealed from here on."""
+    try:
+        await asyncio.to_thread(node.log.renew)
+    except InsituError as error:
+        _log.error("audit log not sealed with the new key", error=error.line())

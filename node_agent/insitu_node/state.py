@@ -2,6 +2,7 @@
 
     ledger.sqlite     the privacy ledger (``ledger_sqlite``)
     manifest.jws      the newest manifest that verified; an older one is never believed again
+    successions.jws   how the authority's key came to be another than the pinned one (``insitu_access.pin``)
     cap.key           the node's secret for choosing which groups of a person count
     lock              held while ``insitu-node run`` runs
 
@@ -21,7 +22,8 @@ from typing import IO
 
 from insitu_access.files import make_directory, read_file, read_private_file, write_file, write_private_file
 from insitu_access.keys import VerifyingKey
-from insitu_access.manifest import Manifest, open_manifest, verify_manifest
+from insitu_access.manifest import Manifest, open_root
+from insitu_access.pin import Pin
 from insitu_privacy.errors import AccessRefused, ConfigInvalid
 
 
@@ -53,22 +55,38 @@ def cap_key(directory: Path) -> str:
 
 
 class ManifestStore:
-    """The newest verified manifest, kept on disk. Safe from several threads."""
+    """The newest verified manifest, kept on disk, with the authority key it led to. Safe from several threads."""
 
     def __init__(self, directory: Path, pinned: VerifyingKey) -> None:
         self._path = directory / "manifest.jws"
-        self._pinned = pinned
+        self._pin = Pin(directory, pinned)
         self._lock = threading.Lock()
         self._manifest = self._load()
+
+    def repin(self, pinned: VerifyingKey) -> None:
+        """The custodian has pinned another authority key (K9): what the one before had signed is forgotten."""
+        with self._lock:
+            self._pin.reset(pinned)
+            self._manifest = self._load()
 
     def _load(self) -> Manifest | None:
         """What was kept may have expired: it still says which versions are too old."""
         if not self._path.exists():
             return None
         try:
-            return verify_manifest(read_file(self._path).decode("ascii", errors="replace"), self._pinned)
+            return self._pin.reopen(read_file(self._path).decode("ascii", errors="replace"))
         except AccessRefused as error:
             raise ConfigInvalid("INSITU-CONFIG-FILE", path=self._path, reason=error.text) from None
+
+    @property
+    def latest(self) -> Manifest | None:
+        """The newest one, expired or not."""
+        return self._manifest
+
+    @property
+    def authority(self) -> VerifyingKey:
+        """The authority key that is believed now."""
+        return self._pin.key
 
     @property
     def version(self) -> int:
@@ -97,9 +115,11 @@ class ManifestStore:
         Returns whether it is newer. Raises AccessRefused where it does not verify, is expired or older.
         """
         with self._lock:
-            manifest = open_manifest(token, self._pinned, now=now, known_version=self.version)
+            opened = open_root(token, self._pin.key, now=now, known_version=self.version)
+            manifest = opened.manifest
             if manifest.version == self.version:
                 return False
+            self._pin.advance(opened)
             write_file(self._path, token.encode())
             _sync_directory(self._path.parent)
             self._manifest = manifest

@@ -309,6 +309,26 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
         "Correct the mapping in the node's configuration, then run `insitu-node check`.",
     ),
     ("INSITU-CONFIG-STATE", "config", "{reason}", "{hint}"),
+    # keys and how they change hands
+    (
+        "INSITU-KEY-LOCKED",
+        "config",
+        "{path} is under a passphrase, and there is no terminal to ask for it",
+        "Put it in a file of mode 0600 and set INSITU_PASSPHRASE_FILE to its path.",
+    ),
+    ("INSITU-KEY-PASSPHRASE", "config", "the passphrase does not open {path}", "Try again."),
+    (
+        "INSITU-KEY-ENROLMENT",
+        "access",
+        "the {what} is refused: {reason}",
+        "Ask the access authority for a new invitation; if somebody else used this one, tell them so.",
+    ),
+    (
+        "INSITU-KEY-FINGERPRINT",
+        "access",
+        "the {what} has the thumbprint {name}, which is not the one that was confirmed",
+        "Do not go on: compare thumbprints with the other side by telephone.",
+    ),
     # other parties
     (
         "INSITU-GATEWAY-UNREACHABLE",

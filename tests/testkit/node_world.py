@@ -233,7 +233,7 @@ class NodeWorld:
         self.engine = self.engine or care_engine(self.folder)
         return Cycle(
             site=self.site,
-            signing=self.node_key,
+            signing=lambda: self.node_key,
             manifest=lambda _: self.manifest,
             ledger=self.ledger,
             custody=Custody(self.policy, self.projects),

@@ -11,10 +11,11 @@ At the edge:
     log            one writer at a time, fsync, days, retention
     files          the files that a log is in, and copies of it
     settings       the ``[audit]`` table of a party's configuration
+    acts           acts of administration, as every party records them
     of_authority   what the access authority writes
     parties, receipts, reconciling    what is handed in to be reconciled
     commands, options                 what the three parties' ``audit`` commands share
 
-Controls E1 to E11 of ``docs/threat-model.md``. What is not here: what a node or a gateway writes and when, which is
+Controls E1 to E12 of ``docs/threat-model.md``. What is not here: what a node or a gateway writes and when, which is
 theirs (``insitu_node.audit``, ``insitu_gateway.audit``).
 """

@@ -7,6 +7,8 @@
     E4  the log leads to every seal that was handed out before: nothing was cut below it
     E5  time does not go back by more than five minutes, but where an entry says that the clock was set back
     E6  what was written after the last seal is told apart: it is chained, and not signed yet
+    E12 a seal is of the key that the log says is in use; keys follow one another and none comes back; one that was
+        given up seals nothing dated later, unless the key after it has sealed over that
 
 Pure: lines come in, findings come out; memory does not grow with the log. What nobody can find in one log alone: what
 its own party never wrote, and a log rewritten from a point on by who holds its key. Other parties' logs, receipts and
@@ -23,8 +25,8 @@ from insitu_privacy.errors import AccessRefused
 
 from insitu_access.audit.entry import Entry, Party, genesis, read_line
 from insitu_access.audit.kinds import check_entry
-from insitu_access.audit.seal import Seal, open_seal
-from insitu_access.keys import VerifyingKey
+from insitu_access.audit.seal import Seal, Sealers, given_up, open_seal
+from insitu_access.jose import unverified_kid
 from insitu_access.payload import Malformed
 
 CLOCK_LEEWAY = timedelta(minutes=5)
@@ -67,19 +69,23 @@ class Checker:
     def __init__(
         self,
         party: Party,
-        keys: Sequence[VerifyingKey],
+        keys: Sealers,
         *,
         seals: Sequence[Seal] = (),
         after: Entry | None = None,
         sealed_to: int = 0,
+        sealer: str | None = None,
         front: bool = True,
     ) -> None:
-        """``after`` was checked before, and a seal covers ``sealed_to``: what follows it is taken up.
+        """``after`` was checked before, a seal covers ``sealed_to``, ``sealer`` was in use: what follows is taken up.
 
         Without ``front``, entries may be missing before the first.
         """
         self._party = party
         self._keys = keys
+        self._sealer = sealer
+        self._given_up = set[str]()
+        self._late: list[tuple[int, str, datetime]] = []
         self._wanted = list(seals)
         self._front = front
         self._first = self._last = after
@@ -114,6 +120,11 @@ class Checker:
         """The last entry taken."""
         return self._last
 
+    @property
+    def sealer(self) -> str | None:
+        """The thumbprint of the key that is in use after the last entry, where the log tells."""
+        return self._sealer
+
     def end(self) -> Report:
         """The report, after the last line."""
         dropped = None if self._start is None else self._dropped.get(self._start)
@@ -121,6 +132,8 @@ class Checker:
             self._found(
                 self._start[0], "entries before this one are missing, and no sealed entry says they were dropped"
             )
+        for seq, _, until in self._late:  # E12
+            self._found(seq, f"its seal is of a key that was given up before, at {until:%Y-%m-%d %H:%M:%S} UTC")
         for seal in self._wanted:  # E4
             if self._first is None or seal.last + 1 >= self._first.seq:
                 self._found(seal.last, f"the log is cut: a seal of {seal.at:%Y-%m-%d %H:%M:%S} UTC covers this entry")
@@ -161,6 +174,10 @@ class Checker:
             self._party.id,
         ):
             self._found(entry.seq, "it is the log of another party")
+        if entry.kind == "log-begun":
+            self._sealer = str(entry.fields["key"])
+        if entry.kind == "key-changed":
+            self._changed(entry)
         if entry.kind == "log-dropped":
             self._dropped[int(str(entry.fields["first"])), str(entry.fields["previous"])] = entry.seq
         if entry.kind == "seal":
@@ -168,8 +185,9 @@ class Checker:
 
     def _sealed(self, entry: Entry) -> None:
         """E3."""
+        token = str(entry.fields["jws"])
         try:
-            seal = open_seal(str(entry.fields["jws"]), self._keys)
+            seal = open_seal(token, self._keys)
         except AccessRefused as error:
             self._found(entry.seq, f"its seal does not verify: {error.text}")
             return
@@ -178,6 +196,28 @@ class Checker:
             return
         if self._last is not None and entry.previous == self._digest:
             self._sealed_to = entry.seq
+        self._in_turn(entry.seq, token, seal.at)
+
+    def _changed(self, entry: Entry) -> None:
+        """E12."""
+        former, key = str(entry.fields["former"]), str(entry.fields["key"])
+        if self._sealer not in (None, former) or key in {former, *self._given_up}:
+            self._found(entry.seq, "it says that a key follows which does not: it is of before, or after another")
+        self._given_up.add(former)
+        self._sealer = key
+
+    def _in_turn(self, seq: int, token: str, at: datetime) -> None:
+        """E12."""
+        signer = str(unverified_kid(token))  # the seal is verified
+        if self._sealer not in (None, signer):
+            self._found(seq, "its seal is of another key than the log says is in use")
+            return
+        self._sealer = signer
+        until = given_up(token, self._keys)
+        if until is not None and at > until + CLOCK_LEEWAY:
+            self._late.append((seq, signer, until))
+        else:
+            self._late = [late for late in self._late if late[1] == signer]
 
     def _led(self, seal: Seal, entry: Entry) -> None:
         """E4: a seal stands in the log right after what it covers."""
@@ -190,7 +230,7 @@ class Checker:
 
 
 def check_lines(
-    lines: Iterable[bytes], party: Party, keys: Sequence[VerifyingKey], *, seals: Sequence[Seal] = ()
+    lines: Iterable[bytes], party: Party, keys: Sealers, *, seals: Sequence[Seal] = ()
 ) -> tuple[Report, tuple[Entry, ...]]:
     """The report on a whole log, and its entries without their details."""
     checker = Checker(party, keys, seals=seals)

@@ -5,7 +5,6 @@ A command checks before it shows: a log that does not verify is still shown, wit
 
 from __future__ import annotations
 
-import getpass
 import os
 import tempfile
 from collections.abc import Collection, Sequence
@@ -14,15 +13,16 @@ from datetime import datetime
 from pathlib import Path
 
 import typer
+from insitu_privacy.errors import AccessRefused
 
 from insitu_access.audit import files
-from insitu_access.audit.chain import Checker, Finding, Report
+from insitu_access.audit.acts import operator
+from insitu_access.audit.chain import CLOCK_LEEWAY, Checker, Finding, Report
 from insitu_access.audit.entry import Entry, Party, read_line, write_line
 from insitu_access.audit.log import AuditLog, Note
-from insitu_access.audit.seal import Seal, open_seal
+from insitu_access.audit.seal import Seal, Sealers, given_up, open_seal
 from insitu_access.cli import EXIT_INTEGRITY, Format, print_facts, printable
 from insitu_access.files import read_file
-from insitu_access.keys import VerifyingKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Wanted:
         )
 
 
-def show(path: Path, party: Party, keys: Sequence[VerifyingKey], wanted: Wanted, format_: Format) -> None:
+def show(path: Path, party: Party, keys: Sealers, wanted: Wanted, format_: Format) -> None:
     """Prints entries, oldest first."""
     checker = Checker(party, keys)
     found = [e for line in files.lines(path) if (e := checker.take(line)) is not None and wanted.takes(e)]
@@ -63,7 +63,7 @@ def show(path: Path, party: Party, keys: Sequence[VerifyingKey], wanted: Wanted,
 def verify(
     path: Path,
     party: Party,
-    keys: Sequence[VerifyingKey],
+    keys: Sealers,
     format_: Format,
     *,
     seals: Sequence[Path] = (),
@@ -80,9 +80,13 @@ def verify(
         raise typer.Exit(EXIT_INTEGRITY)
 
 
-def read_seal(path: Path, keys: Sequence[VerifyingKey]) -> Seal:
-    """A seal that was kept in a file. Raises AccessRefused where it is not this party's."""
-    return open_seal(read_file(path, 2**16).decode("ascii", "replace").strip(), keys)
+def read_seal(path: Path, keys: Sealers) -> Seal:
+    """A seal that was kept in a file. Raises AccessRefused where it is not this party's, by a key it had then."""
+    token = read_file(path, 2**16).decode("ascii", "replace").strip()
+    seal, until = open_seal(token, keys), given_up(token, keys)
+    if until is not None and seal.at > until + CLOCK_LEEWAY:  # E12
+        raise AccessRefused("INSITU-ACCESS-SIGNATURE", what="seal")
+    return seal
 
 
 def export(log: AuditLog, out: Path, format_: Format, *, withhold: bool) -> None:
@@ -104,19 +108,6 @@ def seal(log: AuditLog, out: Path | None, format_: Format) -> None:
         write_file(out, token.encode() + b"\n")
     facts = {"party": str(log.party), "entries": made.last, "head": made.head, "at": made.at.isoformat()}
     print_facts({**facts, "seal": token if out is None else str(out)}, format_)
-
-
-def administered(log: AuditLog, command: str, **about: str) -> None:
-    """Records an act of administration: which command, by whom, about what."""
-    log.record(Note(kind="administered", fields={"by": operator(), "command": command, "about": about}))
-
-
-def operator() -> str:
-    """Who runs this command, by the operating system."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name
-        return f"uid {os.getuid()}"
 
 
 def _copy(path: Path, out: Path, *, withhold: bool) -> int:

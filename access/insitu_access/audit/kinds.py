@@ -88,6 +88,7 @@ _OF_ALL: Mapping[str, Mapping[str, Check]] = {
     "log-dropped": {"first": _integer, "previous": _sha256},
     "clock-set-back": {"before": _integer},
     "seal": {"jws": _token},
+    "key-changed": {"former": _line, "key": _line},
     "exported": {"by": _line, "details": _flag},
     "administered": {"by": _line, "command": _line, "about": _table(_line)},
 }
@@ -136,6 +137,7 @@ _OF_GATEWAY: Mapping[str, Mapping[str, Check]] = {
 _OF_AUTHORITY: Mapping[str, Mapping[str, Check]] = {
     "certified": {
         "role": _line, "id": _line, "key": _maybe(_table(_line)), "certificate_sha256": _sha256, "replaced": _flag,
+        "former_until": _maybe(_integer),
     },
     "manifest-published": {
         "version": _integer, "sha256": _maybe(_sha256), "revoked": _list(_line), "suspended": _list(_line),

@@ -8,6 +8,8 @@ first append of a new day (UTC) seals the day before and begins a file of its ow
         on top of it: what does not verify is not continued
     E8  whole days alone are dropped, from the front, and none that ``keeps`` holds back; before files go, an entry says
         where the log begins now, under a seal, so that a copy whose front somebody else cut is told apart
+    E12 a key that takes the place of another says so in an entry, under its first seal; a process that still has the
+        former one reads its keys again when it finds that entry
 
 What is not here: what is recorded and when, which entries must stay; a log of more days than the disk holds.
 """
@@ -30,10 +32,13 @@ from insitu_access.audit import files
 from insitu_access.audit.chain import CLOCK_LEEWAY, Checker
 from insitu_access.audit.entry import Entry, Party, detail_sha256, genesis, read_line, write_line
 from insitu_access.audit.kinds import check_entry
-from insitu_access.audit.seal import Seal, make_seal
+from insitu_access.audit.seal import Seal, Sealers, key_of, make_seal
 from insitu_access.files import make_directory, unreadable
-from insitu_access.keys import SigningKey, VerifyingKey
+from insitu_access.keys import SigningKey
 from insitu_access.payload import Malformed, seconds_down
+
+Keys = tuple[SigningKey, Sealers]
+"""The key to seal with, and the party's former ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +54,9 @@ class Note:
 class AuditLog:
     """One party's log. Safe from several threads, and beside other processes that use this class.
 
-    ``former`` are earlier keys of the party, whose seals are believed too. Raises IntegrityFailed
-    (INSITU-AUDIT-BROKEN) where the log does not verify, ConfigInvalid where it cannot be read or written.
+    ``former`` are earlier keys of the party, whose seals are believed too, whatever their date: the next seal covers
+    them. ``reread`` gives the party's keys as they are now. Raises IntegrityFailed (INSITU-AUDIT-BROKEN) where the log
+    does not verify, ConfigInvalid where it cannot be read or written.
     """
 
     def __init__(
@@ -60,12 +66,13 @@ class AuditLog:
         key: SigningKey,
         *,
         clock: Callable[[], datetime],
-        former: Sequence[VerifyingKey] = (),
+        former: Sealers = (),
+        reread: Callable[[], Keys] | None = None,
     ) -> None:
         self.directory = directory
         self.party = party
-        self.keys = (key.public(), *former)
-        self._key = key
+        self._believe(key, former)
+        self._reread = reread
         self._clock = clock
         self._thread = threading.Lock()
         self._path: Path | None = None
@@ -73,12 +80,14 @@ class AuditLog:
         self._size = 0
         self._last: Entry | None = None
         self._sealed_to = 0
+        self._sealer: str | None = None
         make_directory(directory)
         with self._writing():
             self._load()
             if self._last is None:
                 begun = {"role": party.role, "id": party.id, "key": key.thumbprint}
                 self._append([Note(kind="log-begun", fields=begun)])
+                self._sealer = key.thumbprint
                 os.fsync(self._descriptor)
 
     def record(self, *notes: Note, durable: bool = True) -> None:
@@ -103,6 +112,14 @@ class AuditLog:
             self._seal()
             assert self._last is not None  # a log begins with an entry
             return str(self._last.fields["jws"])
+
+    def renew(self) -> None:
+        """Seals with the key that the party has now (``reread``), and says so."""
+        assert self._reread is not None
+        with self._writing():
+            self._believe(*self._reread())
+            self._catch_up()
+            self._seal()
 
     def maintain(self, *, seal_every: timedelta, retention: timedelta | None, keeps: Callable[[Entry], bool]) -> int:
         """What is due by the clock: a seal, then dropping old days. Returns how many days were dropped."""
@@ -130,6 +147,10 @@ class AuditLog:
             finally:
                 os.close(descriptor)
 
+    def _believe(self, key: SigningKey, former: Sealers) -> None:
+        self._key = key
+        self.keys = (key.public(), *(key_of(each) for each in former))
+
     @contextmanager
     def _refusing(self) -> Iterator[None]:
         """A full disk, or a file of somebody else: nothing is done that cannot be recorded."""
@@ -148,14 +169,26 @@ class AuditLog:
             seal = ended.take(files.last_line(found[-2]))
             if seal is None or seal.kind != "seal" or not ended.end().holds:
                 raise self._broken(f"{found[-2].name} does not end with a seal of {self.party}")
-            checker = Checker(self.party, self.keys, after=seal, sealed_to=seal.seq)
+            checker = Checker(self.party, self.keys, after=seal, sealed_to=seal.seq, sealer=ended.sealer)
         self._sealed_at = datetime.fromtimestamp(0, tz=self._clock().tzinfo)
         if found:
             self._point_at(found[-1])
             self._take(checker, 0)
 
     def _catch_up(self) -> None:
-        """What another process has written since."""
+        """What another process has written since, with a newer key than this one has, perhaps."""
+        try:
+            self._read_on()
+        except IntegrityFailed:
+            if self._reread is None:
+                raise
+            before = self.keys
+            self._believe(*self._reread())
+            if self.keys == before:
+                raise
+            self._read_on()
+
+    def _read_on(self) -> None:
         newest = next(iter(reversed(files.days(self.directory))), None)
         if newest is None or self._last is None:
             raise self._broken("its files are gone")
@@ -166,7 +199,8 @@ class AuditLog:
         if size < self._size:
             raise self._broken(f"{newest.name} is shorter than it was")
         if size > self._size:
-            self._take(Checker(self.party, self.keys, after=self._last, sealed_to=self._sealed_to), self._size)
+            checker = Checker(self.party, self.keys, after=self._last, sealed_to=self._sealed_to, sealer=self._sealer)
+            self._take(checker, self._size)
 
     def _take(self, checker: Checker, start: int) -> None:
         assert self._path is not None
@@ -180,7 +214,9 @@ class AuditLog:
             raise self._broken(f"entry {report.findings[0].seq}: {report.findings[0].reason}")
         if self._last is not None and (checker.last is None or checker.last.seq < self._last.seq):
             raise self._broken("it ends before an entry that was written already")
-        self._last, self._sealed_to = checker.last, report.sealed_to
+        if self._sealer == self._key.thumbprint != checker.sealer:
+            raise self._broken("another key of the party seals it now")
+        self._last, self._sealed_to, self._sealer = checker.last, report.sealed_to, checker.sealer
         self._size = start + sum(map(len, found))
         if cut:
             os.ftruncate(self._descriptor, self._size)
@@ -227,16 +263,18 @@ class AuditLog:
         return [Note(kind="clock-set-back", fields={"before": seconds_down(self._last.at)})]
 
     def _seal(self) -> None:
-        last = self._last
-        if last is None or last.kind == "seal":
+        last, own = self._last, self._key.thumbprint
+        new = self._sealer not in (None, own)
+        if last is None or (last.kind == "seal" and not new):
             return
-        self._append(self._set_back())
+        changed = [Note(kind="key-changed", fields={"former": self._sealer, "key": own})] if new else []
+        self._append([*self._set_back(), *changed])
         assert self._last is not None
         last, at = self._last, self._clock().replace(microsecond=0)
         seal = Seal(party=self.party, first=self._sealed_to + 1, last=last.seq, head=last.digest, at=at)
         self._append([Note(kind="seal", fields={"jws": make_seal(seal, self._key)}, at=at)])
         os.fsync(self._descriptor)
-        self._sealed_to, self._sealed_at = last.seq + 1, at
+        self._sealed_to, self._sealed_at, self._sealer = last.seq + 1, at, own
 
     def _drop(self, before: datetime, keeps: Callable[[Entry], bool]) -> int:
         """E8."""

@@ -14,18 +14,20 @@ from pathlib import Path
 
 from insitu_access.audit.entry import Entry, Party, read_line
 from insitu_access.audit.files import lines
-from insitu_access.audit.log import AuditLog, Note
+from insitu_access.audit.log import AuditLog, Keys, Note
 from insitu_access.grant import Grant, grant_sha256
 from insitu_access.jose import token_sha256
-from insitu_access.keys import SigningKey, VerifyingKey
+from insitu_access.keys import VerifyingKey
 from insitu_access.manifest import Manifest
 from insitu_access.payload import seconds_up
 from insitu_access.register import GrantEntry, Register
 
 
-def open_log(directory: Path, federation: str, key: SigningKey, clock: Callable[[], datetime]) -> AuditLog:
+def open_log(directory: Path, federation: str, keys: Callable[[], Keys], clock: Callable[[], datetime]) -> AuditLog:
     """The log beside the register. Raises IntegrityFailed where it does not verify: then nothing is signed."""
-    return AuditLog(directory / "audit", Party(role="authority", id=federation), key, clock=clock)
+    key, former = keys()
+    party = Party(role="authority", id=federation)
+    return AuditLog(directory / "audit", party, key, clock=clock, former=former, reread=keys)
 
 
 def agree(log: AuditLog, register: Register) -> None:
@@ -66,14 +68,24 @@ def lacking(register: Register, entries: Iterable[Entry]) -> list[Note]:
 
 
 def certified(
-    log: AuditLog, role: str, party: str, key: VerifyingKey | None, *, certificate: bytes, replaced: bool
+    log: AuditLog,
+    role: str,
+    party: str,
+    key: VerifyingKey | None,
+    *,
+    certificate: bytes,
+    replaced: bool,
+    former_until: datetime | None = None,
 ) -> None:
+    """A certificate was made. ``replaced``: for another signing key, and the former one counts until a date, or from
+    now on no longer."""
     fields = {
         "role": role,
         "id": party,
         "key": None if key is None else key.as_json(),
         "certificate_sha256": hashlib.sha256(certificate).hexdigest(),
         "replaced": replaced,
+        "former_until": None if former_until is None else seconds_up(former_until),
     }
     log.record(Note(kind="certified", fields=fields))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from insitu_privacy.errors import ConfigInvalid
@@ -14,14 +14,16 @@ from insitu_access import payload
 from insitu_access.audit import files
 from insitu_access.audit.chain import Finding, Report, check_lines
 from insitu_access.audit.entry import Entry, Party, genesis, read_line
-from insitu_access.audit.seal import TYP
+from insitu_access.audit.seal import TYP, Sealers
 from insitu_access.audit.trail import Trail, trail_of
 from insitu_access.jose import unverified
+from insitu_access.keyring import Keyring
 from insitu_access.keys import VerifyingKey, read_verifying_key
+from insitu_access.manifest import FormerKey
 from insitu_access.payload import Malformed
 from insitu_access.register import Register
 
-Keys = Mapping[tuple[str, str], Sequence[VerifyingKey]]
+Keys = Mapping[tuple[str, str], Sealers]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +37,38 @@ class Copy:
     findings: tuple[Finding, ...]
 
 
-def certified_keys(entries: Iterable[Entry], register: Register) -> Keys:
-    """Every signing key that a party was certified with, by role and id."""
-    found: dict[tuple[str, str], list[VerifyingKey]] = defaultdict(list)
-    for node in register.nodes:
-        found["node", node.id].append(node.key)
+def certified_keys(entries: Iterable[Entry], register: Register, keyring: Keyring) -> Keys:
+    """Every signing key that a party was certified with, by role and id, and until when those before the last count.
+
+    What the log lacks after a crash is in register or keyring: such a key is the present one.
+    """
+    present: dict[tuple[str, str], VerifyingKey] = {}
+    former: dict[tuple[str, str], list[FormerKey]] = defaultdict(list)
     for entry in entries:
         if entry.kind == "certified" and entry.fields["key"] is not None:
-            place = str(entry.fields["role"]), str(entry.fields["id"])
-            found[place].append(read_verifying_key(entry.fields["key"], "key"))
-    return found
+            place, key = (str(entry.fields["role"]), str(entry.fields["id"])), _key(entry)
+            before = present.get(place, key)
+            if before != key:
+                former[place].append(FormerKey(key=before, until=_former_until(entry)))
+            present[place] = key
+    known: dict[tuple[str, str], list[VerifyingKey]] = defaultdict(list)
+    for place, key in [*present.items(), *_held_now(register, keyring)]:
+        known[place].append(key)
+    return {place: (*keys, *former[place]) for place, keys in known.items()}
+
+
+def _held_now(register: Register, keyring: Keyring) -> Iterable[tuple[tuple[str, str], VerifyingKey]]:
+    yield from ((("node", node.id), node.key) for node in register.nodes)
+    yield from (((each.role, each.id), each.key) for each in keyring.certified if each.key is not None)
+
+
+def _key(entry: Entry) -> VerifyingKey:
+    return read_verifying_key(entry.fields["key"], "key")
+
+
+def _former_until(entry: Entry) -> datetime:
+    until = entry.fields["former_until"]
+    return entry.at if until is None else datetime.fromtimestamp(int(str(until)), tz=UTC)
 
 
 def read_copy(path: Path, role: str, keys: Keys, extra: Sequence[VerifyingKey], now: datetime) -> Copy:

@@ -15,7 +15,9 @@ from insitu_access.audit.files import lines
 from insitu_access.audit.parties import Copy, Keys, certified_keys, read_copy
 from insitu_access.audit.receipts import read_receipt
 from insitu_access.audit.reconcile import Books, Discrepancy, Reconciled, reconcile
+from insitu_access.audit.seal import Sealers
 from insitu_access.audit.trail import Receipt, Trail, trail_of
+from insitu_access.keyring import load_keyring
 from insitu_access.keys import VerifyingKey, load_verifying_key
 from insitu_access.register import Register, load_register
 
@@ -30,9 +32,10 @@ def reconcile_files(
     now: datetime,
 ) -> tuple[dict[str, object], list[str]]:
     """Facts for JSON, and the same as lines. Raises ConfigInvalid where a file is no log or no result."""
-    pinned, register = load_verifying_key(directory / "authority.pub"), load_register(directory)
+    register, keyring = load_register(directory), load_keyring(directory)
+    pinned: Sealers = (load_verifying_key(directory / "authority.pub"), *keyring.signed_before)
     authority, entries, broken = _own(directory, register, pinned, now)
-    keys = certified_keys(entries, register)
+    keys = certified_keys(entries, register, keyring)
     copies = [*_copies(nodes, "node", keys, extra, now), *_copies(gateways, "gateway", keys, extra, now)]
     broken += [found for copy in copies for found in _broken(copy)]
     held, forged = _receipts(receipts, pinned)
@@ -48,10 +51,10 @@ def reconcile_files(
 
 
 def _own(
-    directory: Path, register: Register, pinned: VerifyingKey, now: datetime
+    directory: Path, register: Register, pinned: Sealers, now: datetime
 ) -> tuple[Trail | None, Sequence[Entry], list[Discrepancy]]:
     party = Party(role="authority", id=register.federation)
-    report, entries = check_lines(lines(directory / "audit"), party, [pinned])
+    report, entries = check_lines(lines(directory / "audit"), party, pinned)
     if report.holds:
         return trail_of(report, entries, until=now), entries, []
     reason = f"the authority's log does not verify: {report.findings[0].reason}"
@@ -78,7 +81,7 @@ def _broken(copy: Copy) -> Iterator[Discrepancy]:
         yield Discrepancy(code="log-broken", about=str(copy.path), party=copy.party.id, text=text)
 
 
-def _receipts(paths: Sequence[Path], pinned: VerifyingKey) -> tuple[list[Receipt], list[Discrepancy]]:
+def _receipts(paths: Sequence[Path], pinned: Sealers) -> tuple[list[Receipt], list[Discrepancy]]:
     held, forged = [], []
     for path in paths:
         try:

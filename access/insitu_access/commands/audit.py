@@ -24,7 +24,7 @@ from insitu_access.commands.arguments import DirectoryArgument, moment, now
 if TYPE_CHECKING:
     from insitu_access.audit.entry import Party
     from insitu_access.audit.log import AuditLog
-    from insitu_access.keys import VerifyingKey
+    from insitu_access.audit.seal import Sealers
 
 Logs = Annotated[list[Path] | None, typer.Option(help="An exported log, or a state directory; repeat it.")]
 
@@ -151,10 +151,12 @@ def _opened(directory: Path) -> Iterator[AuditLog]:
         yield authority.log
 
 
-def _party(directory: Path) -> tuple[Party, list[VerifyingKey]]:
+def _party(directory: Path) -> tuple[Party, Sealers]:
+    """Public halves alone: no passphrase is asked for."""
     from insitu_access.audit.entry import Party
+    from insitu_access.keyring import load_keyring
     from insitu_access.keys import load_verifying_key
     from insitu_access.register import load_register
 
-    federation = load_register(directory).federation
-    return Party(role="authority", id=federation), [load_verifying_key(directory / "authority.pub")]
+    party = Party(role="authority", id=load_register(directory).federation)
+    return party, [load_verifying_key(directory / "authority.pub"), *load_keyring(directory).signed_before]

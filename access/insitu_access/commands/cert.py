@@ -71,9 +71,9 @@ def cert(
             lifetime=days(lifetime),
             also=also or (),
             replace_key=replace,
-            gateway_key=key if role is RoleName.GATEWAY else None,
+            key=key,
         )
-        write_certificate(out, certificate=certificate, ca=authority.ca.certificate_pem, authority=authority.public)
+        write_certificate(out, certificate=certificate, ca=authority.ca_bundle, authority=authority.public)
     print_facts(
         {"role": role.value, "id": id_, "identity": str(out), "signing_key": key.thumbprint if key else None}, format_
     )

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 from insitu_access.certificates import peer_identity, validity
+from insitu_access.enrolment import Answer
+from insitu_access.files import KEY_LIMIT, read_file, read_private_file
 from insitu_access.grant import Grant, GrantedDataset
+from insitu_access.identity import FORMER, NEXT
+from insitu_access.keys import VerifyingKey, load_verifying_key
 from insitu_access.manifest import Manifest, dataset_as_json
 from insitu_access.release import BudgetStatement, NodeRelease, Outcome, Refusal
 from insitu_access.request import BudgetRequest, QueryRequest
+from insitu_access.site import Requested
 
 Facts = dict[str, object]
 
@@ -27,6 +33,7 @@ def manifest_facts(manifest: Manifest) -> Facts:
                 "organisation": node.organisation,
                 "jurisdiction": node.jurisdiction,
                 "key": node.key.thumbprint,
+                "former_keys": [{"key": each.key.thumbprint, "until": _iso(each.until)} for each in node.former],
             }
             for node in manifest.nodes
         ],
@@ -36,6 +43,8 @@ def manifest_facts(manifest: Manifest) -> Facts:
         ],
         "datasets": [dataset_as_json(dataset) for dataset in manifest.datasets],
         "revoked_grants": sorted(manifest.revoked_grants),
+        "revoked_certificates": sorted(manifest.revoked_certificates),
+        "revoked_keys": sorted(manifest.revoked_keys),
         "suspended_grants": sorted(manifest.suspended_grants),
         "grant_revisions": dict(manifest.grant_revisions),
     }
@@ -98,6 +107,47 @@ def outcome_facts(outcome: Outcome) -> Facts:
     if isinstance(outcome, BudgetStatement):
         return {"kind": "budget statement", **common, "grant_id": outcome.grant_id, "rows": _row_facts(outcome)}
     return {"kind": "release", **common, **_release_facts(outcome)}
+
+
+def requested_facts(requested: Requested) -> Facts:
+    """What a party is told of the keys it has made."""
+    return {
+        "role": requested.role,
+        "id": requested.id,
+        "key": requested.key.thumbprint,
+        "send": str(requested.path),
+        "next": "send that file to the access authority, tell it the key's thumbprint, and install its answer",
+    }
+
+
+def installed_facts(answer: Answer) -> Facts:
+    """What a party is told when an answer is in place."""
+    return {
+        "role": answer.role,
+        "id": answer.id,
+        "key": None if answer.key is None else answer.key.thumbprint,
+        "former_key_until": None if answer.former_until is None else _iso(answer.former_until),
+        "certificate_expires": _iso(validity(answer.certificate_pem.encode())[1]),
+    }
+
+
+def identity_facts(directory: Path, pin: VerifyingKey) -> Facts:
+    """The keys in a directory, read without their private halves: no passphrase is asked for."""
+    from insitu_access.sealed_key import is_sealed
+
+    role, party_id = peer_identity(read_file(directory / "tls.pem", KEY_LIMIT))
+    pending = directory / NEXT / "signing.pub"
+    return {
+        "role": role,
+        "id": party_id,
+        "key": load_verifying_key(directory / "signing.pub").thumbprint,
+        "passphrase": is_sealed(read_private_file(directory / "signing.key")),
+        "former_key_kept": (directory / FORMER / "signing.key").exists(),
+        "waiting_for_an_answer": load_verifying_key(pending).thumbprint if pending.exists() else None,
+        "certificate_expires": _iso(validity(read_file(directory / "tls.pem", KEY_LIMIT))[1]),
+        "pinned_authority_key": load_verifying_key(directory / "authority.pub").thumbprint,
+        "authority_key": pin.thumbprint,
+    }
 
 
 def certificate_facts(pem: bytes) -> Facts:

@@ -7,8 +7,11 @@ from insitu_access.cli import new_app, run
 from insitu_access.commands.amend import amend
 from insitu_access.commands.audit import app as audit
 from insitu_access.commands.cert import cert
+from insitu_access.commands.drill import drill
+from insitu_access.commands.enrolment import enrol, invite, renew
 from insitu_access.commands.grant import grant
 from insitu_access.commands.init import init
+from insitu_access.commands.keys import keys, passphrase, reseal, retire, rotate
 from insitu_access.commands.manifest import manifest
 from insitu_access.commands.revoke import revoke
 from insitu_access.commands.show import show
@@ -34,6 +37,15 @@ app = new_app(
 for command in (init, cert, manifest, grant, amend, suspend, resume, revoke, show):
     app.command()(command)
 app.add_typer(audit, name="audit")
+app.command()(invite)
+app.command()(enrol)
+app.command()(renew)
+app.command()(keys)
+app.command()(rotate)
+app.command()(retire)
+app.command()(reseal)
+app.command()(passphrase)
+app.command()(drill)
 
 
 def main() -> None:

@@ -15,7 +15,9 @@ def manifest(
     directory: DirectoryArgument,
     *,
     out: Annotated[Path, typer.Option(help="The file to write.", show_default=False)],
-    dataset: Annotated[list[Path], typer.Option(help="A dataset.toml that is served; repeat it.", show_default=False)],
+    dataset: Annotated[
+        list[Path] | None, typer.Option(help="A dataset.toml that is served; repeat it. None: as the last manifest.")
+    ] = None,
     lifetime: Annotated[int, typer.Option("--days", min=1, max=3650, help="Days until it expires.")] = 30,
     format_: FormatOption = Format.TEXT,
 ) -> None:
@@ -32,6 +34,6 @@ def manifest(
     from insitu_access.files import write_file
 
     with opened(directory) as authority:
-        token, made = publish_manifest(authority, dataset, now=now(), lifetime=days(lifetime))
+        token, made = publish_manifest(authority, dataset or None, now=now(), lifetime=days(lifetime))
         write_file(out, token.encode() + b"\n")
     print_facts(manifest_facts(made), format_)

@@ -57,7 +57,7 @@ def _certificate(file: Path, pem: bytes, ca: Path | None) -> tuple[bool, Facts]:
     return True, facts
 
 
-def _token(file: Path, token: str, authority: Path | None, key: Path | None, ca: Path | None) -> tuple[bool, Facts]:
+def _token(file: Path, text: str, authority: Path | None, key: Path | None, ca: Path | None) -> tuple[bool, Facts]:
     from insitu_access.commands import facts as say
     from insitu_access.files import unreadable
     from insitu_access.grant import read_grant
@@ -66,9 +66,10 @@ def _token(file: Path, token: str, authority: Path | None, key: Path | None, ca:
     from insitu_access.release import outcome_typ, read_outcome
     from insitu_access.request import read_request
 
+    token = text.rpartition("\n")[2]  # before a manifest there may be successions
     typ, outcome = unverified_typ(token), outcome_typ(token)
     if typ == "insitu-manifest+jws":
-        verified, data = _payload(token, "insitu-manifest+jws", _only(authority, "--authority", key, ca))
+        verified, data = _manifest(text, _only(authority, "--authority", key, ca))
         return verified, say.manifest_facts(read_manifest(data))
     if typ == "insitu-grant+jwt":
         verified, data = _payload(token, "insitu-grant+jwt", _only(authority, "--authority", key, ca))
@@ -80,6 +81,18 @@ def _token(file: Path, token: str, authority: Path | None, key: Path | None, ca:
         verified, data = _payload(token, outcome, _only(key, "--key", authority, ca))
         return verified, say.outcome_facts(read_outcome(data, outcome))
     raise unreadable(file, "it is no manifest, grant, request, release or certificate of insitu")
+
+
+def _manifest(text: str, key: Path | None) -> tuple[bool, bytes]:
+    """The manifest's payload, verified by the key or the one that succeeded it."""
+    from insitu_access.jose import unverified, verify
+    from insitu_access.keys import load_verifying_key
+    from insitu_access.succession import follow
+
+    if key is None:
+        return False, unverified(text.rpartition("\n")[2], "insitu-manifest+jws", "file")
+    followed = follow(text, load_verifying_key(key))
+    return True, verify(followed.token, [followed.key], "insitu-manifest+jws", "file")
 
 
 def _payload(token: str, typ: Typ, key: Path | None) -> tuple[bool, bytes]:

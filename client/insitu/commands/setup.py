@@ -1,4 +1,4 @@
-"""``insitu connect`` and ``insitu key new``."""
+"""``insitu connect``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-key_app = typer.Typer(help="The researcher's own keys.", rich_markup_mode=None)
 
 
 def connect(
@@ -29,17 +27,3 @@ def connect(
 
     written = write_profile(folder, gateways=tuple(gateway), identity=identity, grant=grant, name=name, dataset=dataset)
     typer.echo(written)
-
-
-@key_app.command("new")
-def new(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write the keys.")]) -> None:
-    """Make your signing key and TLS key.
-
-    Nothing secret leaves this machine: the authority needs signing.pub and tls.csr alone.
-
-    Example: insitu key new me    (then send me/signing.pub and me/tls.csr to the access authority)
-    """
-    from insitu.connecting import new_keys
-
-    new_keys(folder)
-    typer.echo(folder)

@@ -24,7 +24,8 @@ from insitu_gateway.commands.arguments import DEFAULT_CONFIG, ConfigOption
 if TYPE_CHECKING:
     from insitu_access.audit.entry import Party
     from insitu_access.audit.log import AuditLog
-    from insitu_access.keys import VerifyingKey
+    from insitu_access.audit.seal import Sealers
+    from insitu_access.passphrase import Ask
 
     from insitu_gateway.config import Config
 
@@ -88,7 +89,7 @@ def export(out: OutOption, config: ConfigOption = DEFAULT_CONFIG, format_: Forma
     """
     from insitu_access.audit import commands as work
 
-    with _opened(_load(config)) as log:
+    with opened(_load(config)) as log:
         work.export(log, out, format_, withhold=False)
 
 
@@ -101,7 +102,7 @@ def seal(config: ConfigOption = DEFAULT_CONFIG, out: SealOutOption = None, forma
     """
     from insitu_access.audit import commands as work
 
-    with _opened(_load(config)) as log:
+    with opened(_load(config)) as log:
         work.seal(log, out, format_)
 
 
@@ -112,22 +113,22 @@ def _load(path: ConfigOption) -> Config:
 
 
 @contextmanager
-def _opened(config: Config) -> Iterator[AuditLog]:
+def opened(config: Config, ask: Ask | None = None) -> Iterator[AuditLog]:
+    """The gateway's log, for a command beside the running gateway."""
     from datetime import UTC, datetime
 
-    from insitu_gateway.server import load_gateway_identity, open_log
+    from insitu_gateway.server import open_log
 
-    log = open_log(config, load_gateway_identity(config), lambda: datetime.now(UTC))
+    log = open_log(config, lambda: datetime.now(UTC), ask)
     try:
         yield log
     finally:
         log.close()
 
 
-def _party(config: Config) -> tuple[Party, list[VerifyingKey]]:
+def _party(config: Config) -> tuple[Party, Sealers]:
+    """Public halves alone: no passphrase is asked for."""
     from insitu_access.audit.entry import Party
+    from insitu_access.identity import sealers
 
-    from insitu_gateway.server import load_gateway_identity
-
-    key = load_gateway_identity(config).signing.public()
-    return Party(role="gateway", id=config.id), [key, *config.audit.former()]
+    return Party(role="gateway", id=config.id), (*sealers(config.identity), *config.audit.former())

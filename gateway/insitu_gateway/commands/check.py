@@ -23,6 +23,7 @@ def check(config: ConfigOption = DEFAULT_CONFIG, format_: FormatOption = Format.
     from datetime import UTC, datetime
 
     from insitu_access.certificates import validity
+    from insitu_access.pin import Pin
 
     from insitu_gateway.config import load_config
     from insitu_gateway.documents import Datasets, ManifestFile
@@ -30,7 +31,8 @@ def check(config: ConfigOption = DEFAULT_CONFIG, format_: FormatOption = Format.
 
     loaded = load_config(config)
     identity = load_gateway_identity(loaded)
-    manifest = ManifestFile(loaded.manifest, identity.authority, datetime.now(UTC)).current.manifest
+    pin = Pin(loaded.state, identity.authority, keep=False)
+    manifest = ManifestFile(loaded.manifest, pin, datetime.now(UTC)).current.manifest
     datasets = Datasets(loaded.datasets).all()
     facts: dict[str, object] = {
         "gateway": loaded.id,

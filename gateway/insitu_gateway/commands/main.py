@@ -8,6 +8,7 @@ from insitu_access.cli import run as run_app
 from insitu_gateway import __version__
 from insitu_gateway.commands.audit import app as audit
 from insitu_gateway.commands.check import check
+from insitu_gateway.commands.keys import init, key_app, trust
 from insitu_gateway.commands.run import run
 from insitu_gateway.commands.status import status
 
@@ -28,6 +29,9 @@ app = new_app(
 for command in (check, run, status):
     app.command()(command)
 app.add_typer(audit, name="audit")
+app.command()(init)
+app.command()(trust)
+app.add_typer(key_app, name="key")
 
 
 def main() -> None:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from insitu_access.audit.chain import Finding
     from insitu_access.audit.entry import Party
     from insitu_access.audit.log import AuditLog
-    from insitu_access.keys import VerifyingKey
+    from insitu_access.audit.seal import Sealers
+    from insitu_access.passphrase import Ask
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -111,11 +112,11 @@ def seal(config: ConfigOption, out: SealOutOption = None, format_: FormatOption 
 
 
 @contextmanager
-def opened(config: NodeConfig) -> Iterator[AuditLog]:
+def opened(config: NodeConfig, ask: Ask | None = None) -> Iterator[AuditLog]:
     """The node's log, for a command beside the running node."""
-    from insitu_node.runtime import identity_of, open_log  # planner and databases: not needed to answer --help
+    from insitu_node.runtime import open_log  # planner and databases: not needed to answer --help
 
-    log = open_log(config, identity_of(config))
+    log = open_log(config, ask)
     try:
         yield log
     finally:
@@ -124,18 +125,18 @@ def opened(config: NodeConfig) -> Iterator[AuditLog]:
 
 def administered(config: NodeConfig, command: str, **about: str) -> None:
     """Records an act of administration. Raises where it cannot be recorded: call it before the act."""
-    from insitu_access.audit.commands import administered as record
+    from insitu_access.audit.acts import administered as record
 
     with opened(config) as log:
         record(log, command, **{name: text for name, text in about.items() if text})
 
 
-def _party(config: NodeConfig) -> tuple[Party, list[VerifyingKey]]:
+def _party(config: NodeConfig) -> tuple[Party, Sealers]:
+    """Public halves alone: no passphrase is asked for."""
     from insitu_access.audit.entry import Party
+    from insitu_access.identity import sealers
 
-    from insitu_node.runtime import identity_of
-
-    return Party(role="node", id=config.node_id), [identity_of(config).signing.public(), *config.audit.former()]
+    return Party(role="node", id=config.node_id), (*sealers(config.identity), *config.audit.former())
 
 
 def _against_ledger(config: NodeConfig) -> list[Finding]:

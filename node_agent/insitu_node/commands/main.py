@@ -9,6 +9,7 @@ from insitu_node import __version__
 from insitu_node.commands.audit import app as audit
 from insitu_node.commands.check import check
 from insitu_node.commands.halt import halt, resume
+from insitu_node.commands.keys import init, key_app, trust
 from insitu_node.commands.ledger import ledger
 from insitu_node.commands.projects import app as projects
 from insitu_node.commands.run import run
@@ -28,10 +29,13 @@ app = new_app(
       insitu-node ledger --config node.toml
     """,
 )
+app.command("init")(init)
 app.command("check")(check)
 app.command("run")(run)
 app.command("ledger")(ledger)
 app.add_typer(audit, name="audit")
+app.command("trust")(trust)
+app.add_typer(key_app, name="key")
 app.command("status")(status)
 app.add_typer(projects, name="projects")
 app.command("halt")(halt)

@@ -12,13 +12,18 @@ from insitu_access.audit import files, of_authority
 from insitu_access.audit.chain import check_lines
 from insitu_access.audit.entry import Party
 from insitu_access.audit.log import AuditLog, Note
-from insitu_access.grant import grant_sha256
+from insitu_access.audit.receipts import read_receipt
+from insitu_access.grant import grant_sha256, seal_grant
 from insitu_access.identity import load_identity
-from insitu_access.keys import load_verifying_key, read_verifying_key
+from insitu_access.keys import SigningKey, generate_signing_key, load_verifying_key, read_verifying_key
+from insitu_access.manifest import FormerKey, seal_manifest
+from insitu_access.release import seal_outcome
+from insitu_access.request import request_sha256, seal_request
+from insitu_privacy.errors import AccessRefused
 
 from tests.testkit.audit_logs import entries, kinds
 from tests.unit.access.test_commands import DATASET, GRANT, NODE_OPTIONS, authority, fails, works
-from tests.unit.access.world import NOW, grant, node
+from tests.unit.access.world import NODE, NOW, RESEARCHER, STRANGER, grant, manifest, node, release, request
 
 GATEWAY_OPTIONS = ["--role", "gateway", "--id", "gw", "--address", "h:1", "--operator", "Hub", "--jurisdiction", "FR"]
 
@@ -115,6 +120,53 @@ def test_mistakes_are_one_line(home: Path) -> None:
     assert "--key" in fails("INSITU-CONFIG-FILE", *reconcile, "--node", "strange", cwd=home)
     works(*reconcile, "--node", "strange", "--key", "n1/signing.pub", cwd=home)
     fails("INSITU-CONFIG-INVALID", *reconcile, "--receipt", "auth/register.json", cwd=home)
+
+
+def sealed_at(folder: Path, key: SigningKey, at: datetime) -> None:
+    AuditLog(folder, Party(role="node", id="n1"), key, clock=lambda: at).seal()
+
+
+def test_a_key_that_was_replaced_seals_until_then(tmp_path: Path) -> None:
+    """E12: a thief of the former key dates its seals back, or is refused."""
+    works("init", "auth", "--federation", "demo", cwd=tmp_path)
+    works("cert", "auth", *NODE_OPTIONS, "--out", "old", cwd=tmp_path)
+    works("cert", "auth", *NODE_OPTIONS, "--replace", "--out", "new", cwd=tmp_path)
+    key, now = load_identity(tmp_path / "old").signing, datetime.now(UTC)
+    for name, at, holds in (("before", now - timedelta(days=1), True), ("after", now + timedelta(days=1), False)):
+        sealed_at(tmp_path / name / "audit", key, at)
+        done = authority("audit", "reconcile", "auth", "--node", name, "--format", "json", cwd=tmp_path)
+        assert [log["holds"] for log in done.facts["logs"]] == [holds]
+        assert (done.code == 0) == holds
+    assert "given up before" in done.facts["discrepancies"][0]["text"]
+
+
+def test_a_receipt_of_before_verifies_by_the_authority_s_key_of_then(tmp_path: Path) -> None:
+    authority_key, after = generate_signing_key(), generate_signing_key()
+    issued = manifest(authority_keys=(authority_key.public(),))
+    told = grant(nodes=("chu-lille",))
+    grant_jwt = seal_grant(told, authority_key)
+    asked = request(grant_sha256=grant_sha256(grant_jwt), nodes=("chu-lille",))
+    request_jws = seal_request(asked, RESEARCHER)
+    signed = release(request_sha256=request_sha256(request_jws), request_id=asked.request_id)
+    evidence = {
+        "manifest": seal_manifest(issued, authority_key),
+        "grant": grant_jwt,
+        "request": request_jws,
+        "outcomes": {"chu-lille": seal_outcome(signed, NODE)},
+    }
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"evidence": evidence}))
+    for former, holds in (
+        (FormerKey(key=authority_key.public(), until=NOW), True),
+        (FormerKey(key=authority_key.public(), until=issued.issued_at - timedelta(hours=1)), False),
+        (FormerKey(key=STRANGER.public(), until=NOW), False),
+    ):
+        keys = (after.public(), former)
+        if holds:
+            assert read_receipt(path, keys).outcomes.keys() == {"chu-lille"}
+        else:
+            with pytest.raises(AccessRefused):
+                read_receipt(path, keys)
 
 
 def test_a_forged_receipt_is_a_discrepancy(home: Path) -> None:

@@ -212,14 +212,32 @@ def test_too_few_nodes_and_one_code_for_all(insitu: Run, world: World) -> None:
 
 def test_keys_are_made_and_never_overwritten(insitu: Run, world: World) -> None:
     folder = world.folder / "me"
-    assert insitu("key", "new", str(folder)) == (0, f"{folder}\n", "")
+    code, out, err = insitu("key", "new", str(folder), "--no-passphrase")
+    assert (code, out) == (0, f"{folder}\n")
+    assert str(folder / "signing.pub") in err  # what to send
     assert {path.name for path in folder.iterdir()} == {"signing.key", "signing.pub", "tls.key", "tls.csr"}
-    code, _, err = insitu("key", "new", str(folder))
+    code, _, err = insitu("key", "new", str(folder), "--no-passphrase")
     assert code == 2
     assert err.startswith("INSITU-CONFIG-")
 
 
-@pytest.mark.parametrize("command", ["connect", "catalog", "explain", "query", "budget", "verify", "key new"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "connect",
+        "catalog",
+        "explain",
+        "query",
+        "budget",
+        "verify",
+        "trust",
+        "key new",
+        "key rotate",
+        "key install",
+        "key show",
+        "key change-passphrase",
+    ],
+)
 def test_every_command_has_help_with_an_example(insitu: Run, command: str) -> None:
     code, out, _ = insitu(*command.split(), "--help")
     assert code == 0

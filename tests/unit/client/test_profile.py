@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from insitu.profile import cache_bundle, cached_bundle, default_folder, read_profile, save_manifest
+from insitu.profile import cache_bundle, cached_bundle, default_folder, pin_of, read_profile, save_manifest
+from insitu_access.manifest import Opened
 from insitu_privacy.dataset import DatasetBundle
 from insitu_privacy.errors import ConfigInvalid
 
@@ -20,7 +21,8 @@ def test_what_is_written_is_read(world: World) -> None:
     assert again.manifest is None
     assert again.identity.signing == written.identity.signing
     assert {file.stat().st_mode & 0o777 for file in written.folder.iterdir()} == {0o600}
-    save_manifest(written.folder, "token")
+    opened = Opened(manifest=world.manifest, key=world.authority.public(), steps=())
+    save_manifest(written.folder, "token", opened, pin_of(written))
     assert read_profile(written.folder).manifest == "token"
 
 

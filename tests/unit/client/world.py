@@ -210,6 +210,9 @@ class World:
         else:
             yield from self._events(call)
 
+    def believe(self, ca_pem: bytes) -> None:
+        self.believed = ca_pem
+
     def close(self) -> None:
         """Nothing is open."""
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from insitu_access.keys import generate_signing_key
 from insitu_access.manifest import seal_manifest
+from insitu_access.pin import Pin
 from insitu_gateway.documents import Datasets, ManifestFile
 from insitu_privacy.errors import AccessRefused, ConfigInvalid
 
@@ -19,7 +20,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def opened(world: World) -> ManifestFile:
-    return ManifestFile(world.folder / "manifest.jws", world.authority.public(), now())
+    return ManifestFile(world.folder / "manifest.jws", Pin(world.folder, world.authority.public()), now())
 
 
 def test_a_newer_manifest_is_taken_and_an_unchanged_file_is_not_read(world: World) -> None:

@@ -15,7 +15,8 @@ from insitu_access.identity import load_identity
 from insitu_access.keys import generate_signing_key
 from insitu_access.manifest import seal_manifest
 from insitu_access.release import NodeRelease, Refusal
-from insitu_node.connection import Dialer
+from insitu_access.watched import WatchedIdentity
+from insitu_node.connection import Dialer, Renewal
 from insitu_node.cycle import Cycle
 from insitu_node.state import ManifestStore
 from insitu_proto.messages import Heartbeat, Hello, Outcome, Progress
@@ -45,6 +46,7 @@ async def staged(
 ) -> AsyncIterator[Stage]:
     world = NodeWorld(folder=tmp_path, now=datetime.now(UTC))
     ca = make_ca()
+    world.manifest_with(ca_pem=ca.certificate_pem.decode())
     authority = world.authority.public()
     make_identity(tmp_path / "node", ca, "node", NODE, authority)
     make_identity(tmp_path / "gw", ca, "gateway", "gw", authority)
@@ -57,7 +59,8 @@ async def staged(
     stopping = asyncio.Event()
     with ThreadPoolExecutor(2) as workers:
         dialer = Dialer(
-            identity=load_identity(tmp_path / "node"),
+            keys=WatchedIdentity(tmp_path / "node", lambda: load_identity(tmp_path / "node")),
+            changed=Renewal(),
             software="test",
             manifest=store,
             cycle=cycle,

@@ -79,6 +79,7 @@ def test_killed_at(place: str, tmp_path: Path) -> None:
 async def _killed_at(place: str, site: Path) -> None:
     world = NodeWorld(folder=site, now=datetime.now(UTC))
     ca = make_ca()
+    world.manifest_with(ca_pem=ca.certificate_pem.decode())
     identity = site / "identity"
     public = make_identity(identity, ca, "node", NODE, world.authority.public())
     make_identity(site / "gw", ca, "gateway", "gw", world.authority.public())

@@ -1,0 +1,538 @@
+"""Enrolment and the change of keys: what the authority grants, and what a thief of the mail cannot have (K1 to K11)."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+from insitu_access import ceremonies
+from insitu_access.authority import init_authority, issue_grant, opened, publish_manifest
+from insitu_access.certificates import is_issued_by, serial_of
+from insitu_access.drills import KEYS, Scene, drill
+from insitu_access.enrolment import (
+    Enrolment,
+    open_answer,
+    open_enrolment,
+    peek_authority,
+    peek_enrolment,
+    seal_answer,
+    seal_enrolment,
+    seal_invitation,
+    voucher_of,
+)
+from insitu_access.grant import read_grant
+from insitu_access.identity import create_keys, load_identity
+from insitu_access.jose import sign, unverified
+from insitu_access.keyring import Invited
+from insitu_access.keys import generate_signing_key, load_signing_key, load_verifying_key
+from insitu_access.manifest import open_manifest
+from insitu_access.payload import Malformed, write
+from insitu_access.site import change_keys, enrol_here, install, read_invitation, repin
+from insitu_access.watched import WatchedIdentity
+from insitu_privacy.errors import AccessRefused, ConfigInvalid
+
+from tests.unit.access.world import DAY, NOW, STRANGER, grant, payload_of
+
+YEAR = 365 * DAY
+ASK = lambda _: b"correct horse battery"  # noqa: E731
+
+
+class Town:
+    """An authority, and parties on their own sites."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.now = NOW
+        init_authority(root / "authority", "demo", now=NOW)
+
+    @contextmanager
+    def office(self):
+        with opened(self.root / "authority", ASK) as authority:
+            yield authority
+
+    @property
+    def pinned(self):
+        return load_verifying_key(self.root / "authority" / "authority.pub")
+
+    def invite(self, role: str, party: str, **changes) -> Path:
+        voucher = generate_signing_key()
+        values = {
+            "key": voucher.public(), "role": role, "id": party, "organisation": "CHU", "operator": "Hub",
+            "jurisdiction": "FR", "address": "gw.example.org:7443", "also": (), "expires_at": self.now + 14 * DAY,
+        }  # fmt: skip
+        with self.office() as authority:
+            token = ceremonies.invite(authority, Invited(**(values | changes)), voucher)
+        path = self.root / f"{party}-{voucher.thumbprint}.invitation"
+        path.touch(0o600)
+        path.write_text(token)
+        return path
+
+    def read(self, path: Path):
+        return read_invitation(path, self.pinned.thumbprint, now=self.now)
+
+    def enrol(self, token: str, overlap: timedelta = 30 * DAY) -> str:
+        with self.office() as authority:
+            return ceremonies.enrol(authority, token, now=self.now, lifetime=YEAR, overlap=overlap)[0]
+
+    def settle(self, role: str, party: str, passphrase: bytes | None = None) -> Path:
+        """A party that has enrolled, and its directory."""
+        place = self.root / party
+        requested = enrol_here(place, self.read(self.invite(role, party)), now=self.now, passphrase=passphrase)
+        install(place, self.enrol(requested.path.read_text().strip()), self.pinned, ASK, now=NOW)
+        return place
+
+    def manifest(self):
+        with self.office() as authority:
+            text, made = publish_manifest(authority, None, now=self.now, lifetime=30 * DAY)
+        assert open_manifest(text, self.pinned, now=self.now, known_version=0) == made
+        return made
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Town:
+    return Town(tmp_path)
+
+
+def refused(act, *arguments, code: str = "INSITU-KEY-ENROLMENT", match: str | None = None) -> None:
+    with pytest.raises(AccessRefused, match=match) as caught:
+        act(*arguments)
+    assert caught.value.code == code
+
+
+# -- enrolment -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["node", "gateway", "researcher"])
+@pytest.mark.parametrize("passphrase", [None, b"correct horse battery"])
+def test_a_party_enrols(town: Town, role: str, passphrase: bytes | None) -> None:
+    place = town.settle(role, "new", passphrase)
+    identity = load_identity(place, ASK)
+    assert (identity.role, identity.id, identity.authority) == (role, "new", town.pinned)
+    assert not (place / "request.jws").exists()
+    manifest = town.manifest()
+    listed = {"node": manifest.nodes, "gateway": manifest.gateways, "researcher": ()}[role]
+    assert [each.id for each in listed] == (["new"] if listed else [])
+
+
+def test_no_private_key_leaves_the_site(town: Town) -> None:
+    """K1: of what travels, nothing holds a private half but the invitation its own."""
+    requested = enrol_here(town.root / "n", town.read(town.invite("node", "n")), now=NOW, passphrase=None)
+    secret = payload_of_key(town.root / "n" / "signing.key")
+    travelled = requested.path.read_text() + town.enrol(requested.path.read_text().strip())
+    assert secret not in travelled
+    assert "PRIVATE" not in travelled
+
+
+def payload_of_key(path: Path) -> str:
+    return str(load_signing_key(path, ASK).jwk.as_dict(private=True)["d"])
+
+
+def test_the_authority_keeps_no_secret_of_an_invitation(town: Town) -> None:
+    path = town.invite("node", "n")
+    voucher = town.read(path).voucher
+    for file in (path for path in (town.root / "authority").rglob("*") if path.is_file()):
+        assert str(voucher.jwk.as_dict(private=True)["d"]) not in file.read_bytes().decode("latin-1")
+
+
+def test_nothing_is_believed_before_the_authority_key_is_compared(town: Town) -> None:
+    """K3: an invitation that was swapped on the way names another authority, or is not signed by this one."""
+    path = town.invite("node", "n")
+    for confirmed in (None, "", STRANGER.thumbprint):
+        refused(lambda c=confirmed: read_invitation(path, c, now=NOW), code="INSITU-KEY-FINGERPRINT")
+    genuine = town.read(path)
+    swapped = seal_invitation(replace(genuine, authority=STRANGER.public()), STRANGER)
+    path.write_text(swapped)
+    assert peek_authority(swapped) == STRANGER.public()
+    refused(town.read, path, code="INSITU-KEY-FINGERPRINT")
+    path.write_text(seal_invitation(genuine, STRANGER))  # names the right authority, signed by a stranger
+    refused(town.read, path, code="INSITU-ACCESS-SIGNATURE")
+    path.write_text(seal_invitation(replace(genuine, authority=town.pinned), STRANGER))
+    refused(town.read, path, code="INSITU-ACCESS-SIGNATURE")
+
+
+def test_an_invitation_is_private_and_expires(town: Town) -> None:
+    path = town.invite("node", "n")
+    path.chmod(0o644)
+    with pytest.raises(ConfigInvalid, match="0600"):
+        town.read(path)
+    path.chmod(0o600)
+    invitation = town.read(path)
+    requested = enrol_here(town.root / "n", invitation, now=NOW, passphrase=None)
+    town.now = NOW + 15 * DAY
+    refused(town.read, path, match="expired")
+    refused(town.enrol, requested.path.read_text().strip(), match="expired")
+
+
+def test_an_invitation_is_used_once(town: Town) -> None:
+    invitation = town.read(town.invite("node", "n"))
+    first = enrol_here(town.root / "n", invitation, now=NOW, passphrase=None)
+    thief = enrol_here(town.root / "thief", invitation, now=NOW, passphrase=None)
+    town.enrol(first.path.read_text().strip())
+    refused(town.enrol, thief.path.read_text().strip(), match="used before")
+    refused(town.enrol, first.path.read_text().strip(), match="used before")
+
+
+def test_keys_cannot_be_swapped_on_the_way(town: Town) -> None:
+    """K5: whoever holds the mail but not the invitation cannot put another key into an enrolment."""
+    requested = enrol_here(town.root / "n", town.read(town.invite("node", "n")), now=NOW, passphrase=None)
+    genuine = requested.path.read_text().strip()
+    create_keys(town.root / "thief")
+    csr = (town.root / "thief" / "tls.csr").read_text()
+    own = Enrolment(role="node", id="n", key=STRANGER.public(), csr=csr, issued_at=NOW)
+    refused(town.enrol, seal_enrolment(own, STRANGER, STRANGER), match="neither an invitation")
+    # under the invitation's name, but signed by the thief
+    forged = seal_enrolment(own, STRANGER, STRANGER).split(".")
+    refused(town.enrol, ".".join([genuine.split(".")[0], *forged[1:]]), code="INSITU-ACCESS-SIGNATURE")
+    # the genuine outside around keys of the thief
+    inner = payload_of(seal_enrolment(own, STRANGER, STRANGER))["keys"]
+    refused(town.enrol, sign(write({"keys": inner}), STRANGER, "insitu-enrolment+jws"), match="neither")
+    assert town.enrol(genuine)
+
+
+def test_the_new_key_must_be_held(town: Town) -> None:
+    """K5: who is invited cannot enrol the key of somebody else."""
+    invitation = town.read(town.invite("node", "n"))
+    create_keys(town.root / "n")
+    csr = (town.root / "n" / "tls.csr").read_text()
+    others = Enrolment(role="node", id="n", key=STRANGER.public(), csr=csr, issued_at=NOW)
+    held = load_signing_key(town.root / "n" / "signing.key")
+    token = seal_enrolment(others, held, invitation.voucher)
+    refused(town.enrol, token, code="INSITU-ACCESS-SIGNATURE")
+    assert peek_enrolment(token).key == STRANGER.public()
+    with pytest.raises(AccessRefused):
+        open_enrolment(token, invitation.voucher.public())
+
+
+@pytest.mark.parametrize("change", [{"id": "other"}, {"role": "researcher"}])
+def test_an_invitation_is_for_its_party(town: Town, change: dict[str, str]) -> None:
+    invitation = town.read(town.invite("node", "n"))
+    requested = enrol_here(town.root / "n", replace(invitation, **change), now=NOW, passphrase=None)
+    refused(town.enrol, requested.path.read_text().strip(), match="another party")
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "é"])
+def test_what_is_no_enrolment(town: Town, token: str) -> None:
+    assert voucher_of(token) is None
+    refused(town.enrol, token)
+
+
+def test_an_answer_is_the_authority_s_and_for_keys_that_are_here(town: Town) -> None:
+    """K6."""
+    requested = enrol_here(town.root / "n", town.read(town.invite("node", "n")), now=NOW, passphrase=None)
+    answer = town.enrol(requested.path.read_text().strip())
+    opened_answer = open_answer(answer, town.pinned)
+    refused(partial(install, now=NOW), town.root / "n", seal_answer(opened_answer, STRANGER), town.pinned, ASK,
+            code="INSITU-ACCESS-SIGNATURE")  # fmt: skip
+    other = town.root / "other"
+    enrol_here(other, town.read(town.invite("node", "m")), now=NOW, passphrase=None)
+    refused(partial(install, now=NOW), other, answer, town.pinned, ASK, match="not here")
+    assert not (other / "tls.pem").exists()
+    assert install(town.root / "n", answer, town.pinned, ASK, now=NOW).id == "n"
+
+
+# -- change of keys ------------------------------------------------------------------------------------------------
+
+
+def test_a_node_changes_its_key_with_overlap(town: Town) -> None:
+    """K7."""
+    place = town.settle("node", "n")
+    before = load_identity(place)
+    requested = change_keys(place, now=NOW, ask=ASK)
+    assert load_identity(place) == before  # the present keys are used until the answer is there
+    with pytest.raises(ConfigInvalid, match="not answered yet"):
+        change_keys(place, now=NOW, ask=ASK)
+    answer = town.enrol(requested.path.read_text().strip())
+    install(place, answer, town.pinned, ASK, now=NOW)
+    after = load_identity(place)
+    assert (after.signing.public(), after.former) == (requested.key, before.signing)
+    entry = town.manifest().node("n")
+    assert entry is not None
+    assert entry.keys_at(NOW) == (after.signing.public(), before.signing.public())
+    assert entry.keys_at(NOW + 30 * DAY) == (after.signing.public(),)
+    assert after.signing_for(entry.keys_at(NOW)) == after.signing
+    assert after.signing_for([before.signing.public()]) == before.signing  # before the manifest is there
+    # the certificate before ends with the overlap
+    serial = serial_of(before.tls_cert_pem)
+    assert serial not in town.manifest().revoked_certificates
+    town.now = NOW + 31 * DAY
+    manifest = town.manifest()
+    assert serial in manifest.revoked_certificates
+    assert manifest.node("n") == replace(entry, former=())
+
+
+def test_a_key_that_is_no_longer_the_present_one_vouches_for_nothing(town: Town) -> None:
+    place = town.settle("node", "n")
+    thief = Path(shutil.copytree(place, town.root / "thief"))
+    requested = change_keys(place, now=NOW, ask=ASK)
+    install(place, town.enrol(requested.path.read_text().strip()), town.pinned, ASK, now=NOW)
+    refused(town.enrol, requested.path.read_text().strip() if requested.path.exists() else "x", match="neither")
+    refused(town.enrol, change_keys(thief, now=NOW, ask=ASK).path.read_text().strip(), match="neither")
+
+
+def test_a_key_that_stood_for_something_before_is_not_enrolled_again(town: Town) -> None:
+    """A node that went back to a former key, or took another's, would stop the manifest for everybody."""
+    place = town.settle("node", "n")
+    other = load_identity(town.settle("researcher", "alice")).signing
+    before = load_identity(place).signing
+    install(place, town.enrol(change_keys(place, now=NOW, ask=ASK).path.read_text().strip()), town.pinned, ASK, now=NOW)
+    present, csr = load_identity(place).signing, (place / "tls.csr").read_text()
+    for key in (before, present, other):
+        enrolment = Enrolment(role="node", id="n", key=key.public(), csr=csr, issued_at=NOW)
+        refused(town.enrol, seal_enrolment(enrolment, key, present), match="enrolled before")
+    town.manifest()
+
+
+def test_a_party_vouches_for_itself_alone(town: Town) -> None:
+    place = town.settle("node", "n")
+    town.settle("node", "m")
+    create_keys(town.root / "thief")
+    csr = (town.root / "thief" / "tls.csr").read_text()
+    own = generate_signing_key()
+    enrolment = Enrolment(role="node", id="m", key=own.public(), csr=csr, issued_at=NOW)
+    refused(town.enrol, seal_enrolment(enrolment, own, load_identity(place).signing), match="another party")
+
+
+@pytest.mark.parametrize("role", ["node", "gateway", "researcher"])
+def test_a_new_invitation_ends_what_was_before(town: Town, role: str) -> None:
+    """K7, K10: lost keys have no overlap."""
+    place = town.settle(role, "p")
+    changed = change_keys(place, now=NOW, ask=ASK)
+    install(place, town.enrol(changed.path.read_text().strip()), town.pinned, ASK, now=NOW)
+    before = load_identity(place)
+    assert before.former is not None
+    requested = change_keys(place, now=NOW, ask=ASK, invitation=town.read(town.invite(role, "p")))
+    install(place, town.enrol(requested.path.read_text().strip()), town.pinned, ASK, now=NOW)
+    after, manifest = load_identity(place), town.manifest()
+    assert after.former is None
+    assert serial_of(before.tls_cert_pem) in manifest.revoked_certificates
+    lost = {before.signing.thumbprint, before.former.thumbprint}
+    assert role == "gateway" or lost <= manifest.revoked_keys  # a gateway's signing key counts for nothing anyway
+    assert after.signing.thumbprint not in manifest.revoked_keys
+    assert all(node.former == () for node in manifest.nodes)
+
+
+def test_a_lost_directory_is_no_hindrance(town: Town) -> None:
+    place = town.settle("node", "n")
+    (place / "signing.key").unlink()
+    (place / "tls.key").unlink()
+    requested = change_keys(place, now=NOW, ask=ASK, invitation=town.read(town.invite("node", "n")))
+    install(place, town.enrol(requested.path.read_text().strip()), town.pinned, ASK, now=NOW)
+    assert load_identity(place).signing.public() == requested.key
+
+
+def test_an_invitation_for_another_party_changes_nothing_here(town: Town) -> None:
+    place = town.settle("node", "n")
+    refused(
+        lambda: change_keys(place, now=NOW, ask=ASK, invitation=town.read(town.invite("node", "m"))), match="invites"
+    )
+
+
+def test_the_next_keys_are_under_the_same_passphrase(town: Town) -> None:
+    place = town.settle("researcher", "alice", b"correct horse battery")
+    requested = change_keys(place, now=NOW, ask=ASK)
+    install(place, town.enrol(requested.path.read_text().strip()), town.pinned, ASK, now=NOW)
+    assert load_identity(place, ASK).former is not None
+    for name in ("signing.key", "tls.key", "former/signing.key"):
+        assert (place / name).read_bytes().startswith(b"eyJ")
+
+
+@pytest.mark.parametrize("last", range(8))
+def test_an_installation_that_was_cut_off_is_run_again(town: Town, monkeypatch: pytest.MonkeyPatch, last: int) -> None:
+    place = town.settle("node", "n")
+    watched = WatchedIdentity(place, lambda: load_identity(place))
+    before = watched.current
+    requested = change_keys(place, now=NOW, ask=ASK)
+    answer = town.enrol(requested.path.read_text().strip())
+    from insitu_access import site
+
+    written, write_file = [0], site.write_file
+
+    def cut(path: Path, data: bytes, mode: int = 0o644) -> None:
+        if written[0] == last:
+            raise KeyboardInterrupt
+        written[0] += 1
+        write_file(path, data, mode)
+
+    monkeypatch.setattr(site, "write_file", cut)
+    with pytest.raises(KeyboardInterrupt):
+        install(place, answer, town.pinned, ASK, now=NOW)
+    try:
+        watched.refresh()
+    except ConfigInvalid:
+        assert watched.current is before  # a process keeps what it had
+    monkeypatch.setattr(site, "write_file", write_file)
+    install(place, answer, town.pinned, ASK, now=NOW)
+    assert watched.refresh()
+    assert (watched.current.signing.public(), watched.current.former) == (requested.key, before.signing)
+    assert not watched.refresh()
+
+
+# -- the authority's own keys --------------------------------------------------------------------------------------
+
+
+def test_the_authority_s_key_hands_over(town: Town) -> None:
+    """K8."""
+    before = town.pinned
+    with town.office() as authority:
+        key = ceremonies.rotate_key(authority, now=NOW, stolen=False)
+    assert town.pinned == key != before
+    with town.office() as authority:
+        text, _ = publish_manifest(authority, None, now=NOW, lifetime=DAY)
+    assert open_manifest(text, before, now=NOW, known_version=0).authority_keys == (key, before)
+    with town.office() as authority:
+        ceremonies.retire(authority, cas=False, keys=True)
+    assert town.manifest().authority_keys == (key,)
+
+
+def test_an_answer_finds_who_pinned_the_former_key(town: Town) -> None:
+    """K6, K8: the authority's key changed while the enrolment was in the mail."""
+    invitation = town.read(town.invite("node", "n"))
+    requested = enrol_here(town.root / "n", invitation, now=NOW, passphrase=None)
+    with town.office() as authority:
+        ceremonies.rotate_key(authority, now=NOW, stolen=False)
+    answer = town.enrol(requested.path.read_text().strip())
+    refused(
+        partial(install, now=NOW),
+        town.root / "n",
+        answer.split("\n")[-1],
+        invitation.authority,
+        ASK,
+        code="INSITU-ACCESS-SIGNATURE",
+    )
+    install(town.root / "n", answer, invitation.authority, ASK, now=NOW)
+    assert load_identity(town.root / "n").answered_at == NOW
+
+
+def test_a_change_of_the_authority_s_key_that_was_cut_off_is_run_again(town: Town, monkeypatch) -> None:
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with town.office() as authority, monkeypatch.context() as patch:
+        patch.setattr(ceremonies, "save_verifying_key", cut)
+        with pytest.raises(KeyboardInterrupt):
+            ceremonies.rotate_key(authority, now=NOW, stolen=False)
+    before = town.pinned
+    with town.office() as authority:
+        key = ceremonies.rotate_key(authority, now=NOW, stolen=False)
+    with town.office() as authority:
+        assert len(authority.keyring.successions) == 1
+        text, _ = publish_manifest(authority, None, now=NOW, lifetime=DAY)
+    assert open_manifest(text, before, now=NOW, known_version=0).authority_keys[0] == key
+
+
+def test_after_a_theft_nobody_is_led_on(town: Town) -> None:
+    """K8, K9."""
+    with town.office() as authority:
+        ceremonies.rotate_key(authority, now=NOW, stolen=False)
+    before = town.pinned
+    place = town.settle("node", "n")
+    with town.office() as authority:
+        key = ceremonies.rotate_key(authority, now=NOW, stolen=True)
+    with town.office() as authority:
+        text, made = publish_manifest(authority, None, now=NOW, lifetime=DAY)
+    assert made.authority_keys == (key,)
+    refused(lambda: open_manifest(text, before, now=NOW, known_version=0), code="INSITU-ACCESS-SIGNATURE")
+    state = town.root / "state"
+    state.mkdir()
+    (state / "manifest.jws").write_text("signed by the thief, with an enormous version")
+    refused(lambda: repin(place, state, key, before.thumbprint), code="INSITU-KEY-FINGERPRINT")
+    refused(lambda: repin(place, state, key, None), code="INSITU-KEY-FINGERPRINT")
+    assert load_identity(place).authority == before
+    assert (state / "manifest.jws").exists()
+    repin(place, state, key, key.thumbprint)
+    assert load_identity(place).authority == key
+    assert not (state / "manifest.jws").exists()
+
+
+def test_the_ca_changes_with_overlap(town: Town, tmp_path: Path) -> None:
+    """K11."""
+    place = town.settle("node", "n")
+    before = load_identity(place)
+    with town.office() as authority:
+        ceremonies.rotate_ca(authority, now=NOW)
+    manifest = town.manifest()
+    assert manifest.ca_pem.count("BEGIN CERTIFICATE") == 2
+    assert is_issued_by(before.tls_cert_pem, manifest.ca_pem.encode())
+    assert before.anchors(manifest) == manifest.ca_pem.encode()
+    assert before.anchors(None) == before.ca_pem
+    with town.office() as authority, pytest.raises(Malformed, match="no certificate of the new CA yet: n"):
+        ceremonies.retire(authority, cas=True, keys=False)
+    with town.office() as authority:
+        ceremonies.retire(replace(authority, directory=tmp_path), cas=True, keys=False, anyway=True)
+    with town.office() as authority:
+        answer = ceremonies.renew(authority, "node", "n", now=NOW + DAY, lifetime=YEAR)
+    install(place, answer, town.pinned, ASK, now=NOW)
+    after = load_identity(place)
+    assert after.signing == before.signing
+    assert after.tls_cert_pem != before.tls_cert_pem
+    # an answer that is younger than the manifest knows better
+    assert after.anchors(manifest) == after.ca_pem
+    with town.office() as authority:
+        ceremonies.retire(authority, cas=True, keys=False)
+    town.now = NOW + 2 * DAY
+    manifest = town.manifest()
+    assert manifest.ca_pem.count("BEGIN CERTIFICATE") == 1
+    assert not is_issued_by(before.tls_cert_pem, manifest.ca_pem.encode())
+    assert is_issued_by(after.tls_cert_pem, manifest.ca_pem.encode())
+    assert after.anchors(manifest) == manifest.ca_pem.encode()
+
+
+def test_a_grant_follows_a_person_to_a_new_key_and_no_other_person(town: Town) -> None:
+    """Another person is an amendment, which custodians approve anew."""
+    alice, bob = town.settle("researcher", "alice"), town.settle("researcher", "bob")
+    town.settle("node", "chu-lille")
+    before = load_identity(alice).signing
+    with town.office() as authority:
+        token = issue_grant(authority, grant(researchers=(before.public(),), nodes=("chu-lille",)))
+    install(alice, town.enrol(change_keys(alice, now=NOW, ask=ASK).path.read_text().strip()), town.pinned, ASK, now=NOW)
+    with town.office() as authority, pytest.raises(Malformed, match="amend"):
+        ceremonies.reseal(authority, token, researcher="bob")
+    with town.office() as authority:
+        again = read_grant(
+            unverified(ceremonies.reseal(authority, token, researcher="alice"), "insitu-grant+jwt", "grant")
+        )
+    present = load_identity(alice).signing
+    assert again.researchers == (before.public(), present.public())
+    with town.office() as authority, pytest.raises(Malformed, match="not issued here"):
+        ceremonies.reseal(authority, token)  # replaced by the other text
+    assert load_identity(bob).signing.public() not in again.researchers
+
+
+def test_who_was_never_certified_is_not_renewed(town: Town) -> None:
+    with town.office() as authority, pytest.raises(Malformed, match="no node of this id"):
+        ceremonies.renew(authority, "node", "nobody", now=NOW, lifetime=YEAR)
+
+
+# -- drills --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_drill_names_real_parties_and_hides_nothing(town: Town, key: str) -> None:
+    for role, party in (("node", "chu-lille"), ("gateway", "gw"), ("researcher", "alice")):
+        town.settle(role, party)
+    party = {"node-key": "chu-lille", "gateway-key": "gw", "researcher-key": "alice"}.get(key)
+    with town.office() as authority:
+        scene = Scene(
+            directory=Path("my authority"), register=authority.register, keyring=authority.keyring,
+            grants=(Path("stays.jwt"),),
+        )  # fmt: skip
+        steps = drill(key, scene, party)
+        if party is not None:
+            for wrong in (None, "nobody"):
+                with pytest.raises(Malformed, match=party):
+                    drill(key, scene, wrong)
+    assert all((step.run is None) != (step.carry is None) and step.why for step in steps)
+    assert "'my authority'" in steps[0].run
+    assert {step.who for step in steps} <= {"authority", "node chu-lille", "gateway gw", "researcher alice"}
+    assert party is None or f"{key.removesuffix('-key')} {party}" in {step.who for step in steps}
+    # whatever is carried was written by a step before it, or stands there
+    standing = {"my authority/authority.pub", "identity/next/request.jws", "next/request.jws", "stays.jwt"}
+    for number, step in enumerate(steps):
+        if step.carry is not None and step.carry not in standing:
+            before = " ".join(each.run or "" for each in steps[:number])
+            assert step.carry.split("/")[0] in before
