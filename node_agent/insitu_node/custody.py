@@ -1,4 +1,5 @@
-"""The custodian's say in a running node: policy and decisions, asked for each request. Rules C1 to C5 are ``policy``'s.
+"""The custodian's say in a running node: policy and decisions, asked for each request. Rules C1 to C5 are ``policy``'s;
+C6 is looked at here: a manifest that is older than the policy believes is not believed.
 
 Decisions are read from the store each time: an approval, a withdrawal or the emergency stop counts from the next
 request on, whoever made it, without a restart.

@@ -4,7 +4,7 @@
 ``AccessRefused("INSITU-ACCESS-MALFORMED")`` and never with a field's content. Nothing here verifies a signature.
 
 Sizes: ``to_node_message`` pads an outcome so that the serialized NodeMessage is a power of two of at least 4096 bytes,
-and an observer of the encrypted stream learns little of how much was released (DESIGN.md section 4, No side doors).
+and an observer of the encrypted stream learns little of how much was released (T4; DESIGN.md section 4, No side doors).
 ``EventWriter`` splits outcomes that would not fit into one message; ``EventReader`` puts them together again.
 """
 

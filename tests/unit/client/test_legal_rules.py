@@ -73,6 +73,7 @@ def test_what_crosses_a_rule_is_not_sent(world: World, sql: str) -> None:
         assert len(federation.query(BY_SEX, epsilon=1).rows) == 2
 
 
+@pytest.mark.attacks("D3")
 @pytest.mark.parametrize("code", [None, "marketing"])
 def test_a_grant_for_another_purpose_asks_nothing(world: World, code: str | None) -> None:
     world.grant = replace(world.grant, purpose_code=code)

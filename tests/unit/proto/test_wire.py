@@ -146,6 +146,7 @@ def size_of(jws: str) -> int:
     return wire.to_node_message(m.Outcome(request_id="f" * 32, outcome_jws=jws)).ByteSize()
 
 
+@pytest.mark.attacks("T4")
 @given(st.integers(1, 70_000))
 @settings(max_examples=300)
 def test_an_outcome_is_padded_to_a_power_of_two(length: int) -> None:
@@ -155,6 +156,7 @@ def test_an_outcome_is_padded_to_a_power_of_two(length: int) -> None:
     assert size < 4 * max(length, 2048)
 
 
+@pytest.mark.attacks("T4")
 @pytest.mark.parametrize("edge", [128, 4096, 8192, 16384, 2**21])
 def test_padding_at_the_edges_of_varints(edge: int) -> None:
     sizes = {size_of("x" * length) for length in range(max(1, edge - 200), edge + 20)}
