@@ -1,8 +1,8 @@
 """The outbound stream to one gateway: dial, say hello, take tasks, send outcomes, back off, dial again.
 
-The node listens on no port (T2). It believes nothing of the gateway but what is signed: tasks go to ``cycle``, manifests to
-``ManifestStore``. A gateway that sends what cannot be read, or a manifest that does not verify, is hung up on and
-dialled again later; requests that already run go on, and their outcomes are kept.
+The node listens on no port (T2). It believes nothing of the gateway but what is signed: tasks go to ``cycle``,
+manifests to ``ManifestStore``. A gateway that sends what cannot be read, or a manifest that does not verify, is hung up
+on and dialled again later; requests that already run go on, and their outcomes are kept.
 
 ``link`` decides, this module acts. What is not here: what a task means.
 """

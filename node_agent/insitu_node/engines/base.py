@@ -5,8 +5,8 @@ beyond what that mapping itself reads, no extension, bounded time and memory (P6
 that no text of a researcher ever reaches an engine, only what ``insitu_privacy.render`` writes of a plan (P1).
 
 ``session`` is taken before the budget is reserved, so that a database that is away costs nothing: it raises Unavailable
-(INSITU-NODE-DATABASE). What goes wrong inside a session is ExecutionFailed (INSITU-NODE-FAILED), one constant text (P4);
-the custodian's log has the class of the error and its SQLSTATE, never its message, which may quote data (P5).
+(INSITU-NODE-DATABASE). What goes wrong inside a session is ExecutionFailed (INSITU-NODE-FAILED), one constant text
+(P4); the custodian's log has the class of the error and its SQLSTATE, never its message, which may quote data (P5).
 
 Values come back as Python ``int`` (of any size), ``str``, ``bool``, ``date``, naive UTC ``datetime`` and ``float``;
 NaN, infinities and dates that Python cannot hold come back as None.

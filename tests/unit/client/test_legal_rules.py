@@ -61,7 +61,13 @@ def asked(world: World) -> int:
     return sum(isinstance(call, Ask) for call in world.calls)
 
 
-@pytest.mark.parametrize("sql", [CROSSED, "SELECT AVG(amount) AS a FROM visit"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        pytest.param(CROSSED, marks=pytest.mark.attacks("D1")),
+        pytest.param("SELECT AVG(amount) AS a FROM visit", marks=pytest.mark.attacks("D2")),
+    ],
+)
 def test_what_crosses_a_rule_is_not_sent(world: World, sql: str) -> None:
     with world.federation() as federation:
         with pytest.raises(LegalRefused) as caught:

@@ -261,16 +261,25 @@ def test_a_day_begins_with_an_agreement_so_that_older_days_may_go(world: NodeWor
     assert agreement(since_agreed(reversed(world.logged())), world.ledger.entries()) == []
 
 
+@pytest.mark.attacks("E10")
 def test_what_could_not_be_written_is_written_when_they_next_agree(
     world: NodeWorld, cycle: Cycle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    world.hook = lambda place: monkeypatch.setattr(os, "pwrite", full) if place == "after-reserve" else None
+    places: list[Place] = []
+
+    def fill(place: Place) -> None:
+        places.append(place)
+        if place == "after-reserve":
+            monkeypatch.setattr(os, "pwrite", full)
+
+    world.hook = fill
     with pytest.raises(InsituError):
         world.ask(world.cycle(), world.query())
     monkeypatch.undo()
+    assert places[-1] == "after-reserve"  # its statement is not on the disk: no row was read
     cycle.audit.agree(world.ledger)
     assert only(world, "charge-reserved").fields["derived"] is True
 
@@ -289,6 +298,7 @@ def test_a_log_begun_anew_is_told_of_every_charge(world: NodeWorld, cycle: Cycle
     assert [note.kind for note in notes] == ["charge-reserved", "charge-settled"]
 
 
+@pytest.mark.attacks("E8")
 def test_a_charge_stays_while_its_grant_can_be_used(world: NodeWorld, cycle: Cycle) -> None:
     world.ask(cycle, world.query())
     charge = only(world, "charge-reserved")

@@ -232,6 +232,7 @@ def test_incomplete_events_are_refused(message: pb.Event) -> None:
         wire.EventReader().read(message)
 
 
+@pytest.mark.attacks("V1")
 def test_two_outcomes_of_one_node_are_refused() -> None:
     one = m.NodeOutcome(node_id="a", status="released", outcome_jws="j")
     with pytest.raises(AccessRefused, match="two outcomes"):
