@@ -1,11 +1,11 @@
 """Checks a saved result again, from the file and the pinned authority key alone: no network, no trust in who kept it.
 
-E1 the evidence is complete and well formed;
-E2 manifest and grant verify against the pinned key, at the time of the request (T1, T2 of ``trust``);
-E3 the request is signed by a key of the grant, and names this grant and dataset;
-E4 the dataset's bytes have the manifest's digest, and planning the request's SQL again gives the plan it names;
-E5 every outcome verifies (V1 to V5 of ``verification``), and as many nodes released as the request asks for;
-E6 the rows, columns, nodes and cost in the file are those computed again from the outcomes.
+F1 the evidence is complete and well formed;
+F2 manifest and grant verify against the pinned key, at the time of the request (S1, S2 of ``trust``);
+F3 the request is signed by a key of the grant, and names this grant and dataset;
+F4 the dataset's bytes have the manifest's digest, and planning the request's SQL again gives the plan it names;
+F5 every outcome verifies (V1 to V5 of ``verification``), and as many nodes released as the request asks for;
+F6 the rows, columns, nodes and cost in the file are those computed again from the outcomes.
 
 What is not checked: intervals, which are computed again but may differ between versions; whether a node that is
 missing was really away, which the file can say of none that the request cannot do without.
@@ -61,10 +61,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def verify_document(document: Mapping[str, Any], authority: VerifyingKey) -> Result:
-    """E1 to E6; the result as computed again. Raises IntegrityFailed or AccessRefused."""
+    """F1 to F6; the result as computed again. Raises IntegrityFailed or AccessRefused."""
     evidence = _evidence(document["evidence"])
     sent, trusted, needed = _reopen(evidence, authority)
-    answers = open_answers(sent, _outcomes(evidence), trusted.manifest)  # E5
+    answers = open_answers(sent, _outcomes(evidence), trusted.manifest)  # F5
     if sum(answer.status.status == "released" for answer in answers) < needed:
         raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="fewer nodes released than its request asks for")
     from insitu_privacy.postprocess import Postprocessor
@@ -76,7 +76,7 @@ def verify_document(document: Mapping[str, Any], authority: VerifyingKey) -> Res
 
 
 def _evidence(raw: Any) -> Evidence:
-    """E1."""
+    """F1."""
     try:
         files = {str(name): _decode(content) for name, content in raw["dataset"]["files"].items()}
         bundle = DatasetBundle(toml=_decode(raw["dataset"]["toml"]), files=files)
@@ -94,11 +94,11 @@ def _decode(text: str) -> bytes:
 
 
 def _reopen(evidence: Evidence, authority: VerifyingKey) -> tuple[Sent, Trusted, int]:
-    """E2 to E4: the request that was sent, with its plan made again; how many nodes must have released."""
+    """F2 to F4: the request that was sent, with its plan made again; how many nodes must have released."""
     from insitu_access.request import QueryRequest, open_request, peek_request, request_sha256
     from insitu_privacy.planner import plan_query
 
-    at = peek_request(evidence.request).issued_at  # the researcher's own word; E3 verifies it
+    at = peek_request(evidence.request).issued_at  # the researcher's own word; F3 verifies it
     trusted = open_trusted(evidence.manifest, evidence.grant, authority=authority, now=at)
     request = open_request(evidence.request, trusted.grant)
     if not isinstance(request, QueryRequest) or request.grant_sha256 != trusted.grant_sha256:
@@ -126,7 +126,7 @@ def _outcomes(evidence: Evidence) -> list[NodeOutcome]:
 
 
 def _compare(document: Mapping[str, Any], result: Result) -> None:
-    """E6."""
+    """F6."""
     again = json.loads(json.dumps(result.to_json(evidence=False)))
     try:
         columns = [column["name"] for column in document["columns"]]

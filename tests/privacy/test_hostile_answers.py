@@ -1,21 +1,19 @@
-"""A hostile gateway against researchers: it alters, swaps, forges, hides, delays and invents what nodes say.
+"""A hostile gateway against researchers: it alters, swaps, forges, hides and invents what nodes say.
 
 The real SDK over mTLS, asking real nodes. What single checks refuse is attacked in ``unit/client/test_verification.py``
-(V1 to V6) too; here every token is genuine until the gateway has had it in its hands.
+(V1 to V6) too; here every token is genuine until the gateway has had it in its hands. What is lost, late or out of
+order is in ``test_hostile_delivery.py``.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from insitu_access.identity import load_identity
-from insitu_access.jose import unverified, unverified_typ
-from insitu_access.keys import SigningKey
+from insitu_access.jose import unverified
 from insitu_access.release import Refusal, seal_outcome
 from insitu_privacy.errors import (
     AccessRefused,
@@ -27,39 +25,12 @@ from insitu_privacy.errors import (
     Unavailable,
 )
 from insitu_proto import messages as m
-from insitu_proto.v1 import insitu_pb2 as pb
 
-from tests.e2e.small import NODES
-from tests.testkit.hostile_gateway import Attack, Said
+from tests.testkit.hostile_gateway import Attack, Outcomes, jws, of_alpha, outcomes
 from tests.testkit.hostile_world import HostileWorld, altered, new_sql
 
 pytestmark = pytest.mark.e2e
 RELEASE = "insitu-release+jws"
-Outcomes = list[m.NodeOutcome]
-
-
-def outcomes(change: Callable[[Outcomes], Sequence[m.NodeOutcome]]) -> Attack:
-    """Changes what nodes are said to have answered, and has no result of its own that could contradict it."""
-
-    def event(true: m.Event) -> list[m.Event]:
-        if isinstance(true, m.Answered):
-            return [m.Answered(outcomes=tuple(change(list(true.outcomes))))]
-        return [replace(true, result_json=None)] if isinstance(true, m.Finished) else [true]
-
-    return Attack(event=event)
-
-
-def of_alpha(change: Callable[[m.NodeOutcome], m.NodeOutcome]) -> Attack:
-    return outcomes(lambda all_: [change(one) if one.node_id == "alpha" else one for one in all_])
-
-
-def jws(change: Callable[[str], str]) -> Attack:
-    return of_alpha(lambda one: replace(one, outcome_jws=change(one.outcome_jws or "")))
-
-
-def own_key(world: HostileWorld) -> SigningKey:
-    return load_identity(world.parties.dir / "gateway" / "identity").signing
-
 
 # --------------------------------------------------------------------------------------------------------- releases
 
@@ -95,7 +66,7 @@ ALTERED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 @pytest.mark.parametrize("field", ALTERED)
 def test_a_release_that_was_altered_is_refused(world: HostileWorld, field: str, signer: str) -> None:
     """V2, under the node's signature and under the gateway's own."""
-    key = own_key(world) if signer == "gateway" else None
+    key = world.gateway_key if signer == "gateway" else None
 
     def change(token: str) -> str:
         true = json.loads(unverified(token, RELEASE, "release"))
@@ -120,6 +91,13 @@ def test_a_release_to_another_request_is_refused(world: HostileWorld) -> None:
     for question in (sql, None):
         with pytest.raises(IntegrityFailed, match=r"INSITU-VERIFY-RELEASE.*answers another request"):
             world.ask(jws(lambda _: kept[0]), question)
+
+
+def test_the_command_shows_nothing_of_an_answer_that_does_not_verify(world: HostileWorld) -> None:
+    attack = jws(lambda token: altered(token, RELEASE, issued_at=1))
+    done = world.command(attack, "query", new_sql(), "--epsilon", 1)
+    assert (done.code, done.out) == (4, "")
+    assert "INSITU-VERIFY-RELEASE" in done.err
 
 
 def test_releases_of_two_nodes_that_were_swapped_are_refused(world: HostileWorld) -> None:
@@ -244,7 +222,7 @@ def test_a_refusal_that_was_forged_or_kept_is_refused(world: HostileWorld) -> No
 
     def forged(one: m.NodeOutcome) -> m.NodeOutcome:
         refused = {"status": "refused", "code": genuine.code, "text": "x", "remedy": "x"}
-        return replace(one, **refused, outcome_jws=seal_outcome(genuine, own_key(world)))  # type: ignore[arg-type]
+        return replace(one, **refused, outcome_jws=seal_outcome(genuine, world.gateway_key))  # type: ignore[arg-type]
 
     kept = world.gateway.outcomes("alpha", task.request_id)[0]
     for change in (forged, lambda one: replace(one, outcome_jws=kept)):
@@ -277,164 +255,3 @@ def test_the_gateway_itself_says_nothing_that_is_for_nodes_to_say(world: Hostile
     attack = Attack(event=lambda _: (), refuse=error)
     with pytest.raises(IntegrityFailed, match="INSITU-VERIFY-RESULT"):
         world.ask(attack)
-
-
-# ------------------------------------------------------------------------------------------------ progress, events
-
-
-def test_progress_that_was_invented_changes_nothing(
-    world: HostileWorld, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Denial of service only: stages are the gateway's word. Nothing in them moves a terminal."""
-    from insitu.progress import Reporter
-
-    def event(true: m.Event) -> list[m.Event]:
-        if not isinstance(true, m.Answered):
-            return [true]
-        names = ["gamma", "\x1b[2J\x1b]0;x\x07", "alpha"]
-        stages: list[Any] = ["released", "failed", "queued", "lost"]
-        return [*(m.NodeProgress(node_id=name, stage=stage) for name in names for stage in stages), true]
-
-    sql = new_sql()
-    with Reporter() as reporter:
-        result = world.ask(Attack(event=event), sql, progress=reporter)
-    assert "\x1b" not in capsys.readouterr().err
-    assert result.rows == world.ask(Attack(), sql).rows
-
-
-def test_events_out_of_order_are_refused_or_do_no_harm(world: HostileWorld) -> None:
-    """The end before its outcomes, outcomes twice, an acceptance of another request."""
-    end = pb.Event(finished=pb.Finished(result_json=b""))
-
-    def end_first(true: m.Event) -> list[Said]:
-        return [end, true] if isinstance(true, m.Answered) else [true]
-
-    with pytest.raises(AccessRefused, match="INSITU-ACCESS-MALFORMED"):
-        world.ask(Attack(event=end_first))
-
-    def twice(true: m.Event) -> list[Said]:
-        return [true, m.Accepted(request_id="0" * 32), true] if isinstance(true, m.Answered) else [true]
-
-    assert len(world.ask(Attack(event=twice)).rows) == 2
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datetime import timedelta
-
-    monkeypatch.setattr("insitu.delivery.SLACK", timedelta(seconds=0.2))
-    monkeypatch.setattr("insitu.delivery.PATIENCE_S", 0.5)
-    monkeypatch.setattr("insitu.client._FETCH_TIMEOUT_S", 0.5)
-
-
-DROPPED: dict[str, tuple[Callable[[m.Event], list[Said]], str]] = {
-    "all events": (lambda _: [], "INSITU-GATEWAY-FAILED"),
-    "all after the acceptance": (
-        lambda true: [true] if isinstance(true, m.Accepted) else [],
-        "INSITU-GATEWAY-FAILED",
-    ),
-    "silence": (lambda _: [60.0], "INSITU-GATEWAY-UNREACHABLE"),
-    "silence after the acceptance": (
-        lambda true: [true] if isinstance(true, m.Accepted) else [60.0],
-        "INSITU-GATEWAY-UNREACHABLE",
-    ),
-    "too large": (
-        lambda _: [pb.Event(accepted=pb.Accepted(request_id="x" * 70_000_000))],
-        "INSITU-GATEWAY-FAILED",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", DROPPED)
-def test_what_is_withheld_ends_at_the_deadline(world: HostileWorld, impatient: None, kind: str) -> None:
-    """Denial of service only, with a code, and in time; what nodes have released meanwhile is not charged again."""
-    event, code = DROPPED[kind]
-    sql, started = new_sql(), time.monotonic()
-    with pytest.raises(Unavailable, match=code):
-        world.ask(Attack(event=event), sql, timeout=1)
-    assert time.monotonic() - started < 5
-    world.ask(Attack(), sql)
-    with world.nothing_charged():
-        assert world.ask(Attack(), sql).replayed
-
-
-def test_an_answer_without_its_end_is_an_answer(world: HostileWorld, impatient: None) -> None:
-    """Nothing depends on the gateway's own result."""
-
-    def stall(true: m.Event) -> list[Said]:
-        return [60.0] if isinstance(true, m.Finished) else [true]
-
-    assert len(world.ask(Attack(event=stall), timeout=1).rows) == 2
-
-
-def test_requests_that_are_withheld_from_nodes_cost_nothing(world: HostileWorld) -> None:
-    """Denial of service only: the nodes are said to be absent, and their ledgers do not know of it."""
-
-    def lose(_: str, message: m.GatewayMessage) -> list[m.GatewayMessage]:
-        return [] if isinstance(message, m.Task) else [message]
-
-    with world.nothing_charged(), pytest.raises(Unavailable, match="INSITU-NODES-TOO-FEW"):
-        world.ask(Attack(to_node=lose), timeout=1)
-
-
-# ------------------------------------------------------------------------------------------------ budget, documents
-
-
-def test_a_budget_statement_is_the_nodes_own(world: HostileWorld) -> None:
-    """V2 to V4: altered, kept from before, of the other node, and a release in its place."""
-    kept: list[str] = []
-
-    def keep(token: str) -> str:
-        kept.append(token)
-        return token
-
-    def richer(token: str) -> str:
-        rows = json.loads(unverified(token, "insitu-statement+jws", "statement"))["rows"]
-        return altered(token, "insitu-statement+jws", rows=[{**row, "epsilon_left": "1e9"} for row in rows])
-
-    world.ask(jws(keep))
-    with world.researcher() as federation:
-        with world.attacking(jws(keep)):
-            federation.budget()
-        assert [unverified_typ(token) for token in kept] == [RELEASE, "insitu-statement+jws"]
-        beta = outcomes(lambda true: [replace(one, outcome_jws=true[1].outcome_jws) for one in true])
-        for attack in (jws(richer), jws(lambda _: kept[1]), jws(lambda _: kept[0]), beta):
-            with world.attacking(attack), pytest.raises(IntegrityFailed, match="INSITU-VERIFY-RELEASE"):
-                federation.budget()
-    with pytest.raises(IntegrityFailed, match="INSITU-VERIFY-RELEASE"):  # and the other way round
-        world.ask(jws(lambda _: kept[1]))
-
-
-def test_a_researcher_believes_no_manifest_but_the_authoritys(world: HostileWorld, impatient: None) -> None:
-    """M1 to M5, and a manifest that is withheld: the one that was seen serves until it expires."""
-    from tests.privacy.test_hostile_requests import manifests
-
-    with world.researcher() as federation, world.nothing_charged():
-        federation.refresh()
-        for token, code in manifests(world).values():
-            other = Attack(manifest=lambda _, it=token: it)  # type: ignore[misc]
-            with world.attacking(other), pytest.raises(AccessRefused, match=code):
-                federation.refresh()
-        with world.attacking(Attack(manifest_after_s=60)):
-            assert federation.refresh().manifest == world.manifest
-
-
-def test_a_dataset_that_was_changed_is_not_planned_with(world: HostileWorld) -> None:
-    """T4: wider bounds, and a file that would stand elsewhere."""
-
-    def wider(chunks: list[pb.DatasetChunk]) -> list[pb.DatasetChunk]:
-        return [pb.DatasetChunk(file=one.file, data=one.data.replace(b"2026", b"2027")) for one in chunks]
-
-    def elsewhere(chunks: list[pb.DatasetChunk]) -> list[pb.DatasetChunk]:
-        return [*chunks, pb.DatasetChunk(file="../../../grant.jwt", data=b"x")]
-
-    for change in (wider, elsewhere, lambda chunks: chunks[1:]):
-        with world.researcher(fresh=True) as federation, world.attacking(Attack(chunks=change)):
-            with world.nothing_charged(), pytest.raises(AccessRefused, match=r"INSITU-ACCESS-(DATASET|MALFORMED)"):
-                federation.query(new_sql(), epsilon=1)
-            assert (federation._profile.folder / "grant.jwt").read_text().strip() == world.grant_token
-
-
-def test_every_node_is_honest_again(world: HostileWorld) -> None:
-    """All that was done has left nothing behind: the same federation answers."""
-    assert [node.id for node in world.ask(Attack()).nodes if node.status == "released"] == list(NODES)

@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from insitu_access.identity import load_identity
 from insitu_access.jose import sign, unverified
 from insitu_access.keys import generate_signing_key
 from insitu_access.release import NodeRelease, Refusal
@@ -28,7 +27,7 @@ from tests.testkit.hostile_gateway import Attack, wait_until
 from tests.testkit.hostile_world import HostileWorld, altered, new_sql
 
 pytestmark = pytest.mark.e2e
-REQUEST, GRANT, MANIFEST = "insitu-request+jws", "insitu-grant+jwt", "insitu-manifest+jws"
+REQUEST, GRANT = "insitu-request+jws", "insitu-grant+jwt"
 
 
 def refused(world: HostileWorld, task: m.Task, node: str = "alpha") -> str:
@@ -97,7 +96,7 @@ def test_a_request_that_was_altered_on_its_way_is_refused_by_the_node(world: Hos
 def test_a_gateway_cannot_sign_for_a_researcher(world: HostileWorld) -> None:
     """R2, J2 to J5: its own key, a key of its own making under the researcher's name, no key, another kind of token."""
     task = world.task()
-    own = load_identity(world.parties.dir / "gateway" / "identity").signing
+    own = world.gateway_key
     payload = unverified(task.request_jws, REQUEST, "request")
     header, body, _ = task.request_jws.split(".")
     theirs = sign(payload, generate_signing_key(), REQUEST).split(".")[2]
@@ -120,7 +119,7 @@ def test_another_projects_grant_does_not_carry_a_request(world: HostileWorld) ->
     """R4, A6: a larger grant of the same researcher, of another researcher, and one that the gateway signed itself."""
     task = world.task()
     stranger = generate_signing_key()
-    own = load_identity(world.parties.dir / "gateway" / "identity").signing
+    own = world.gateway_key
     cases = {
         world.new_grant(id="larger", project="larger"): "INSITU-ACCESS-MALFORMED",
         world.new_grant(id="others", researchers=(stranger.public(),)): "INSITU-ACCESS-WRONG-KEY",
@@ -213,26 +212,10 @@ def test_a_request_goes_to_no_node_but_its_own(world: HostileWorld) -> None:
 # ------------------------------------------------------------------------------------------------------- manifests
 
 
-def manifests(world: HostileWorld) -> dict[str, tuple[str, str]]:
-    """What a gateway could offer in place of the manifest, and what it is refused with."""
-    own = load_identity(world.parties.dir / "gateway" / "identity").signing
-    true, ago = world.manifest, datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=1)
-    return {
-        "older": (world.next_manifest(version=true.version - 1), "INSITU-ACCESS-MANIFEST-OLD"),
-        "own": (world.next_manifest(own), "INSITU-ACCESS-SIGNATURE"),
-        "altered": (altered(world.manifest_token, MANIFEST, version=true.version + 1), "INSITU-ACCESS-SIGNATURE"),
-        "expired": (world.next_manifest(issued_at=ago - timedelta(1), expires_at=ago), "INSITU-ACCESS-MANIFEST"),
-        "future": (world.next_manifest(issued_at=ago + timedelta(1)), "INSITU-ACCESS-MANIFEST"),
-        "grant": (world.grant_token, "INSITU-ACCESS-MALFORMED"),
-    }
-
-
 @pytest.mark.parametrize("kind", ["older", "own", "altered", "expired", "future", "grant"])
 def test_a_node_believes_no_manifest_but_a_newer_one_of_the_authority(world: HostileWorld, kind: str) -> None:
     """M1 to M5, and M3 also when it is dialled again: it hangs up, notes it, and keeps what it had."""
-    if world.manifest.version == 1 and kind == "older":
-        world.publish(world.next_manifest())
-    token, code = manifests(world)[kind]
+    token, code = world.false_manifests()[kind]
     before, counted = world.node_manifest("alpha"), len(world.refused_manifests("alpha"))
 
     def welcome(node: str, message: m.GatewayMessage) -> list[m.GatewayMessage]:
@@ -273,6 +256,25 @@ def test_nodes_and_researchers_who_are_shown_different_manifests(world: HostileW
         federation.refresh()
         with world.attacking(held_back), pytest.raises(AccessRefused, match="INSITU-ACCESS-MANIFEST-OLD"):
             federation.refresh()
+
+
+def test_a_revocation_can_be_withheld_from_a_node_for_a_while(world: HostileWorld) -> None:
+    """M5, C6: until its manifest is too old (``unit/node/test_custody.py``), and only for who still signs requests."""
+    withheld, before = world.new_grant(id="withheld"), world.manifest_token
+    task = world.task(grant=withheld)
+
+    def stale(node: str, message: m.GatewayMessage) -> list[m.GatewayMessage]:
+        if node != "alpha" or not isinstance(message, m.Welcome | m.ManifestUpdate):
+            return [message]
+        return [replace(message, manifest_jws=before)] if isinstance(message, m.Welcome) else []
+
+    with world.attacking(Attack(to_node=stale)):
+        world.publish(world.next_manifest(revoked_grants=frozenset({"withheld"})), nodes=["beta"])
+        assert refused(world, task, "beta") == "INSITU-ACCESS-GRANT-REVOKED"
+        assert released(world, task, "alpha").request_id == task.request_id
+    world.gateway.drop("alpha")
+    wait_until(lambda: world.node_manifest("alpha") == world.manifest_token)
+    assert refused(world, task, "alpha") == "INSITU-ACCESS-GRANT-REVOKED"
 
 
 # ------------------------------------------------------------------------------------------------------- bad bytes

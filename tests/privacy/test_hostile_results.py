@@ -1,4 +1,4 @@
-"""Result files in hostile hands: whoever keeps one changes it, and `insitu verify` has the file alone. E1 to E6.
+"""Result files in hostile hands: whoever keeps one changes it, and `insitu verify` has the file alone. F1 to F6.
 
 Genuine results of a real federation, pieced together anew. Single changes of one file are in
 ``unit/client/test_evidence.py``; here every signature in the file is genuine and its rows are what its releases add up to.
@@ -49,7 +49,7 @@ def test_genuine_results_verify(world: HostileWorld, pair: tuple[Document, ...])
 
 
 def test_a_node_that_was_stripped_with_its_rows_is_missed(world: HostileWorld, pair: tuple[Document, ...]) -> None:
-    """E5: the rest adds up and is signed, and the signed request asks for more nodes than are left."""
+    """F5: the rest adds up and is signed, and the signed request asks for more nodes than are left."""
     fewer = saved(world.ask(Attack(), min_nodes=1))
     assert code(world, fewer) == "verified"
     for document, expected in ((pair[0], "INSITU-VERIFY-RESULT"), (fewer, "verified")):
@@ -106,7 +106,7 @@ def test_parts_of_other_results_do_not_fit(world: HostileWorld, pair: tuple[Docu
 
 
 def test_another_manifest_or_grant_does_not_fit(world: HostileWorld, pair: tuple[Document, ...]) -> None:
-    """E2, E3: of another authority, altered, of another time, with another node's key, with the grant revoked."""
+    """F2, F3: of another authority, altered, of another time, with another node's key, with the grant revoked."""
     from insitu_access.keys import generate_signing_key
 
     stranger, later = generate_signing_key(), datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
@@ -137,7 +137,7 @@ def test_the_command_reads_the_file_that_others_read(
     path = tmp_path / "result.json"
     text = json.dumps(pair[0])
     path.write_text(text)
-    done = world.parties.run("researcher", f"insitu verify {path} --profile {world.profile} --format json")
+    done = world.command(Attack(), "verify", path, "--format", "json")
     assert (done.code, done.json["verified"], done.json["nodes"]) == (0, True, ["alpha", "beta"])
     path.write_text('{"rows": [["F", 1], ["M", 1]], ' + text[1:])
     with pytest.raises(ConfigInvalid, match="INSITU-CONFIG-INVALID"):
@@ -145,6 +145,6 @@ def test_the_command_reads_the_file_that_others_read(
     forged = copy.deepcopy(pair[0])
     forged["rows"][0][1] += 1
     path.write_text(json.dumps(forged))
-    done = world.parties.run("researcher", f"insitu verify {path} --profile {world.profile}")
-    assert done.code != 0
+    done = world.command(Attack(), "verify", path)
+    assert done.code == 4
     assert "INSITU-VERIFY-RESULT" in done.err

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,28 @@ class Attack:
     chunks: Callable[[list[pb.DatasetChunk]], list[pb.DatasetChunk]] = lambda chunks: chunks
     refuse: InsituError | None = None
     """With what every request is turned away, after it was run."""
+
+
+Outcomes = list[m.NodeOutcome]
+
+
+def outcomes(change: Callable[[Outcomes], Sequence[m.NodeOutcome]]) -> Attack:
+    """Changes what nodes are said to have answered, and has no result of its own that could contradict it."""
+
+    def event(true: m.Event) -> list[m.Event]:
+        if isinstance(true, m.Answered):
+            return [m.Answered(outcomes=tuple(change(list(true.outcomes))))]
+        return [replace(true, result_json=None)] if isinstance(true, m.Finished) else [true]
+
+    return Attack(event=event)
+
+
+def of_alpha(change: Callable[[m.NodeOutcome], m.NodeOutcome]) -> Attack:
+    return outcomes(lambda all_: [change(one) if one.node_id == "alpha" else one for one in all_])
+
+
+def jws(change: Callable[[str], str]) -> Attack:
+    return of_alpha(lambda one: replace(one, outcome_jws=change(one.outcome_jws or "")))
 
 
 @dataclass

@@ -13,10 +13,11 @@ import os
 import shutil
 import signal
 import sqlite3
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import insitu
 from insitu.planning import Options
 from insitu_access import payload
 from insitu_access.grant import Grant, read_grant, seal_grant
+from insitu_access.identity import load_identity
 from insitu_access.jose import Typ, sign, unverified
 from insitu_access.keys import SigningKey, generate_signing_key, load_signing_key
 from insitu_access.manifest import Manifest, seal_manifest, verify_manifest
@@ -31,6 +33,7 @@ from insitu_access.request import QueryRequest, seal_request
 from insitu_proto.messages import Task
 
 from tests.e2e.small import NODES, Parties, build, stop
+from tests.e2e.world import BIN, Done
 from tests.testkit.audit_logs import entries
 from tests.testkit.hostile_gateway import Attack, HostileGateway, wait_until
 
@@ -73,6 +76,13 @@ class HostileWorld:
         """A query while the gateway attacks."""
         with self.attacking(attack), self.researcher() as federation:
             return federation.query(sql or new_sql(), epsilon=1, **{"timeout": 10, **options})
+
+    def command(self, attack: Attack, *words: object) -> Done:
+        """`insitu` as a process of its own, while the gateway attacks."""
+        line = [str(BIN / "insitu"), *map(str, words), "--profile", str(self.profile)]
+        with self.attacking(attack):
+            done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+        return Done(done.returncode, done.stdout, done.stderr)
 
     @contextmanager
     def attacking(self, attack: Attack) -> Iterator[None]:
@@ -130,12 +140,33 @@ class HostileWorld:
         changed = replace(self.manifest, **{"version": version, "issued_at": now, **changes})
         return seal_manifest(changed, key or self.authority)
 
-    def publish(self, token: str) -> None:
-        """Until the gateway and every node have it."""
+    def publish(self, token: str, nodes: Collection[str] = NODES) -> None:
+        """Until the gateway and these nodes have it."""
         path = self.parties.dir / "manifest.jws"
         path.with_suffix(".new").write_text(token)
         os.replace(path.with_suffix(".new"), path)
-        wait_until(lambda: all(self.node_manifest(node) == token for node in NODES))
+        wait_until(lambda: all(self.node_manifest(node) == token for node in nodes))
+
+    @property
+    def gateway_key(self) -> SigningKey:
+        """The gateway's own, which vouches for nothing."""
+        return load_identity(self.parties.dir / "gateway" / "identity").signing
+
+    def false_manifests(self) -> dict[str, tuple[str, str]]:
+        """What a gateway could offer in place of the manifest, and what it is refused with."""
+        true, ago = self.manifest, datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=1)
+        expired = {"issued_at": ago - timedelta(1), "expires_at": ago}
+        return {
+            "older": (self.next_manifest(version=true.version - 1), "INSITU-ACCESS-MANIFEST-OLD"),
+            "own": (self.next_manifest(self.gateway_key), "INSITU-ACCESS-SIGNATURE"),
+            "altered": (
+                altered(self.manifest_token, "insitu-manifest+jws", version=true.version + 1),
+                "INSITU-ACCESS-SIGNATURE",
+            ),
+            "expired": (self.next_manifest(**expired), "INSITU-ACCESS-MANIFEST"),
+            "future": (self.next_manifest(issued_at=ago + timedelta(1)), "INSITU-ACCESS-MANIFEST"),
+            "grant": (self.grant_token, "INSITU-ACCESS-MALFORMED"),
+        }
 
     # ------------------------------------------------------------------------------------------------------ the nodes
 
@@ -198,7 +229,9 @@ def hostile_world(root: Path) -> Iterator[HostileWorld]:
         gateway.start()
         try:
             wait_until(lambda: gateway.connected(*NODES))
-            yield HostileWorld(parties=parties, gateway=gateway)
+            world = HostileWorld(parties=parties, gateway=gateway)
+            world.publish(world.next_manifest())  # so that there is an older one
+            yield world
         finally:
             gateway.stop()
     finally:
