@@ -29,6 +29,8 @@ _LEAST = -(2**63)
 _MOST = 2**63 - 1
 _CODES = 255
 """Values of a DuckDB ENUM that is stored in one byte; making one of many takes seconds."""
+_SHORT = 32
+"""Values that PostgreSQL finds one by one in less time than it takes to group by texts."""
 _PLACES, _PLAIN = 8, 10**18
 _JOINED = 1_000
 """Characters of each part that CONCAT puts together: text cannot grow on and on from one derived table to the next."""
@@ -197,7 +199,11 @@ class Dialect(ABC):
         return False
 
     def coded(self, text: str, domain: Sequence[Scalar | None]) -> str:
-        """A text as a small number of its domain, ordered alike, which returns as the text; NULL outside the domain."""
+        """A text as a small number of its domain, ordered alike; NULL outside the domain."""
+        raise NotImplementedError
+
+    def decoded(self, code: str, domain: Sequence[Scalar | None]) -> str:
+        """The text that a small number of a domain stands for."""
         raise NotImplementedError
 
     def scaled(self, total: str, rows: str, most: int, *, reach: int) -> str:
@@ -348,12 +354,13 @@ class DuckDB(Dialect):
     collation = "binary"
 
     def codes(self, kind: ColumnType, domain: Sequence[Scalar | None] | None) -> bool:
-        texts = [value for value in domain or () if isinstance(value, str)]
-        return kind == "text" and 0 < len(texts) <= _CODES and not any("\0" in value for value in texts)
+        return kind == "text" and 0 < len(_texts(domain)) <= _CODES and _has_no_nul(domain)
 
     def coded(self, text: str, domain: Sequence[Scalar | None]) -> str:  # grouped and compared as single bytes
-        values = sorted(value for value in domain if isinstance(value, str))
-        return f"TRY_CAST({text} AS ENUM({', '.join(self.text(value) for value in values)}))"
+        return f"TRY_CAST({text} AS ENUM({', '.join(map(self.text, _texts(domain)))}))"
+
+    def decoded(self, code: str, domain: Sequence[Scalar | None]) -> str:
+        return code
 
     def special(self, op: Op, args: Sequence[str]) -> str:
         if op in (Op.LOWER, Op.UPPER):
@@ -409,6 +416,18 @@ class PostgreSQL(Dialect):
     double = "DOUBLE PRECISION"
     collation = "C"
     fence = "\nOFFSET 0"
+
+    def codes(self, kind: ColumnType, domain: Sequence[Scalar | None] | None) -> bool:
+        return kind == "text" and 0 < len(_texts(domain)) <= _SHORT and _has_no_nul(domain)
+
+    def coded(self, text: str, domain: Sequence[Scalar | None]) -> str:
+        return f"CAST(ARRAY_POSITION({self._array(domain)}, {text}) AS SMALLINT)"
+
+    def decoded(self, code: str, domain: Sequence[Scalar | None]) -> str:
+        return f"({self._array(domain)})[{code}]"
+
+    def _array(self, domain: Sequence[Scalar | None]) -> str:
+        return f"CAST(ARRAY[{', '.join(map(self.text, _texts(domain)))}] AS TEXT[])"
 
     def _plain(self, bound: Bound) -> str:
         """NUMERIC, whatever the column is: such a one may hold what no double does, and comparing the two fails."""
@@ -486,6 +505,15 @@ class PostgreSQL(Dialect):
 
     def hashed(self, text: str) -> str:  # under a collation that compares bytes: the server's own may be slow, or odd
         return f'MD5({text}) COLLATE "C"'
+
+
+def _texts(domain: Sequence[Scalar | None] | None) -> list[str]:
+    """The texts of a domain, in the order of their bytes: that of their code points."""
+    return sorted(value for value in domain or () if isinstance(value, str))
+
+
+def _has_no_nul(domain: Sequence[Scalar | None] | None) -> bool:
+    return not any("\0" in value for value in _texts(domain))
 
 
 DIALECTS: Mapping[str, Dialect] = {"duckdb": DuckDB(), "postgres": PostgreSQL()}
