@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from insitu_access.jose import sign, unverified
+from insitu_access.jose import sign, token_sha256, unverified
 from insitu_access.keys import generate_signing_key
 from insitu_access.release import NodeRelease, Refusal
 from insitu_privacy.errors import AccessRefused, InsituError, IntegrityFailed
@@ -196,11 +196,20 @@ def test_a_researcher_led_to_ask_again_averages_nothing(world: HostileWorld) -> 
 def test_an_old_request_is_not_answered(world: HostileWorld) -> None:
     """A7: kept until its deadline has passed, whether it was answered before or not."""
     now = datetime.now(UTC).replace(microsecond=0)
-    answered, kept = (world.task(deadline=now + timedelta(seconds=2)) for _ in range(2))
+    answered, kept = (world.task(deadline=now + timedelta(seconds=3)) for _ in range(2))
     released(world, answered)
-    time.sleep(max(0.0, (now + timedelta(seconds=2.1) - datetime.now(UTC)).total_seconds()))
+    time.sleep(max(0.0, (now + timedelta(seconds=3.1) - datetime.now(UTC)).total_seconds()))
     assert refused(world, answered) == "INSITU-ACCESS-STALE"
     assert refused(world, kept) == "INSITU-ACCESS-STALE"
+
+
+def test_requests_in_another_order_get_their_own_answers(world: HostileWorld) -> None:
+    """DoS at most: nothing in a request depends on another."""
+    tasks = [world.task() for _ in range(4)]
+    for task in reversed(tasks):
+        world.gateway.say("alpha", task)
+    for task in tasks:
+        assert world.gateway.answer("alpha", task.request_id).request_sha256 == token_sha256(task.request_jws)
 
 
 def test_a_request_goes_to_no_node_but_its_own(world: HostileWorld) -> None:

@@ -85,7 +85,7 @@ class HostileGateway:
     # ------------------------------------------------------------------------------------------------------- running
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="hostile-gateway")
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="hostile-gateway", daemon=True)
         self._ready, self._failed = threading.Event(), list[BaseException]()
         self._thread.start()
         assert self._ready.wait(PATIENCE_S), "the hostile gateway did not start"
