@@ -289,15 +289,14 @@ def test_a_revocation_can_be_withheld_from_a_node_for_a_while(world: HostileWorl
 # ------------------------------------------------------------------------------------------------------- bad bytes
 
 
-@pytest.mark.parametrize("kind", ["empty", "long token", "long message", "no id"])
+@pytest.mark.parametrize("kind", ["empty", "half filled and long", "long"])
 def test_a_message_that_no_gateway_sends_costs_the_connection_alone(world: HostileWorld, kind: str) -> None:
     """A1, and sizes before parsing: the node hangs up, dials again and answers."""
     task = world.task()
     bad = {
         "empty": pb.GatewayMessage(),
-        "long token": pb.GatewayMessage(task=pb.Task(request_id="x", request_jws="x" * 5_000_000, grant_jwt="x")),
-        "long message": pb.GatewayMessage(manifest=pb.Manifest(manifest_jws="x" * 70_000_000)),
-        "no id": pb.GatewayMessage(task=pb.Task(request_jws=task.request_jws, grant_jwt=task.grant_jwt)),
+        "half filled and long": pb.GatewayMessage(task=pb.Task(request_id="x", request_jws="x" * 5_000_000)),
+        "long": pb.GatewayMessage(manifest=pb.Manifest(manifest_jws="x" * 70_000_000)),
     }[kind]
     sent: list[str] = []
 
