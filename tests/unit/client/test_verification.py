@@ -1,4 +1,4 @@
-"""Every part of an answer that a gateway, or anyone on the way, could change is refused. V1 to V6, T1 to T4."""
+"""Every part of an answer that a gateway, or anyone on the way, could change is refused. V1 to V7, S1 to S4."""
 
 from __future__ import annotations
 
@@ -239,6 +239,7 @@ def test_an_older_manifest_is_refused_also_by_a_new_process(world: World) -> Non
     assert caught.value.code == "INSITU-ACCESS-MANIFEST-OLD"
 
 
+@pytest.mark.attacks("S1")
 def test_an_older_manifest_is_refused_even_after_the_kept_one_expired(world: World) -> None:
     old = world.manifest_token
     world.publish(expires_at=NOW + timedelta(hours=1))
@@ -256,6 +257,7 @@ def test_an_expired_manifest_is_refused(world: World) -> None:
     assert _denied(world) == "INSITU-ACCESS-MANIFEST"
 
 
+@pytest.mark.attacks("S2")
 def test_a_grant_that_is_over_or_revoked_is_refused(world: World) -> None:
     world.now = NOW + timedelta(days=25)
     assert _denied(world) == "INSITU-ACCESS-GRANT-EXPIRED"
@@ -264,6 +266,7 @@ def test_a_grant_that_is_over_or_revoked_is_refused(world: World) -> None:
     assert _denied(world) == "INSITU-ACCESS-GRANT-REVOKED"
 
 
+@pytest.mark.attacks("S2")
 def test_a_revocation_is_seen_by_a_federation_that_is_open(world: World) -> None:
     with world.federation() as federation:
         federation.query(BY_SEX, epsilon=1)
@@ -274,12 +277,14 @@ def test_a_revocation_is_seen_by_a_federation_that_is_open(world: World) -> None
     assert caught.value.code == "INSITU-ACCESS-GRANT-REVOKED"
 
 
+@pytest.mark.attacks("S3")
 def test_a_grant_for_another_researcher_is_refused(world: World) -> None:
     world.grant = replace(world.grant, researchers=(generate_signing_key().public(),))
     world.seal()
     assert _denied(world) == "INSITU-ACCESS-WRONG-KEY"
 
 
+@pytest.mark.attacks("S4")
 def test_a_dataset_that_is_not_the_manifests_is_refused_and_not_kept(world: World) -> None:
     world.served = DatasetBundle(toml=BUNDLE.toml + b"\n", files=BUNDLE.files)
     assert _denied(world) == "INSITU-ACCESS-DATASET"
@@ -289,6 +294,7 @@ def test_a_dataset_that_is_not_the_manifests_is_refused_and_not_kept(world: Worl
         assert federation.query(BY_SEX, epsilon=1).verified
 
 
+@pytest.mark.attacks("S4")
 def test_a_kept_dataset_that_was_changed_is_fetched_again(world: World) -> None:
     with world.federation() as federation:
         federation.catalog()
