@@ -20,8 +20,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from insitu_access.files import read_file
 from insitu_privacy.dataset import DatasetBundle
 from insitu_privacy.errors import AccessRefused, ConfigInvalid, IntegrityFailed
+from insitu_privacy.untrusted import Refusable, read_json
 from insitu_proto.messages import NodeOutcome
 
 from insitu.computing import compute
@@ -39,13 +41,9 @@ FILE_LIMIT = 512 * 1024 * 1024
 def read_result(path: Path) -> Mapping[str, Any]:
     """The JSON document in ``path``. Raises ConfigInvalid."""
     try:
-        if path.stat().st_size > FILE_LIMIT:
-            raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason="it is too long")
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ConfigInvalid("INSITU-CONFIG-FILE", path=path, reason=error.strerror or "unreadable") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason="it is not JSON") from error
+        document = read_json(read_file(path, FILE_LIMIT), limit=FILE_LIMIT)
+    except Refusable as error:
+        raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason=str(error)) from error
     if not isinstance(document, dict) or "evidence" not in document:
         reason = "it is not a result with evidence, as `insitu query --format json` writes it"
         raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason=reason)

@@ -7,7 +7,6 @@ is refused; unknown keys are refused. Bytes come in, frozen values go out: readi
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from fractions import Fraction
@@ -30,6 +29,7 @@ from insitu_privacy.dataset_checks import check_types
 from insitu_privacy.errors import ConfigInvalid
 from insitu_privacy.public_files import Cells, read_public, written_type
 from insitu_privacy.rules_file import IdentifierFile, Purposes, Release, RulesFile, read_rules
+from insitu_privacy.untrusted import Refusable, read_toml
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
 _Count = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
@@ -129,8 +129,8 @@ def _refuse(reason: str) -> NoReturn:
 
 def _read(toml: bytes) -> _DatasetFile:
     try:
-        return _DatasetFile.model_validate(tomllib.loads(toml.decode()))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return _DatasetFile.model_validate(read_toml(toml))
+    except Refusable as error:
         _refuse(str(error))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
