@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NoReturn, Self
 
 from insitu_access.bundle import read_bundle
 from insitu_access.files import read_file
+from insitu_access.payload import read_number
 from insitu_privacy.dataset import Dataset
 from insitu_privacy.dataset_file import parse_dataset
 from insitu_privacy.errors import ConfigInvalid
@@ -31,10 +32,11 @@ Jurisdiction = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,
 
 def _exact(value: Any) -> Fraction:
     """A TOML number or a text such as "1/2", exactly as written: no float in between."""
-    try:
-        return Fraction("" if isinstance(value, bool) else str(value))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError("must be a finite number") from None
+    text = "" if isinstance(value, bool) else str(value).lower()
+    found = read_number(text.removeprefix("-"))  # B3: Fraction("1e999999999") would fill the memory
+    if found is None:
+        raise ValueError("must be a finite number")
+    return -found if text.startswith("-") else found
 
 
 Exact = Annotated[Fraction, BeforeValidator(_exact)]

@@ -26,6 +26,8 @@ TOML_DEPTH = 16
 """Lists and inline tables inside one another. A dataset has three."""
 TOML_KEY_PARTS = 16
 """Parts of a dotted key. A dataset has four; reading one takes time quadratic in them."""
+TOML_WORD = 1_000
+"""Characters of a bare name or a number: reading one takes a hundred times its length in memory."""
 PUBLIC_CELLS = 20_000_000
 """Cells of a dataset's public file: a Parquet file of a kilobyte can claim billions."""
 PUBLIC_BYTES = 2**30
@@ -42,7 +44,8 @@ _TOML_PIECE = re.compile(
     r'|"(?:[^"\\\n]|\\.)*+(?:"|\n|\Z)'
     r"|'[^'\n]*+(?:'|\n|\Z)"
     r"|\#[^\n]*+"
-    r"|[\[\]{}.=,\n]",
+    r"|[\[\]{}.=,\n]"
+    r"|[\w+-]++",
     re.DOTALL,
 )
 
@@ -116,7 +119,7 @@ def read_toml(data: bytes, *, limit: int = TOML_BYTES, number: Callable[[str], A
         raise Refusable("it is nested too deep") from None
     except Refusable:
         raise
-    except ValueError:
+    except (ValueError, ArithmeticError):
         raise Refusable("it is not TOML: a number is too long") from None
 
 
@@ -130,6 +133,8 @@ def _check_toml(text: str) -> None:
             parts += 1
         elif piece in "[]{}=,\n":
             parts = 0
+        if len(piece) > TOML_WORD and piece[0] not in "\"'#":
+            raise Refusable(f"a name or a number has more than {TOML_WORD} characters")
         if depth > TOML_DEPTH:
             raise Refusable(f"it is nested deeper than {TOML_DEPTH}")
         if parts >= TOML_KEY_PARTS:
