@@ -42,8 +42,14 @@ class Malformed(ValueError):
 
 
 def write(value: Mapping[str, object]) -> bytes:
-    """The payload bytes of a JSON object; equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """The payload bytes of a JSON object; equal values give equal bytes. Raises Malformed for what JSON cannot say.
+
+    Entries of logs are read and written again: a lone surrogate or an infinity comes this far.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise Malformed("it holds text or a number that cannot be written") from error
 
 
 def read(data: bytes) -> Fields:

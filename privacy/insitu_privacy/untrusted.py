@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
+import tomllib  # noqa: TID251  the one place
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -78,7 +78,7 @@ def read_json(
     except UnicodeDecodeError:
         raise Refusable("it is not UTF-8 text") from None
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant or _no_constant)
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant or _no_constant)  # noqa: TID251  the one place
     except json.JSONDecodeError:
         raise Refusable("it is not JSON") from None
     except RecursionError:

@@ -14,19 +14,33 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.fuzz.bombs import bombs
-from tests.fuzz.mutate import ACTS
-from tests.fuzz.targets import Target, targets
+if TYPE_CHECKING:
+    from tests.fuzz.targets import Target
+
+# Nothing of insitu is imported up here: what atheris is to follow must be imported by ``_instrumented``.
 
 _PACKAGES = ["insitu_privacy", "insitu_access", "insitu_proto", "insitu_node", "insitu_gateway", "insitu", "sqlglot"]
 _MEGABYTES = 2048
 _BUILD = Path(__file__).parents[2] / "build" / "fuzz"
 
 
+def _instrumented(name: str) -> Target:
+    import atheris
+
+    with atheris.instrument_imports(include=_PACKAGES, enable_loader_override=False):
+        from tests.fuzz.targets import targets
+
+        return targets()[name]
+
+
 def _fuzz(target: Target, seconds: int) -> None:
     """Does not return: libFuzzer ends the process."""
     import atheris
+
+    from tests.fuzz.bombs import bombs
+    from tests.fuzz.mutate import ACTS
 
     corpus = _BUILD / target.name
     corpus.mkdir(parents=True, exist_ok=True)
@@ -79,17 +93,12 @@ def main() -> int:
     parser.add_argument("--one", action="store_true", help="in this process")
     parser.add_argument("targets", nargs="*")
     asked = parser.parse_args()
-    if not asked.one:
-        return _each(asked.targets or sorted(targets()), asked.seconds)
-    _fuzz(targets()[asked.targets[0]], asked.seconds)
-    return 0
+    if asked.one:
+        _fuzz(_instrumented(asked.targets[0]), asked.seconds)
+    from tests.fuzz.targets import targets
+
+    return _each(asked.targets or sorted(targets()), asked.seconds)
 
 
 if __name__ == "__main__":
-    if "--one" in sys.argv:
-        import atheris
-
-        with atheris.instrument_imports(include=_PACKAGES, enable_loader_override=False):
-            from tests.fuzz import run as instrumented
-        sys.exit(instrumented.main())
     sys.exit(main())

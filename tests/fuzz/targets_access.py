@@ -17,6 +17,8 @@ from insitu_access.certificates import (
     issue_certificate,
     key_matches,
     peer_identity,
+    serial_of,
+    validity,
 )
 from insitu_access.enrolment import (
     Answer,
@@ -133,6 +135,9 @@ def _certificate(data: bytes) -> None:
     key_matches(_TLS, data)
     is_issued_by(data, _CA.certificate_pem)
     is_issued_by(_CERTIFICATE, data)
+    with refusing_malformed("certificate"):
+        serial_of(data)
+        validity(data)
     peer_identity(data)
 
 
