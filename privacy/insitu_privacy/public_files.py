@@ -38,7 +38,8 @@ def read_public(name: str, data: bytes) -> Mapping[str, Cells]:
 def names_in(name: str, data: bytes) -> Sequence[str]:
     """The names of a file's columns, its rows unread. Raises ValueError."""
     if is_parquet(name):
-        return _opened(data).schema_arrow.names
+        names: list[str] = _opened(data).schema_arrow.names
+        return names
     try:
         return next(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")), [])
     except (UnicodeDecodeError, csv.Error) as error:

@@ -47,6 +47,11 @@ _SELECT = "SELECT COUNT(*) AS n FROM visit WHERE "
 SQL = {
     "parentheses": _SELECT + "(" * 5000 + "1" + ")" * 5000,
     "parentheses within": _SELECT + "(" * 190 + "stage = 1" + ")" * 190,
+    "types or calls": "SELECT " + "BIGINT(" * 40 + "1" + ")" * 40 + " FROM visit",
+    "types or calls with more": "SELECT " + "BINARY(1, " * 40 + "1" + ")" * 40 + " FROM visit",
+    "types or names": "SELECT " + "(BIGINT " * 40 + "1" + ")" * 40 + " FROM visit",
+    "arrays or names": "SELECT " + "ARRAY[" * 40 + "1" + "]" * 40 + " FROM visit",
+    "connect by": "SELECT (SELECT CONNECT BY 1)",
     "not": _SELECT + "NOT " * 5000 + "active",
     "minus": _SELECT + "- " * 5000 + "1 = 1",
     "case": _SELECT + "CASE WHEN 1=1 THEN " * 1500 + "1" + " END" * 1500,
