@@ -26,6 +26,14 @@ FRENCH: Mapping[str, tuple[str, str]] = MappingProxyType(
             "des sommes, moyennes, quantiles ou extrêmes, ni ceux d'une colonne qu'une condition lui lie",
             "Ne l'employez que dans des conditions avec des constantes : dans WHERE, ON, FILTER.",
         ),
+        "INSITU-KEY-ENROLMENT": (
+            "l'élément {what} est refusé : {reason}",
+            "Demandez une nouvelle invitation à l'autorité d'accès ; si un autre a employé celle-ci, dites-le.",
+        ),
+        "INSITU-KEY-FINGERPRINT": (
+            "l'élément {what} porte l'empreinte {name}, qui n'est pas celle qui avait été confirmée",
+            "N'allez pas plus loin : comparez les empreintes avec l'autre partie par téléphone.",
+        ),
         "INSITU-ACCESS-MANIFEST": (
             "pas de manifeste valide : {reason}",
             "Demandez-en un nouveau à l'autorité d'accès.",

@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from insitu_privacy.dataset import Column
-from insitu_privacy.dialects import DIALECTS, Dialect
+from insitu_privacy.dialect import Dialect
+from insitu_privacy.dialects import DIALECTS
 from insitu_privacy.expressions import ColumnRef, Expression, columns_of
 from insitu_privacy.plan import KeyColumn, Release, Statistic, cell_count
 from insitu_privacy.relations import Scan
@@ -66,10 +67,20 @@ class Writer:
         if self.needs_cap():
             stages += self.capped("ROW_NUMBER()")
             source = "insitu_capped"
-        keys = [key.name for key in self.release.keys]
-        columns = [*keys, *(f"{self._summed(s)} AS s{i}" for i, s in enumerate(self.release.statistics))]
-        group = f"\nGROUP BY {', '.join(keys)}" if keys else ""
+        columns = [
+            *self.released_keys(),
+            *(f"{self._summed(s)} AS s{i}" for i, s in enumerate(self.release.statistics)),
+        ]
+        group = f"\nGROUP BY {', '.join(key.name for key in self.release.keys)}" if self.release.keys else ""
         return f"WITH {', '.join(stages)}\nSELECT {', '.join(columns)}\nFROM {source}{self.joined_parts(source)}{group}"
+
+    def released_keys(self) -> list[str]:
+        """The keys as they leave: a number that stood for a text is that text again."""
+        texts = ((key, self._text_of(key)) for key in self.release.keys)
+        return [text if text == key.name else f"{text} AS {key.name}" for key, text in texts]
+
+    def _text_of(self, key: KeyColumn) -> str:
+        return self.dialect.decoded(key.name, key.domain or ()) if self._is_coded(key) else key.name
 
     # -- rows to units -----------------------------------------------------------------------------------------------
 
@@ -277,7 +288,9 @@ class Writer:
     def _hash(self) -> str:
         """The keyed hash of a unit's group."""
         # -0.0 and 0.0 are one group: which of the two stands for it may be another person's row
-        one = {key.name: f"({key.name} + 0.0)" for key in self._shape.keys if key.type == "decimal"}
+        one = {
+            key.name: f"({key.name} + 0.0)" if key.type == "decimal" else self._text_of(key) for key in self._shape.keys
+        }
         parts = [self.dialect.as_text(one.get(name, name)) for name in [*self.units, *self.varying]]
         return self.dialect.hashed(" || '|' || ".join([self.dialect.text(self._cap_key), *parts]))
 

@@ -26,10 +26,11 @@ class TreeWriter(Writer):
         if self.needs_cap():
             stages += self.capped("DENSE_RANK()")
             source = "insitu_capped"
-        columns = ", ".join([*(key.name for key in self.release.keys), "leaf"])
+        columns = ", ".join([*self.released_keys(), "leaf"])
+        group = ", ".join([*(key.name for key in self.release.keys), "leaf"])
         return (
             f"WITH {', '.join(stages)}\nSELECT {columns}, COALESCE(SUM({self._weighted()}), 0) AS s0"
-            f"\nFROM {source}{self.joined_parts(source)}\nGROUP BY {columns}"
+            f"\nFROM {source}{self.joined_parts(source)}\nGROUP BY {group}"
         )
 
     def _leaves(self) -> str:

@@ -190,24 +190,30 @@ def test_scaling_truncates_towards_zero_in_wide_integers(
         assert int(value) == value
 
 
-def test_a_code_stands_for_the_very_text(engines: dict[str, Run]) -> None:
+@pytest.mark.parametrize(("dialect", "collation"), [("duckdb", "NOCASE"), ("postgres", '"C"')])
+def test_a_code_stands_for_the_very_text(engines: dict[str, Run], dialect: str, collation: str) -> None:
     """Equal bytes alone are equal, whatever the column's collation; the least is the least text; NULL is no code."""
-    writer, domain = DIALECTS["duckdb"], [None, "é", "a", "B", "it's", " a"]
+    writer, domain = DIALECTS[dialect], [None, "é", "a", "B", "it's", " a"]
     assert writer.codes("text", domain)
     lines = " UNION ALL ".join(
-        f"SELECT CAST('{one}' AS VARCHAR) COLLATE NOCASE AS c" for one in ["a", "A", "b", "B", "é", "É", " a"]
+        f"SELECT CAST('{one}' AS VARCHAR) COLLATE {collation} AS c" for one in ["a", "A", "b", "B", "é", "É", " a"]
     )
-    source = f"FROM (SELECT {writer.coded('c', domain)} AS code FROM ({lines}) AS x)"
-    found = engines["duckdb"](f"SELECT code, COUNT(*) {source} GROUP BY code")
+    source = f"FROM (SELECT {writer.coded('c', domain)} AS code FROM ({lines}) AS x) AS y"
+    text = writer.decoded("code", domain)
+    found = engines[dialect](f"SELECT {text} AS code, COUNT(*) {source} GROUP BY code")
     assert dict(found) == {None: 3, "a": 1, "B": 1, "é": 1, " a": 1}
-    assert engines["duckdb"](f"SELECT MIN(code), MAX(code) {source}") == [(" a", "é")]
+    least, greatest = (writer.decoded(f"{name}(code)", domain) for name in ("MIN", "MAX"))
+    assert engines[dialect](f"SELECT {least}, {greatest} {source}") == [(" a", "é")]
 
 
-@pytest.mark.parametrize("domain", [None, [], [None], ["a\0", "a"], [f"{place}" for place in range(256)]])
-def test_not_every_domain_has_codes(domain: list[str | None] | None) -> None:
-    assert not DIALECTS["duckdb"].codes("text", domain)
-    assert not DIALECTS["postgres"].codes("text", ["a"])
-    assert not DIALECTS["duckdb"].codes("integer", [1])
+@pytest.mark.parametrize(("dialect", "most"), [("duckdb", 255), ("postgres", 32)])
+def test_not_every_domain_has_codes(dialect: str, most: int) -> None:
+    writer = DIALECTS[dialect]
+    texts = [f"{place}" for place in range(most + 1)]
+    assert writer.codes("text", texts[1:])
+    for domain in (None, [], [None], ["a\0", "a"], texts):
+        assert not writer.codes("text", domain)
+    assert not writer.codes("integer", [1])
 
 
 # -- guards ----------------------------------------------------------------------------------------------------------

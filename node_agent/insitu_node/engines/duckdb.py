@@ -5,7 +5,7 @@ looked up. Public tables that come with the dataset are loaded as ``memory.insit
 locked: external access off except for the very paths that the mapping names, no extensions, configuration locked. Only
 a single SELECT is ever run, in a read-only transaction, under ``max_execution_time``.
 
-One connection per worker is kept, on one instance, so that caches and threads are shared.
+One connection per worker is kept in its transaction, on one instance, so that caches and threads are shared.
 """
 
 from __future__ import annotations
@@ -72,7 +72,6 @@ class DuckDBEngine:
         self._closed = False
         self._place: str | None = None
         self._root = duckdb.connect(":memory:", config=_START)
-        self._begin, self._rollback = self._root.extract_statements("BEGIN TRANSACTION READ ONLY; ROLLBACK")
         try:
             self._limit(limits)
             self._attach(database, schema)
@@ -133,14 +132,12 @@ class DuckDBEngine:
     @contextmanager
     def session(self) -> Iterator[Session]:
         connection = self._take()
+        usable = False
         try:
-            try:
-                connection.execute(self._begin)
-            except duckdb.Error:
-                raise Unavailable("INSITU-NODE-DATABASE") from None
             yield _DuckDBSession(connection)
+            usable = True
         finally:
-            self._give_back(connection)
+            self._give_back(connection, usable)
 
     def _take(self) -> duckdb.DuckDBPyConnection:
         with self._lock:
@@ -151,17 +148,19 @@ class DuckDBEngine:
             return connection
 
     def _open(self) -> duckdb.DuckDBPyConnection:
+        """A connection in its one transaction. It never grows old: nobody writes a file that is attached read-only."""
         connection = self._root.cursor()
-        if self._place is not None:
-            connection.execute(f"USE {self._place}")
+        try:
+            if self._place is not None:
+                connection.execute(f"USE {self._place}")
+            connection.execute("BEGIN TRANSACTION READ ONLY")
+        except duckdb.Error:
+            connection.close()
+            raise Unavailable("INSITU-NODE-DATABASE") from None
         return connection
 
-    def _give_back(self, connection: duckdb.DuckDBPyConnection) -> None:
-        try:
-            connection.execute(self._rollback)
-            usable = True
-        except duckdb.Error:
-            usable = False
+    def _give_back(self, connection: duckdb.DuckDBPyConnection, usable: bool) -> None:
+        """Keeps a connection for the next session; one with a statement that failed has a transaction that did."""
         with self._lock:
             self._busy.discard(connection)
             if usable and not self._closed:

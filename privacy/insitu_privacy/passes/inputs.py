@@ -6,7 +6,7 @@ one person, so that two sources which are equal on one may be joined when equali
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
@@ -120,16 +120,20 @@ def _entity_columns(table: Table) -> dict[EntityKey, tuple[tuple[str, ...], ...]
     return {key: tuple(ways) for key, ways in found.items()}
 
 
-def columns_named(tree: exp.Expr, alias: str) -> Iterator[exp.Column]:
-    """The columns of a query that mean the source ``alias``, also in subqueries without one of that name."""
-    stack: list[exp.Expr] = [tree]
+def columns_used(tree: exp.Select) -> dict[str, set[str]]:
+    """The columns that a query names of each source; a subquery with a source of the same name means its own."""
+    found: dict[str, set[str]] = {}
+    stack: list[tuple[exp.Expr, frozenset[str]]] = [(tree, frozenset())]
     while stack:
-        node = stack.pop()
-        if node is not tree and isinstance(node, exp.Select) and alias in _aliases(node):
+        node, hidden = stack.pop()
+        if isinstance(node, exp.Column):
+            if node.table not in hidden:
+                found.setdefault(node.table, set()).add(node.name)
             continue
-        if isinstance(node, exp.Column) and node.table == alias:
-            yield node
-        stack.extend(node.iter_expressions())
+        if isinstance(node, exp.Select) and node is not tree:
+            hidden |= _aliases(node)
+        stack += [(child, hidden) for child in node.iter_expressions()]
+    return found
 
 
 def sources_of(tree: exp.Select) -> list[exp.Expr]:

@@ -89,7 +89,7 @@ class _Lift:
     def __init__(self, dataset: Dataset, prefix: str) -> None:
         self._dataset = dataset
         self._prefix = prefix
-        self._tracker = Tracker(dataset)
+        self._tracker, self._peeking = Tracker(dataset), Tracker(dataset)
         self._kinds: dict[int, tuple[exp.Expr, Kind]] = {}
         self._numbers = count()
         self._made: dict[int, Part] = {}
@@ -161,7 +161,7 @@ class _Lift:
         return tracked.unit_among(keys) is None and not tracked.entity_among(keys)
 
     def _tracked(self, query: exp.Select, scope: _Scope) -> Tracked:
-        return Tracker(self._dataset).select(query, scope.rows, None)
+        return self._peeking.select(query, scope.rows, None)
 
     def settled(self, query: exp.Select, scope: _Scope) -> _Scope:
         """The scope inside a SELECT, once results of one row that it reads beside persons' rows are moved above."""

@@ -24,7 +24,7 @@ from insitu_privacy.passes import bodies, cohorts
 from insitu_privacy.passes.allow import Allow
 from insitu_privacy.passes.inputs import (
     Input,
-    columns_named,
+    columns_used,
     equalities,
     linked,
     scanned,
@@ -58,6 +58,7 @@ class Tracker:
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self._numbers = count()
+        self._bodies: dict[tuple[int, frozenset[str] | None], tuple[exp.Expr, Made]] = {}
 
     def alias(self) -> str:
         """The next alias."""
@@ -68,8 +69,10 @@ class Tracker:
         environment = _with(tree, environment)
         items = sources_of(tree)
         aliases = {item.alias_or_name: self.alias() for item in items}
+        used = columns_used(tree)
         names = {
-            name: self._input(item, aliases[name], tree, environment) for name, item in zip(aliases, items, strict=True)
+            name: self._input(item, aliases[name], used.get(name, set()), environment)
+            for name, item in zip(aliases, items, strict=True)
         }
         names = names or {"": _single(self.alias())}
         joins = {aliases[join.this.alias_or_name]: join for join in tree.args.get("joins") or ()}
@@ -114,16 +117,23 @@ class Tracker:
             raise forbidden(tree.args["from_"], f"more than {LOOSE_LIMIT} public tables without an equality", hint)
         return tracked
 
-    def _input(self, item: exp.Expr, alias: str, tree: exp.Select, environment: Environment) -> Input:
-        used = {column.name for column in columns_named(tree, item.alias_or_name)}
+    def _input(self, item: exp.Expr, alias: str, used: set[str], environment: Environment) -> Input:
         if isinstance(item, exp.Table) and item.name not in environment:
             return scanned(alias, self._dataset.tables[item.name], used, self._dataset)
         query, around = environment[item.name] if isinstance(item, exp.Table) else (item.this, environment)
         return self.body(query, around, used).as_input(alias, item.alias_or_name)
 
     def body(self, query: exp.Expr, environment: Environment, used: set[str] | None) -> Made:
-        """A derived table's body; ``used`` are the columns that are read of it, None for all."""
-        return bodies.make(self, query, environment, used)
+        """A derived table's body; ``used`` are the columns that are read of it, None for all.
+
+        WITH queries that read one another are written out where they are read: each is made once for all those places,
+        for their number doubles with every level. Its inner aliases stand in several bodies then, each in its scope.
+        What its names mean depends on where it stands alone, so ``environment`` is the same whenever it is asked for.
+        """
+        key = (id(query), None if used is None else frozenset(used))
+        if key not in self._bodies:  # beside the query, so that its id stays its own
+            self._bodies[key] = (query, bodies.make(self, query, environment, used))
+        return self._bodies[key][1]
 
 
 def _single(alias: str) -> Input:
