@@ -52,6 +52,8 @@ SQL = {
     "types or names": "SELECT " + "(BIGINT " * 40 + "1" + ")" * 40 + " FROM visit",
     "arrays or names": "SELECT " + "ARRAY[" * 40 + "1" + "]" * 40 + " FROM visit",
     "connect by": "SELECT (SELECT CONNECT BY 1)",
+    "copied arguments": "SELECT " + "SORT_ARRAY(1, " * 30 + "1" + ")" * 30,
+    "copied arguments of others": "SELECT " + "DIV0(" * 30 + "1" + ", 1)" * 30,
     "not": _SELECT + "NOT " * 5000 + "active",
     "minus": _SELECT + "- " * 5000 + "1 = 1",
     "case": _SELECT + "CASE WHEN 1=1 THEN " * 1500 + "1" + " END" * 1500,
@@ -213,7 +215,11 @@ def _toml_bombs() -> dict[str, bytes]:
 
 _SIGNED = ("manifest", "grant", "request", "release", "refusal", "statement", "seal", "invitation", "answer")
 _OF: dict[str, Callable[[], dict[str, bytes]]] = {
-    "sql-parse": lambda: {name: b"<" + sql.encode(errors="surrogateescape") for name, sql in SQL.items()},
+    "sql-parse": lambda: {
+        f"{name}, dialect {dialect}": bytes([dialect]) + sql.encode(errors="surrogateescape")
+        for name, sql in SQL.items()
+        for dialect in ((0, 5) if "copied" in name else (0,))
+    },
     "sql-plan": lambda: {name: b"<" + sql.encode(errors="surrogateescape") for name, sql in SQL.items()},
     "dataset": _toml_bombs,
     "node-config": lambda: TOMLS,

@@ -18,7 +18,7 @@ from tests.fuzz.targets import Target
 from tests.golden.cases import CASES
 from tests.testkit.care import ICD, TOML, bundle, plan
 
-_DIALECTS = (
+DIALECTS = (
     "duckdb",
     "postgres",
     "oracle",
@@ -35,7 +35,7 @@ _TYPES = 'code     = { type = "text" }'
 
 def _sql(data: bytes) -> tuple[str, str]:
     """The dialect that the first byte chooses, and the SQL after it."""
-    return _DIALECTS[(data[:1] or b"0")[0] % len(_DIALECTS)], data[1:].decode(errors="surrogateescape")
+    return DIALECTS[(data[:1] or b"0")[0] % len(DIALECTS)], data[1:].decode(errors="surrogateescape")
 
 
 def _parse(data: bytes) -> None:

@@ -12,20 +12,16 @@ from sqlglot import exp
 from sqlglot.dialects import DIALECT_MODULE_NAMES
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ParseError, TokenError
-from sqlglot.parser import Parser
 from sqlglot.tokenizer_core import Token, TokenType
 
 from insitu_privacy.errors import Span, SqlRefused
+from insitu_privacy.passes.patience import TooMuch, patient
 from insitu_privacy.passes.spans import refusal
 
 SQL_BYTES = 256 * 1024
 SQL_DEPTH = 200
 SQL_WORDS = 4_000
 """Names, keywords and signs; lists of literals do not count. Binding names takes time quadratic in it."""
-
-REREAD = 20
-"""How often the parser may read the text again, in all. Queries that people write take a quarter of once."""
-_REREAD_ANYWAY = 1_000
 
 logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # its warnings quote the SQL, which may not reach a node's log
 
@@ -59,14 +55,16 @@ def parse(sql: str, dialect: str) -> exp.Query:
         tokens = reader.tokenize(sql)
         _check_size(tokens)
         _check_depth(tokens)
-        parsed = _patient(reader.parser(), len(tokens)).parse(tokens, sql)
+        parsed = patient(reader.parser(), len(tokens)).parse(tokens, sql)
         statements = [tree for tree in parsed if tree is not None and not isinstance(tree, exp.Semicolon)]
     except (ParseError, TokenError) as error:
         raise _syntax_error(error, sql) from None
     except _FAULTS:
         raise SqlRefused("INSITU-SQL-SYNTAX", reason="the parser of this dialect fails at it") from None
-    except _TooOften:
-        raise SqlRefused("INSITU-SQL-SYNTAX", reason="it can be read in too many ways, one within another") from None
+    except TooMuch:
+        raise SqlRefused(
+            "INSITU-SQL-SYNTAX", reason="what is nested in it takes far more work than its length"
+        ) from None
     except RecursionError:
         raise SqlRefused("INSITU-SQL-TOO-DEEP", limit=SQL_DEPTH) from None
     return _only_query(statements)
@@ -77,28 +75,6 @@ def _dialect(name: str) -> Dialect:
     if name.lower() not in DIALECT_MODULE_NAMES:
         raise SqlRefused("INSITU-SQL-UNKNOWN-DIALECT", name=name, known=", ".join(sorted(DIALECT_MODULE_NAMES)))
     return Dialect.get_or_raise(name.lower())
-
-
-class _TooOften(Exception):
-    """No ParseError: the parser would take that for one of its attempts that failed."""
-
-
-def _patient(parser: Parser, tokens: int) -> Parser:
-    """B3: the parser, ended when it has gone back too often to read the same words another way.
-
-    It tries names of types first as types, then as calls: ``BIGINT(BIGINT(...`` doubles its work with each level.
-    """
-    retreat, left = parser._retreat, REREAD * tokens + _REREAD_ANYWAY  # noqa: SLF001  there is no other place
-
-    def retreating(index: int) -> None:
-        nonlocal left
-        left -= max(0, parser._index - index)  # noqa: SLF001
-        if left < 0:
-            raise _TooOften
-        retreat(index)
-
-    parser._retreat = retreating  # type: ignore[method-assign]  # noqa: SLF001
-    return parser
 
 
 def _check_size(tokens: list[Token]) -> None:
