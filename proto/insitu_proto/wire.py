@@ -215,7 +215,7 @@ def from_chunks(chunks: Iterable[pb.DatasetChunk]) -> DatasetBundle:
     size = 0
     for chunk in chunks:
         size += max(len(chunk.data), m.LEAST_CHUNK_BYTES)
-        if size > m.MAX_BUNDLE_BYTES:  # B1
+        if size > m.MAX_BUNDLE_BYTES:  # B1: empty pieces count too
             raise malformed(f"the dataset is larger than {m.MAX_BUNDLE_BYTES} bytes")
         name = _optional(chunk.file, "file") or ""
         if len(files) > m.MAX_BUNDLE_FILES:
