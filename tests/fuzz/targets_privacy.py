@@ -89,7 +89,7 @@ _QUERIES = [bytes([60 + place % 2]) + case.sql.encode() for place, case in enume
 
 TARGETS = (
     Target(name="sql-parse", run=_parse, seeds=_QUERIES, seconds=2, longest=4096, examples=150),
-    Target(name="sql-plan", run=_plan, seeds=_QUERIES, seconds=5, longest=4096, examples=150),
+    Target(name="sql-plan", run=_plan, seeds=_QUERIES, seconds=5, megabytes=128, longest=4096, examples=150),
     Target(name="dataset", run=_dataset, seeds=[TOML.encode()], seconds=2, examples=80),
     Target(name="public-csv", run=_csv, seeds=[bundle().files["icd.csv"]]),
     Target(
