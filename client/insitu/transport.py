@@ -1,8 +1,9 @@
 """How the SDK reaches a gateway: one method, ``call``, which yields what comes back. gRPC over mTLS is one way.
 
 Failures of the network are Unavailable (INSITU-GATEWAY-UNREACHABLE or INSITU-GATEWAY-FAILED); what the gateway refuses
-is the error it sent. With several gateway addresses the one that last answered is tried first. What is not here:
-trying again (``delivery``) and belief in anything that is received (``trust``, ``verification``).
+is the error it sent, unless it is one for nodes to give, who sign it (V7). With several gateway addresses the one that
+last answered is tried first. What is not here: trying again (``delivery``) and belief in anything that is received
+(``trust``, ``verification``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from insitu_privacy.dataset import DatasetBundle
-from insitu_privacy.errors import InsituError, Unavailable
+from insitu_privacy.errors import InsituError, IntegrityFailed, Unavailable
 from insitu_proto.messages import MAX_MESSAGE_BYTES, Ask, DatasetRef, Event, Follow, ManifestUpdate
 
 if TYPE_CHECKING:
@@ -60,6 +61,16 @@ def receive(replies: Iterator[Reply], kind: type[_T]) -> _T:
         if isinstance(reply, kind):
             return reply
     raise Unavailable("INSITU-GATEWAY-FAILED", reason="it sent no answer")
+
+
+_OWN_WORDS = ("INSITU-ACCESS-", "INSITU-GATEWAY-", "INSITU-PARAM-", "INSITU-REQUEST-")
+"""What a gateway can refuse with by itself. Budgets, nodes and their data are not its to speak of."""
+
+
+def _own_word(error: InsituError) -> InsituError:
+    if error.code.startswith(_OWN_WORDS):
+        return error
+    return IntegrityFailed("INSITU-VERIFY-RESULT", reason="the gateway itself gives a code that is for nodes to sign")
 
 
 class GrpcTransport:
@@ -115,7 +126,7 @@ class GrpcTransport:
             yield from self._replies(self._stub(address), call, timeout_s)
         except grpc.RpcError as error:
             self._forget(address)
-            raise from_rpc(error, address) from None
+            raise _own_word(from_rpc(error, address)) from None
 
     def _forget(self, address: str) -> None:
         """Let go of a channel that failed and knows only former CAs: the next call opens it anew."""

@@ -214,7 +214,7 @@ def from_chunks(chunks: Iterable[pb.DatasetChunk]) -> DatasetBundle:
     files: dict[str, bytearray] = {}
     size = 0
     for chunk in chunks:
-        size += max(len(chunk.data), m.LEAST_CHUNK_BYTES)
+        size += max(len(chunk.data) + len(chunk.file), m.LEAST_CHUNK_BYTES)
         if size > m.MAX_BUNDLE_BYTES:  # B1: empty pieces count too
             raise malformed(f"the dataset is larger than {m.MAX_BUNDLE_BYTES} bytes")
         name = _optional(chunk.file, "file") or ""

@@ -1,4 +1,4 @@
-"""Sovereignty (S3): nothing that insitu runs contacts an address that its configuration does not name.
+"""Sovereignty (W3): nothing that insitu runs contacts an address that its configuration does not name.
 
 Every party stands on a host of its own, from which everything else is cut and watched: an offline authority, a
 gateway, two custodians, a researcher. They do what parties do, and who spoke to whom is held against the configuration.

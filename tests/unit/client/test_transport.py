@@ -10,7 +10,7 @@ import insitu
 import pytest
 from insitu.connecting import write_profile
 from insitu.transport import GetManifest, GrpcTransport, receive
-from insitu_privacy.errors import BudgetRefused, ConfigInvalid, RemoteError, Unavailable
+from insitu_privacy.errors import AccessRefused, BudgetRefused, ConfigInvalid, RemoteError, Unavailable
 from insitu_proto.messages import DatasetRef, Follow, ManifestUpdate
 
 from tests.unit.client.served import serving
@@ -103,7 +103,7 @@ def test_a_server_of_another_federation_is_not_spoken_to(world: World, tmp_path:
 
 
 def test_errors_of_the_gateway_arrive_whole(world: World) -> None:
-    world.refuse_call = BudgetRefused("INSITU-BUDGET-EXCEEDED")
+    world.refuse_call = AccessRefused("INSITU-ACCESS-GRANT-REVOKED")
     with serving(world) as address:
         transport = GrpcTransport((address,), world.profile().identity)
         with pytest.raises(RemoteError) as caught:

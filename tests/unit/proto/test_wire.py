@@ -283,3 +283,10 @@ def test_streams_of_a_gateway_come_to_their_end() -> None:
     reader.read(pb.Event(node_outcome=outcome))
     with pytest.raises(AccessRefused):
         reader.read(pb.Event(node_outcome=outcome))
+
+
+def test_names_of_files_count_towards_the_size_of_a_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(m, "MAX_BUNDLE_BYTES", 100)
+    chunks = [pb.DatasetChunk(data=b"x"), *(pb.DatasetChunk(file=f"{i:060}") for i in range(2))]
+    with pytest.raises(AccessRefused, match="larger than 100 bytes"):
+        wire.from_chunks(chunks)
