@@ -19,8 +19,11 @@ E = TypeVar("E", bound=exp.Expr)
 REREAD = 20
 """How often the parser may read the text again, in all. Queries that people write take a quarter of once."""
 _REREAD_ANYWAY = 1_000
+NODES = 8
+"""Nodes of one function with all in it, to a word of the text. Two where nothing is copied."""
+_NODES_ANYWAY = 1_000
 LOOKED_AT = 20
-"""Nodes in functions, those in functions within counted again, to a word. Queries that people write take three."""
+"""Nodes of all functions, those in functions within again, to a word: what counting them may cost."""
 _LOOKED_AT_ANYWAY = 50_000
 
 
@@ -31,7 +34,7 @@ class TooMuch(Exception):
 def patient(parser: Parser, tokens: int) -> Parser:
     """The parser, which raises TooMuch where it does far more than a text of so many words asks for."""
     _bound_rereading(parser, REREAD * tokens + _REREAD_ANYWAY)
-    _bound_functions(parser, LOOKED_AT * tokens + _LOOKED_AT_ANYWAY)
+    _bound_functions(parser, NODES * tokens + _NODES_ANYWAY, LOOKED_AT * tokens + _LOOKED_AT_ANYWAY)
     return parser
 
 
@@ -48,14 +51,15 @@ def _bound_rereading(parser: Parser, left: int) -> None:
     parser._retreat = retreating  # type: ignore[method-assign]  # noqa: SLF001
 
 
-def _bound_functions(parser: Parser, left: int) -> None:
+def _bound_functions(parser: Parser, most: int, left: int) -> None:
     validate = parser.validate_expression
 
     def validating(expression: E, args: Sequence[object] | None = None) -> E:
         nonlocal left
         if args is not None:  # a function that was just built
-            left -= sum(1 for _ in islice(expression.walk(), left + 1))
-            if left < 0:
+            size = sum(1 for _ in islice(expression.walk(), most + 1))
+            left -= size
+            if size > most or left < 0:
                 raise TooMuch
         return validate(expression, args)  # type: ignore[arg-type]
 
