@@ -272,6 +272,22 @@ def test_arbitrary_bytes_are_a_message_or_refused(data: bytes) -> None:
         return
 
 
+def test_streams_of_a_gateway_come_to_their_end() -> None:
+    """B1: empty pieces count, and so do names; two outcomes of a node are refused when the second comes."""
+    endless = (pb.DatasetChunk(file="a") for _ in range(10**9))
+    with pytest.raises(AccessRefused):
+        wire.from_chunks(endless)
+    with pytest.raises(AccessRefused):
+        wire.from_chunks(pb.DatasetChunk(file=f"{place}") for place in range(10**9))
+    with pytest.raises(AccessRefused):
+        wire.from_chunks([pb.DatasetChunk(file="a" * 5000)])
+    reader = wire.EventReader()
+    outcome = pb.NodeOutcome(node_id="a", status=pb.STAGE_RELEASED, outcome_jws="a.b.c")
+    reader.read(pb.Event(node_outcome=outcome))
+    with pytest.raises(AccessRefused):
+        reader.read(pb.Event(node_outcome=outcome))
+
+
 def test_names_of_files_count_towards_the_size_of_a_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(m, "MAX_BUNDLE_BYTES", 100)
     chunks = [pb.DatasetChunk(data=b"x"), *(pb.DatasetChunk(file=f"{i:060}") for i in range(2))]
