@@ -58,6 +58,7 @@ def test_mutants_are_read_or_refused(worker: Worker, name: str) -> None:
     run()
 
 
+@pytest.mark.attacks("B3")
 @pytest.mark.parametrize("name", NAMES)
 def test_bombs_do_not_go_off(worker: Worker, name: str) -> None:
     for target, bomb, data in bombs():
@@ -66,6 +67,7 @@ def test_bombs_do_not_go_off(worker: Worker, name: str) -> None:
             assert outcome, bomb
 
 
+@pytest.mark.attacks("B3")
 @pytest.mark.parametrize("path", sorted(FOUND.glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_what_was_a_fault_is_none(worker: Worker, path: Path) -> None:
     bears(worker, targets()[path.parent.name], path.read_bytes())

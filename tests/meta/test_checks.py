@@ -50,6 +50,7 @@ def loaded(path: str) -> ModuleType:
 DEPENDENCIES, AUDIT = loaded("docs/generate_dependencies.py"), loaded("tools/audit.py")
 
 
+@pytest.mark.attacks("B6")
 @pytest.mark.parametrize(("code", "rule"), FORBIDDEN, ids=[code.splitlines()[-1] for code, _ in FORBIDDEN])
 def test_what_makes_code_of_data_is_found(code: str, rule: str) -> None:
     for package in PACKAGES:
@@ -71,6 +72,7 @@ def test_the_lock_is_what_is_installed() -> None:
         assert DEPENDENCIES.unhashed(lock) == []
 
 
+@pytest.mark.attacks("B7")
 def test_a_package_without_a_hash_is_found(tmp_path: Path) -> None:
     lock = tmp_path / "some.lock"
     lock.write_text("rich==1.0 \\\n    --hash=sha256:00\n    # via typer\ntyper==2\n    # via -r some.in\nclick\n")
@@ -95,6 +97,7 @@ def test_a_licence_is_allowed_or_it_is_not(name: str, licence: str, allowed: boo
     assert DEPENDENCIES.is_allowed(name, licence) is allowed
 
 
+@pytest.mark.attacks("B7")
 def test_another_version_and_a_package_for_no_reason_are_found() -> None:
     one = DEPENDENCIES.Locked(name="click", version="0", hashes=1, via=())
     assert len(DEPENDENCIES.faults([one])) == 2

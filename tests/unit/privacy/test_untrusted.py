@@ -31,6 +31,7 @@ def depth(value: object) -> int:
     return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
 
 
+@pytest.mark.attacks("B2")
 @given(value=_VALUES, limit=st.integers(0, 6), ascii_=st.booleans())
 def test_depth_is_counted_exactly(value: object, limit: int, ascii_: bool) -> None:
     data = json.dumps(value, ensure_ascii=ascii_).encode(errors="surrogatepass")
@@ -49,8 +50,8 @@ def test_json_is_read_as_json_is(value: object) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"[" * 33 + b"]" * 33, "deeper"),
-        (b"[" * 10**6, "deeper"),
+        pytest.param(b"[" * 33 + b"]" * 33, "deeper", marks=pytest.mark.attacks("B2")),
+        pytest.param(b"[" * 10**6, "deeper", marks=pytest.mark.attacks("B2")),
         (b"][", "brackets"),
         (b'["[[[[', "brackets"),
         (b"[]]", "brackets"),
@@ -58,7 +59,7 @@ def test_json_is_read_as_json_is(value: object) -> None:
         (b"NaN", "NaN"),
         (b"\xff", "UTF-8"),
         (b"", "not JSON"),
-        (b" " * 1001, "longer than 1000"),
+        pytest.param(b" " * 1001, "longer than 1000", marks=pytest.mark.attacks("B1")),
     ],
 )
 def test_json_that_is_refused(data: bytes, reason: str) -> None:
@@ -80,6 +81,7 @@ def test_depth_is_no_work() -> None:
     assert time.process_time() - start < 2
 
 
+@pytest.mark.attacks("B2")
 @pytest.mark.parametrize(
     "text",
     [
@@ -116,11 +118,13 @@ def test_toml_that_is_read(text: str, value: object) -> None:
     assert value is None or read == value
 
 
+@pytest.mark.attacks("B4")
 @pytest.mark.parametrize("span", [Span(start=2**32 - 1, end=2**32 - 1), Span(start=9, end=2**62), Span(start=5, end=1)])
 def test_a_position_outside_the_text_is_held_inside(span: Span) -> None:
     assert len(underline("SELECT 1\nFROM t", span)) < 100
 
 
+@pytest.mark.attacks("B5")
 @pytest.mark.parametrize("text", ["\x1b[2J", "\x07", "\u202e", "\x9b31m"])
 def test_nothing_that_is_shown_plays_tricks(text: str) -> None:
     assert RemoteError("INSITU-NODE-QUIET", text, text).line().isprintable()

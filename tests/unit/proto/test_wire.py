@@ -133,6 +133,7 @@ def test_a_bundle_without_its_contract_is_refused() -> None:
         wire.from_chunks([pb.DatasetChunk(file="codes.csv", data=b"x")])
 
 
+@pytest.mark.attacks("B1")
 def test_an_endless_bundle_is_refused() -> None:
     def endless() -> object:
         while True:
@@ -272,6 +273,7 @@ def test_arbitrary_bytes_are_a_message_or_refused(data: bytes) -> None:
         return
 
 
+@pytest.mark.attacks("B1", "V1")
 def test_streams_of_a_gateway_come_to_their_end() -> None:
     """B1: empty pieces count, and so do names; two outcomes of a node are refused when the second comes."""
     endless = (pb.DatasetChunk(file="a") for _ in range(10**9))
