@@ -4,11 +4,11 @@ A jurisdiction is an ISO 3166-1 alpha-2 code, with a subdivision where somebody 
 its country. What is accepted is a list of countries; ``EU`` in it stands for the 27 member states, and for itself. An
 empty list accepts every one. Numbered rules of ``check_gateway``, which node and SDK apply by themselves:
 
-  S1  the country in the gateway's certificate is accepted by the manifest, and by the custodian's policy
-  S2  so is the jurisdiction of its manifest entry, and there is one; both name the same country
+  W1  the country in the gateway's certificate is accepted by the manifest, and by the custodian's policy
+  W2  so is the jurisdiction of its manifest entry, and there is one; both name the same country
 
 A certificate without a country (C) passes where nobody names any that are accepted, and nowhere else. Not here: how a
-certificate is come by, and that the stream goes to whom it is of (``meeting``, S5).
+certificate is come by, and that the stream goes to whom it is of (``meeting``, W5).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def accepts(accepted: Collection[str], jurisdiction: str | None) -> bool:
 
 
 def check_gateway(certificate: bytes, manifest: Manifest | None, own: Collection[str] = ()) -> None:
-    """S1 and S2, for a gateway with this certificate; ``own`` is what the custodian accepts.
+    """W1 and W2, for a gateway with this certificate; ``own`` is what the custodian accepts.
 
     Without a manifest the certificate alone is held against ``own``. Raises AccessRefused.
     """
@@ -54,7 +54,7 @@ def check_gateway(certificate: bytes, manifest: Manifest | None, own: Collection
     shown = country_of(certificate)
     of_all: Collection[str] = manifest.jurisdictions if manifest is not None else ()
     for accepted, whose in ((of_all, "the manifest"), (own, "this site's policy")):
-        if not accepts(accepted, shown):  # S1
+        if not accepts(accepted, shown):  # W1
             where = "names no country" if shown is None else f"is of {shown}"
             raise _refused(name, f"its certificate {where}, and {whose} accepts {_list(accepted)}")
     if manifest is not None:
@@ -73,7 +73,7 @@ def accepted_gateways(manifest: Manifest, own: Collection[str] = ()) -> frozense
 def _check_entry(
     name: str, shown: str | None, entry: GatewayEntry | None, of_all: Collection[str], own: Collection[str]
 ) -> None:
-    if entry is None:  # S2
+    if entry is None:  # W2
         if of_all or own:
             raise _refused(name, "the manifest does not list it")
         return

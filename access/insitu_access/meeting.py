@@ -4,7 +4,7 @@ gRPC verifies the chain and shows a client nothing of it. So a gateway is met fi
 federation's CAs, from which its certificate is taken. Then the channel is opened with that certificate as its only
 trust anchor:
 
-  S5  what was looked at is what is talked to: a channel opened with it reaches the holder of that certificate alone
+  W5  what was looked at is what is talked to: a channel opened with it reaches the holder of that certificate alone
 
 The own private key is never on the disk in the clear: ``ssl`` reads keys from files only, so it gets one that is
 encrypted under a secret of the moment. Not here: what a certificate must say (``jurisdiction``).
@@ -40,7 +40,7 @@ NO_DETOUR = (
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.dns_enable_srv_queries", 0),
 )
-"""Options of every channel that insitu opens (S3)."""
+"""Options of every channel that insitu opens (W3)."""
 
 
 def certificate_at(address: str, identity: Identity, anchors: bytes, *, seconds: float = MEETING_SECONDS) -> bytes:

@@ -29,6 +29,7 @@ class Parameters(TypedDict, total=False):
     """The parameters of a query, as ``client.Federation.query`` has them."""
 
     epsilon: Number | None
+    accuracy: str | None
     delta: Number | None
     dataset: str | None
     mechanism: str

@@ -11,6 +11,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import partial
@@ -18,17 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from insitu_privacy.dataset import Dataset, DatasetBundle
-from insitu_privacy.errors import IntegrityFailed, Unavailable
+from insitu_privacy.errors import IntegrityFailed, ParameterRefused, Unavailable
 from insitu_privacy.language import language_of, speak
 from insitu_privacy.plan import PrivacyPlan
 from insitu_privacy.purposes import check_purpose
 from insitu_proto.messages import Ask, DatasetRef, ManifestUpdate
 
+from insitu.accuracy import Reach, least_epsilon, read_accuracy
 from insitu.budget import Budget, budget_of
 from insitu.catalog import Catalog, catalog_of
 from insitu.computing import LEVEL, compute
 from insitu.delivery import Delivered, Delivery
-from insitu.explain import Explanation, explain_plan
+from insitu.explain import Explanation, expected, explain_plan
 from insitu.marking import marking
 from insitu.planning import Asked, Number, Options, choose_nodes, seconds, settle
 from insitu.profile import (
@@ -115,6 +117,7 @@ class Federation:
         sql: str,
         *,
         epsilon: Number | None = None,
+        accuracy: str | None = None,
         delta: Number | None = None,
         dataset: str | None = None,
         mechanism: str = "auto",
@@ -129,6 +132,7 @@ class Federation:
         options = Options(
             dataset=dataset,
             epsilon=epsilon,
+            accuracy=accuracy,
             delta=delta,
             mechanism=mechanism,
             max_rows_per_group=max_rows_per_group,
@@ -143,7 +147,7 @@ class Federation:
     def explain_with(self, sql: str, options: Options) -> Explanation:
         """``explain``, with its parameters as one value."""
         with marking(sql):
-            asked, plan, _ = self._plan(sql, options, EXPLAIN_EPSILON)
+            asked, plan, _ = self._plan(sql, self._chosen(sql, options), EXPLAIN_EPSILON)
             found, _ = self._dataset(asked.dataset)
             return explain_plan(plan, found, asked.nodes, self._postprocessor(), level=LEVEL)
 
@@ -152,6 +156,7 @@ class Federation:
         sql: str,
         *,
         epsilon: Number | None = None,
+        accuracy: str | None = None,
         delta: Number | None = None,
         dataset: str | None = None,
         mechanism: str = "auto",
@@ -167,6 +172,7 @@ class Federation:
         options = Options(
             dataset=dataset,
             epsilon=epsilon,
+            accuracy=accuracy,
             delta=delta,
             mechanism=mechanism,
             max_rows_per_group=max_rows_per_group,
@@ -181,7 +187,7 @@ class Federation:
     def query_with(self, sql: str, options: Options, *, progress: Progress = silent) -> Result:
         """``query``, with its parameters as one value."""
         with marking(sql):
-            asked, plan, trusted = self._priced(sql, options)
+            asked, plan, trusted = self._priced(sql, self._chosen(sql, options))
             self._postprocessor().rehearse(plan)  # while a mistake is still free
             sent = self._sign_query(asked, plan, trusted)
             if not plan.releases:
@@ -279,6 +285,23 @@ class Federation:
             today=asked.at.date(),
         )
         return asked, plan, trusted
+
+    def _chosen(self, sql: str, options: Options) -> Options:
+        """The options, with an epsilon for the accuracy that was asked for."""
+        if options.accuracy is None:
+            return options
+        wanted, most = read_accuracy(options.accuracy), self._trust().grant.epsilon
+        if options.epsilon is not None:
+            raise ParameterRefused("INSITU-PARAM-ACCURACY", reason="epsilon was given too", hint="Give one of the two.")
+
+        def columns_at(epsilon: Fraction) -> list[Reach]:
+            asked, plan, _ = self._plan(sql, replace(options, epsilon=epsilon), None)
+            reach = expected(plan, asked.nodes, self._postprocessor(), LEVEL)
+            return [one for one, column in zip(reach, plan.output, strict=True) if column.noisy]
+
+        if not self._plan(sql, options, EXPLAIN_EPSILON)[1].releases:
+            return options
+        return replace(options, epsilon=least_epsilon(wanted, most, columns_at))
 
     def _priced(self, sql: str, options: Options) -> tuple[Asked, PrivacyPlan, Trusted]:
         """The plan of a query. One over public tables alone costs nothing, and needs no epsilon."""

@@ -1,14 +1,14 @@
 """Checks a saved result again, from the file and the pinned authority key alone: no network, no trust in who kept it.
 
-E1 the evidence is complete and well formed;
-E2 manifest and grant verify against the pinned key, at the time of the request (T1, T2 of ``trust``);
-E3 the request is signed by a key of the grant, and names this grant and dataset;
-E4 the dataset's bytes have the manifest's digest, and planning the request's SQL again gives the plan it names;
-E5 every outcome verifies (V1 to V5 of ``verification``);
-E6 the rows, columns, nodes and cost in the file are those computed again from the outcomes.
+F1 the evidence is complete and well formed;
+F2 manifest and grant verify against the pinned key, at the time of the request (S1, S2 of ``trust``);
+F3 the request is signed by a key of the grant, and names this grant and dataset;
+F4 the dataset's bytes have the manifest's digest, and planning the request's SQL again gives the plan it names;
+F5 every outcome verifies (V1 to V5 of ``verification``), and as many nodes released as the request asks for;
+F6 the rows, columns, nodes and cost in the file are those computed again from the outcomes.
 
 What is not checked: intervals, which are computed again but may differ between versions; whether a node that is
-missing was really away.
+missing was really away, which the file can say of none that the request cannot do without.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from insitu_proto.messages import NodeOutcome
 from insitu.computing import compute
 from insitu.result import Evidence, Result
 from insitu.trust import Trusted, open_bundle, open_trusted
-from insitu.verification import Sent, compare_rows, open_answers
+from insitu.verification import ABSENT, UNVERIFIED, Sent, compare_rows, open_answers
 
 if TYPE_CHECKING:
     from insitu_access.keys import VerifyingKey
@@ -41,7 +41,7 @@ def read_result(path: Path) -> Mapping[str, Any]:
     try:
         if path.stat().st_size > FILE_LIMIT:
             raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason="it is too long")
-        document = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes(), object_pairs_hook=_unique)
     except OSError as error:
         raise ConfigInvalid("INSITU-CONFIG-FILE", path=path, reason=error.strerror or "unreadable") from error
     except (ValueError, RecursionError) as error:
@@ -52,11 +52,21 @@ def read_result(path: Path) -> Mapping[str, Any]:
     return document
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a name that stands twice, other readers could show the other value."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
 def verify_document(document: Mapping[str, Any], authority: VerifyingKey) -> Result:
-    """E1 to E6; the result as computed again. Raises IntegrityFailed or AccessRefused."""
+    """F1 to F6; the result as computed again. Raises IntegrityFailed or AccessRefused."""
     evidence = _evidence(document["evidence"])
-    sent, trusted = _reopen(evidence, authority)
-    answers = open_answers(sent, _outcomes(evidence), trusted.manifest)  # E5
+    sent, trusted, needed = _reopen(evidence, authority)
+    answers = open_answers(sent, _outcomes(evidence), trusted.manifest) if needed else ()  # F5
+    if sum(answer.status.status == "released" for answer in answers) < needed:
+        raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="fewer nodes released than its request asks for")
     from insitu_privacy.postprocess import Postprocessor
 
     with Postprocessor() as postprocessor:
@@ -66,7 +76,7 @@ def verify_document(document: Mapping[str, Any], authority: VerifyingKey) -> Res
 
 
 def _evidence(raw: Any) -> Evidence:
-    """E1."""
+    """F1."""
     try:
         files = {str(name): _decode(content) for name, content in raw["dataset"]["files"].items()}
         bundle = DatasetBundle(toml=_decode(raw["dataset"]["toml"]), files=files)
@@ -83,12 +93,15 @@ def _decode(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
 
 
-def _reopen(evidence: Evidence, authority: VerifyingKey) -> tuple[Sent, Trusted]:
-    """E2 to E4: the request that was sent, with its plan made again."""
+def _reopen(evidence: Evidence, authority: VerifyingKey) -> tuple[Sent, Trusted, int]:
+    """F2 to F4: the request that was sent, with its plan made again; how many nodes must have released.
+
+    None where the query is over public tables alone: then nobody was asked.
+    """
     from insitu_access.request import QueryRequest, open_request, peek_request, request_sha256
     from insitu_privacy.planner import plan_query
 
-    at = peek_request(evidence.request).issued_at  # the researcher's own word; E3 verifies it
+    at = peek_request(evidence.request).issued_at  # the researcher's own word; F3 verifies it
     trusted = open_trusted(evidence.manifest, evidence.grant, authority=authority, now=at)
     request = open_request(evidence.request, trusted.grant)
     if not isinstance(request, QueryRequest) or request.grant_sha256 != trusted.grant_sha256:
@@ -106,7 +119,8 @@ def _reopen(evidence: Evidence, authority: VerifyingKey) -> tuple[Sent, Trusted]
     )
     if plan.digest != request.plan_digest:
         raise AccessRefused("INSITU-ACCESS-PLAN")
-    return Sent(request=request, token=evidence.request, sha256=request_sha256(evidence.request), plan=plan), trusted
+    sent = Sent(request=request, token=evidence.request, sha256=request_sha256(evidence.request), plan=plan)
+    return sent, trusted, request.min_nodes if plan.releases else 0
 
 
 def _outcomes(evidence: Evidence) -> list[NodeOutcome]:
@@ -115,18 +129,24 @@ def _outcomes(evidence: Evidence) -> list[NodeOutcome]:
 
 
 def _compare(document: Mapping[str, Any], result: Result) -> None:
-    """E6."""
+    """F6."""
     again = json.loads(json.dumps(result.to_json(evidence=False)))
     try:
         columns = [column["name"] for column in document["columns"]]
         rows = [tuple(row) for row in document["rows"]]
-        facts = {name: document[name] for name in ("query_id", "dataset", "spent", "replayed")}
-        nodes = {node["id"] for node in document["nodes"] if node["status"] == "released"}
+        facts = {name: document[name] for name in ("query_id", "dataset", "columns", "spent", "replayed", "verified")}
+        nodes = [_certain(node) for node in document["nodes"]]
     except (KeyError, TypeError) as error:
         raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="the file is malformed") from error
     compare_rows(columns, rows, [column.name for column in result.columns], result.rows)
     for name, value in facts.items():
         if again[name] != value:
             raise IntegrityFailed("INSITU-VERIFY-RESULT", reason=f"its {name} is another")
-    if nodes != {node.id for node in result.nodes if node.status == "released"}:
+    if nodes != again["nodes"]:
         raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="its nodes are others")
+
+
+def _certain(node: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says of a node, as far as it can be shown: one whose outcome did not verify has left none (V7)."""
+    absent = (node["status"], node["code"]) == ("failed", UNVERIFIED)
+    return {**node, "status": "absent", "code": ABSENT} if absent else dict(node)

@@ -17,6 +17,7 @@ from insitu_privacy.dataset import ColumnType, Dataset
 from insitu_privacy.errors import InsituError
 from insitu_privacy.plan import KeyColumn, PrivacyPlan, Release, ReleasedValues, Statistic, Tree
 
+from insitu.accuracy import Reach
 from insitu.noise import half_width
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def explain_plan(
         plan=plan,
         nodes=nodes,
         level=level,
-        expected=_expected(plan, nodes, postprocessor, level),
+        expected=tuple(width for width, _ in expected(plan, nodes, postprocessor, level)),
         node_sql={dialect: _node_sql(plan, dataset, dialect) for dialect in DIALECTS},
     )
 
@@ -103,25 +104,31 @@ def _node_sql(plan: PrivacyPlan, dataset: Dataset, dialect: str) -> str:
     return ";\n\n".join(statements)
 
 
-def _expected(
-    plan: PrivacyPlan, nodes: Sequence[str], postprocessor: Postprocessor, level: float
-) -> tuple[float | None, ...]:
+def expected(plan: PrivacyPlan, nodes: Sequence[str], postprocessor: Postprocessor, level: float) -> list[Reach]:
+    """Of each output column, how far its widest interval reaches to each side, and in shares of its value."""
     from insitu_privacy.merge import merge
 
     made_up = [[_made_up(release) for release in plan.releases] for _ in nodes]
     try:
         table = postprocessor.run(plan, merge(plan, made_up, nodes), level=level)
     except InsituError:
-        return tuple(None for _ in plan.output)
-    reach: list[float | None] = []
-    for index, column in enumerate(plan.output):
-        widths = [
-            (row[index][1] - row[index][0]) / 2  # type: ignore[index]
-            for row in table.intervals
-            if row[index] is not None
+        return [(None, None) for _ in plan.output]
+    cells = [
+        [
+            ((interval[1] - interval[0]) / 2, row[index])
+            for row, intervals in zip(table.rows, table.intervals, strict=True)
+            if (interval := intervals[index]) is not None
         ]
-        reach.append(max(widths) if column.noisy and widths else None)
-    return tuple(reach)
+        for index in range(len(plan.output))
+    ]
+    return [_reach(one) if column.noisy else (None, None) for one, column in zip(cells, plan.output, strict=True)]
+
+
+def _reach(cells: Sequence[tuple[float, object]]) -> Reach:
+    shares = [width / abs(value) if isinstance(value, (int, float)) and value else None for width, value in cells]
+    known = [share for share in shares if share is not None]
+    widest = max((width for width, _ in cells), default=None)
+    return widest, max(known) if known and len(known) == len(shares) else None
 
 
 def _made_up(release: Release) -> ReleasedValues:

@@ -37,6 +37,8 @@ class Options:
 
     dataset: str | None = None
     epsilon: Number | None = None
+    accuracy: str | None = None
+    """In place of epsilon: ``±50`` or ``±5%`` (``accuracy``)."""
     delta: Number | None = None
     mechanism: str = "auto"
     max_rows_per_group: int | None = None

@@ -1,9 +1,10 @@
 """How the SDK reaches a gateway: one method, ``call``, which yields what comes back. gRPC over mTLS is one way.
 
 Failures of the network are Unavailable (INSITU-GATEWAY-UNREACHABLE or INSITU-GATEWAY-FAILED); what the gateway refuses
-is the error it sent. Who answers is looked at before a channel is opened, and the channel reaches nobody else (S5).
-With several gateway addresses the one that last answered is tried first. What is not here: trying again (``delivery``)
-and belief in anything that is received (``trust``, ``verification``).
+is the error it sent, unless it is one for nodes to give, who sign it (V7). Who answers is looked at before a channel is
+opened, and the channel reaches nobody else (W5). With several gateway addresses the one that last answered is tried
+first. What is not here: trying again (``delivery``) and belief in anything that is received (``trust``,
+``verification``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from insitu_privacy.dataset import DatasetBundle
-from insitu_privacy.errors import AccessRefused, InsituError, Unavailable
+from insitu_privacy.errors import AccessRefused, InsituError, IntegrityFailed, Unavailable
 from insitu_proto.messages import MAX_MESSAGE_BYTES, Ask, DatasetRef, Event, Follow, ManifestUpdate
 
 if TYPE_CHECKING:
@@ -64,6 +65,16 @@ def receive(replies: Iterator[Reply], kind: type[_T]) -> _T:
         if isinstance(reply, kind):
             return reply
     raise Unavailable("INSITU-GATEWAY-FAILED", reason="it sent no answer")
+
+
+_OWN_WORDS = ("INSITU-ACCESS-", "INSITU-GATEWAY-", "INSITU-PARAM-", "INSITU-REQUEST-")
+"""What a gateway can refuse with by itself. Budgets, nodes and their data are not its to speak of."""
+
+
+def _own_word(error: InsituError) -> InsituError:
+    if error.code.startswith(_OWN_WORDS):
+        return error
+    return IntegrityFailed("INSITU-VERIFY-RESULT", reason="the gateway itself gives a code that is for nodes to sign")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +147,10 @@ class GrpcTransport:
         except grpc.RpcError as error:
             with self._lock:
                 self._doubted.add(address)
-            raise from_rpc(error, address) from None
+            raise _own_word(from_rpc(error, address)) from None
 
     def _refusal(self, address: str, call: Call, timeout_s: float) -> InsituError | None:
-        """Why a gateway is not asked this: S1 and S2. Its manifest is taken in any case."""
+        """Why a gateway is not asked this: W1 and W2. Its manifest is taken in any case."""
         if self._check is None or isinstance(call, GetManifest):
             return None
         try:
@@ -189,7 +200,7 @@ class GrpcTransport:
             return self._open[address]
 
     def _dial(self, address: str, certificate: bytes) -> _Line:
-        """S5: to the holder of this certificate, and nobody else."""
+        """W5: to the holder of this certificate, and nobody else."""
         import grpc
         from insitu_access.meeting import NO_DETOUR
         from insitu_proto.v1 import insitu_pb2_grpc as stubs

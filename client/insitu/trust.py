@@ -1,10 +1,10 @@
 """Opens what the access authority signed: the manifest and the grant, against the pinned authority key.
 
-T1 the manifest is signed by the pinned key or its successor, is in force, and is not older than the last one seen;
-T2 the grant is signed by a key of that manifest, is in force and not revoked;
-T3 the grant names this researcher's key;
-T4 a dataset's bytes have the digest of the manifest;
-T5 the gateway is in a jurisdiction that the manifest accepts (S1, S2).
+S1 the manifest is signed by the pinned key or its successor, is in force, and is not older than the last one seen;
+S2 the grant is signed by a key of that manifest, is in force and not revoked;
+S3 the grant names this researcher's key;
+S4 a dataset's bytes have the digest of the manifest;
+S5 the gateway is in a jurisdiction that the manifest accepts (W1, W2).
 
 What is not here: requests, and what nodes sign (``verification``).
 """
@@ -43,7 +43,7 @@ class Trusted:
 def open_trusted(
     manifest_token: str, grant_token: str, *, authority: VerifyingKey, now: datetime, known_version: int = 0
 ) -> Trusted:
-    """T1 and T2. Raises AccessRefused."""
+    """S1 and S2. Raises AccessRefused."""
     from insitu_access.grant import grant_sha256, open_grant
     from insitu_access.manifest import open_root
 
@@ -69,7 +69,7 @@ def seen_before(manifest_token: str | None, pin: Pin) -> Manifest | None:
 
 
 def check_researcher(grant: Grant, identity: Identity) -> SigningKey:
-    """T3: the key to sign with. Nodes would refuse any that the grant does not name: say so before anything is sent."""
+    """S3: the key to sign with. Nodes would refuse any that the grant does not name: say so before anything is sent."""
     key = identity.signing_for(grant.researchers)
     if key.public() not in grant.researchers:
         raise AccessRefused("INSITU-ACCESS-WRONG-KEY")
@@ -77,14 +77,14 @@ def check_researcher(grant: Grant, identity: Identity) -> SigningKey:
 
 
 def check_gateway(certificate: bytes, manifest: Manifest) -> None:
-    """T5. Raises AccessRefused."""
+    """S5. Raises AccessRefused."""
     from insitu_access.jurisdiction import check_gateway as check
 
     check(certificate, manifest)
 
 
 def open_bundle(bundle: DatasetBundle, entry: DatasetEntry) -> Dataset:
-    """T4: the dataset of ``entry``, parsed from bytes that have its digest."""
+    """S4: the dataset of ``entry``, parsed from bytes that have its digest."""
     from insitu_privacy.dataset_file import parse_dataset
 
     if bundle.digest() != entry.digest:

@@ -5,10 +5,12 @@ V2 it is signed by a key that the manifest gives for that node at the time of th
 V3 it answers this very request: its id and the SHA-256 of its exact bytes;
 V4 a release is of this grant, this dataset and this plan;
 V5 a release has the shape of the plan: as many releases, statistics and cells, with keys where keys are selected;
-V6 the rows that the gateway computed equal those computed here.
+V6 the rows that the gateway computed equal those computed here;
+V7 what a node refuses, it signs: without its signature it is absent, or its outcome did not verify, and no more is
+   said of it than that.
 
 What cannot be checked: a gateway can withhold an answer, or say that a node is absent. The answer then says that the
-node is missing. Reasons of nodes that are missing without a signed refusal are the gateway's word.
+node is missing. It can also bring a node to refuse, by handing it something else in place of the grant.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 _CLOSE = 1e-9
 """Relative difference under which two floating-point cells are the same: platforms round sums differently."""
 ABSENT = "INSITU-NODE-ABSENT"
+UNVERIFIED = "INSITU-VERIFY-RELEASE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +81,7 @@ def open_answers(sent: Sent, outcomes: Iterable[NodeOutcome], manifest: Manifest
         if outcome.node_id not in sent.request.nodes or outcome.node_id in found:  # V1
             raise _forged(outcome.node_id, "it was not asked, or answers twice")
         found[outcome.node_id] = _open(sent, outcome, manifest)
-    return tuple(found.get(node) or _unsigned(node, "absent") for node in sent.request.nodes)
+    return tuple(found.get(node) or _unsigned(node, "absent", ABSENT) for node in sent.request.nodes)
 
 
 def _open(sent: Sent, outcome: NodeOutcome, manifest: Manifest) -> Answer:
@@ -86,9 +89,7 @@ def _open(sent: Sent, outcome: NodeOutcome, manifest: Manifest) -> Answer:
 
     node = outcome.node_id
     if outcome.outcome_jws is None:
-        if outcome.status == "released":
-            raise _forged(node, "it is said to have released, and there is no release")
-        return _unsigned(node, outcome.status, outcome.code, outcome.text, outcome.remedy)
+        return _unsigned(node, outcome.status, outcome.code)  # V7
     opened = open_signed(sent, node, outcome.outcome_jws, manifest)
     if isinstance(opened, Refusal):
         error = RemoteError(opened.code, opened.text, opened.remedy, opened.span)
@@ -161,7 +162,7 @@ def check_gateway_result(result_json: bytes, names: Sequence[str], rows: Sequenc
         theirs: Mapping[str, Any] = json.loads(result_json)
         their_names = [column["name"] for column in theirs["columns"]]
         their_rows = [tuple(row) for row in theirs["rows"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="the gateway's result is malformed") from error
     compare_rows(their_names, their_rows, names, rows)
 
@@ -190,21 +191,32 @@ def _same_cell(one: Any, other: Any) -> bool:
         return one is other
     if isinstance(one, float) or isinstance(other, float):
         both = isinstance(one, (int, float)) and isinstance(other, (int, float))
-        return both and math.isclose(one, other, rel_tol=_CLOSE, abs_tol=1e-12)
+        return both and _is_close(one, other)
     return bool(one == other) and type(one) is type(other)
+
+
+def _is_close(one: float, other: float) -> bool:
+    try:
+        return math.isclose(one, other, rel_tol=_CLOSE, abs_tol=1e-12)
+    except OverflowError:  # JSON has integers that no float can hold
+        return False
 
 
 def _order(row: Sequence[Any]) -> tuple[tuple[str, str], ...]:
     return tuple((type(cell).__name__, f"{cell:.6e}" if isinstance(cell, float) else str(cell)) for cell in row)
 
 
-def _unsigned(
-    node: str, status: Status, code: str | None = None, text: str | None = None, remedy: str | None = None
-) -> Answer:
-    code = code or ABSENT
-    entry = CATALOGUE[code if code in CATALOGUE else ABSENT]
-    error = RemoteError(code, text or entry.text, remedy or entry.remedy)
-    return Answer(status=NodeStatus(id=node, status=status, code=code), opened=None, error=error)
+def _unsigned(node: str, status: Status, code: str | None) -> Answer:
+    """A node that is missing, in words of this side: the gateway's own text is not repeated."""
+    error: InsituError
+    if status == "absent":
+        error = Unavailable(ABSENT)
+    elif (status, code) == ("failed", UNVERIFIED):
+        error = _forged(node, "the gateway could not verify what it sent")
+    else:
+        raise _forged(node, f"it is said to have {status}, and has not signed that")
+    said = RemoteError(error.code, error.text, error.remedy)
+    return Answer(status=NodeStatus(id=node, status=status, code=error.code), opened=None, error=said)
 
 
 def _status(node: str, error: InsituError) -> NodeStatus:

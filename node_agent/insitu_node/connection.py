@@ -4,10 +4,10 @@ The node listens on no port. It believes nothing of the gateway but what is sign
 ``ManifestStore``. A gateway that sends what cannot be read, or a manifest that does not verify, is hung up on and
 dialled again later; requests that already run go on, and their outcomes are kept.
 
-Who answers is looked at first (S5, ``insitu_access.meeting``): a gateway outside the jurisdictions of the custodian's
+Who answers is looked at first (W5, ``insitu_access.meeting``): a gateway outside the jurisdictions of the custodian's
 policy is not even greeted. One outside the manifest's is hung up on after its welcome, for that may bring a manifest
 which accepts it; until then no task is taken and nothing but the node's name is said. Each newer manifest, whichever
-gateway brought it, is held against every stream (S1, S2).
+gateway brought it, is held against every stream (W1, W2).
 
 ``link`` decides, this module acts. What is not here: what a task means.
 """
@@ -123,7 +123,7 @@ class Dialer:
         return certificate
 
     def judge(self, address: str, certificate: bytes, manifest: Manifest | None) -> None:
-        """S1 and S2. Raises AccessRefused."""
+        """W1 and W2. Raises AccessRefused."""
         try:
             self.cycle.custody.check_gateway(certificate, manifest)
         except AccessRefused as error:

@@ -1,5 +1,5 @@
 """The custodian's say in a running node: policy and decisions, asked for each request. Rules C1 to C5 are ``policy``'s,
-S1 and S2 ``insitu_access.jurisdiction``'s.
+W1 and W2 ``insitu_access.jurisdiction``'s.
 
 Decisions are read from the store each time: an approval, a withdrawal or the emergency stop counts from the next
 request on, whoever made it, without a restart.
@@ -50,7 +50,7 @@ class Custody:
             raise AccessRefused("INSITU-ACCESS-MANIFEST", reason=reason)
 
     def check_gateway(self, certificate: bytes, manifest: Manifest | None) -> None:
-        """S1 and S2, by the manifest and by the custodian's own policy. Raises AccessRefused."""
+        """W1 and W2, by the manifest and by the custodian's own policy. Raises AccessRefused."""
         check_gateway(certificate, manifest, self._policy.jurisdictions)
 
     def standing(self, grant: Grant, token: str, now: datetime) -> Standing:

@@ -13,7 +13,8 @@ from typing import Literal
 
 import structlog
 from insitu_privacy.dataset import Column, ColumnType, Dataset, Table
-from insitu_privacy.dialects import DIALECTS, Dialect
+from insitu_privacy.dialect import Dialect
+from insitu_privacy.dialects import DIALECTS
 from insitu_privacy.errors import ConfigInvalid, InsituError, Unavailable
 from insitu_privacy.relations import Scan
 

@@ -151,6 +151,7 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
         "mechanism {value} is not possible here: {reason}",
         "Use --mechanism auto.",
     ),
+    ("INSITU-PARAM-ACCURACY", "parameter", "{reason}", "{hint}"),
     ("INSITU-PARAM-NODES", "parameter", "{reason}", "Nodes of this grant are: {known}."),
     ("INSITU-PARAM-DATASET", "parameter", "{reason}", "Pass --dataset with one of: {known}."),
     (

@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from insitu_privacy.dataset import Column
-from insitu_privacy.dialects import DIALECTS, Dialect
+from insitu_privacy.dialect import Dialect
+from insitu_privacy.dialects import DIALECTS
 from insitu_privacy.expressions import ColumnRef, Expression, columns_of
 from insitu_privacy.plan import KeyColumn, Release, Statistic, cell_count
 from insitu_privacy.relations import Scan

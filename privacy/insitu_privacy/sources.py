@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 from insitu_privacy.dataset import Column, ColumnType
-from insitu_privacy.dialects import Dialect
+from insitu_privacy.dialect import Dialect
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, columns_of, walk
 from insitu_privacy.facts import INTEGER_LIMIT
 from insitu_privacy.relations import (

@@ -214,7 +214,7 @@ def from_chunks(chunks: Iterable[pb.DatasetChunk]) -> DatasetBundle:
     files: dict[str, bytearray] = {}
     size = 0
     for chunk in chunks:
-        size += len(chunk.data)
+        size += len(chunk.data) + len(chunk.file)
         if size > m.MAX_BUNDLE_BYTES:
             raise malformed(f"the dataset is larger than {m.MAX_BUNDLE_BYTES} bytes")
         files.setdefault(chunk.file, bytearray()).extend(chunk.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -11,6 +12,7 @@ import pytest
 
 from tests.testkit.care import create
 from tests.testkit.databases import new_database
+from tests.testkit.hostile_world import HostileWorld, hostile_world
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +30,10 @@ def pg(postgres_url: str) -> Iterator[psycopg.Connection[Any]]:
         connection.execute("SET synchronous_commit = off")
         connection.execute("SET jit = off")
         yield connection
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileWorld]:
+    """A federation whose gateway is hostile: one for all files that attack with it."""
+    with hostile_world(Path(tmp_path_factory.mktemp("hostile"))) as started:
+        yield started

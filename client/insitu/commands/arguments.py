@@ -52,7 +52,12 @@ Epsilon = Annotated[str | None, typer.Option("--epsilon", help="Privacy loss at 
 Delta = Annotated[
     str | None, typer.Option("--delta", help="At each node; default a twentieth of the grant's.", show_default=False)
 ]
-Accuracy = Annotated[str | None, typer.Option("--accuracy", help="Not available yet.", show_default=False)]
+Accuracy = Annotated[
+    str | None,
+    typer.Option(
+        "--accuracy", help="In place of --epsilon: the least that is expected to reach ±50, or ±5%.", show_default=False
+    ),
+]
 MechanismName = Annotated[Mechanism, typer.Option("--mechanism", help="The noise; auto takes the more accurate.")]
 MaxRows = Annotated[
     int | None,
@@ -112,12 +117,13 @@ def options(
     dialect: str,
 ) -> Options:
     """The flags as one value."""
-    if accuracy is not None:
-        hint = "Pass --epsilon; `insitu explain` shows what it buys."
-        raise ConfigInvalid("INSITU-CONFIG-USAGE", reason="--accuracy is not available yet", hint=hint)
+    if accuracy is not None and epsilon is not None:
+        hint = "Pass one of the two."
+        raise ConfigInvalid("INSITU-CONFIG-USAGE", reason="--accuracy stands in place of --epsilon", hint=hint)
     return Options(
         dataset=dataset,
         epsilon=epsilon,
+        accuracy=accuracy,
         delta=delta,
         mechanism=mechanism.value,
         max_rows_per_group=max_rows_per_group,

@@ -64,8 +64,9 @@ def verify(
 ) -> None:
     """Check a saved result again, offline.
 
-    Every signature, the plan, the rows, the nodes and what was spent. Intervals are not part of what is signed:
-    they follow from the rows and the plan, and anyone may compute them again. Exit 0 only if all of it holds.
+    Every signature, the plan, the rows, the nodes and what was spent, and that as many nodes released as the request
+    asks for. Intervals are not part of what is signed: they follow from the rows and the plan, and anyone may compute
+    them again. Exit 0 only if all of it holds.
 
     Example: insitu verify result.json
     """

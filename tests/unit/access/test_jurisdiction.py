@@ -1,4 +1,4 @@
-"""Where a gateway may be (S1, S2): certificate, manifest entry and what is accepted; and how the authority says so."""
+"""Where a gateway may be (W1, W2): certificate, manifest entry and what is accepted; and how the authority says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A saved result can be checked again offline; every change of the file is found. E1 to E6."""
+"""A saved result can be checked again offline; every change of the file is found. F1 to F6."""
 
 from __future__ import annotations
 

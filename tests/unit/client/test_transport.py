@@ -12,7 +12,7 @@ from insitu.connecting import write_profile
 from insitu.profile import create_profile
 from insitu.transport import GetManifest, GrpcTransport, receive
 from insitu_access.manifest import GatewayEntry
-from insitu_privacy.errors import BudgetRefused, ConfigInvalid, RemoteError, Unavailable
+from insitu_privacy.errors import AccessRefused, BudgetRefused, ConfigInvalid, RemoteError, Unavailable
 from insitu_proto.messages import DatasetRef, Follow, ManifestUpdate
 
 from tests.unit.client.served import serving
@@ -136,7 +136,7 @@ def test_of_several_gateways_one_that_is_accepted_is_asked(world: World) -> None
 
 
 def test_a_gateway_with_another_certificate_is_looked_at_again(world: World) -> None:
-    """S5: a channel reaches whom it was opened to; who comes after is judged anew."""
+    """W5: a channel reaches whom it was opened to; who comes after is judged anew."""
     world.publish(gateways=_entry("FR"), jurisdictions=frozenset({"EU"}))
     port = _free_port()
     with serving(world, country="FR", port=port) as address:
@@ -161,7 +161,7 @@ def _connected(world: World, *addresses: str) -> Path:
 
 
 def test_errors_of_the_gateway_arrive_whole(world: World) -> None:
-    world.refuse_call = BudgetRefused("INSITU-BUDGET-EXCEEDED")
+    world.refuse_call = AccessRefused("INSITU-ACCESS-GRANT-REVOKED")
     with serving(world) as address:
         transport = GrpcTransport((address,), world.profile().identity)
         with pytest.raises(RemoteError) as caught:

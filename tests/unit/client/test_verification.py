@@ -1,4 +1,4 @@
-"""Every part of an answer that a gateway, or anyone on the way, could change is refused. V1 to V6, T1 to T4."""
+"""Every part of an answer that a gateway, or anyone on the way, could change is refused. V1 to V7, S1 to S4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A node and the place of its gateway (S1, S2, S5): whom it greets, when it hangs up, and what its log says of it."""
+"""A node and the place of its gateway (W1, W2, W5): whom it greets, when it hangs up, and what its log says of it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_manifest_that_came_another_way_counts_before_the_next_answer(tmp_path
 
 
 def test_who_was_looked_at_is_who_is_talked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S5: behind one address, another certificate of the same CA than the one that was looked at."""
+    """W5: behind one address, another certificate of the same CA than the one that was looked at."""
     looks = asyncio.Event()
 
     async def scene() -> None:

@@ -267,3 +267,10 @@ def test_arbitrary_bytes_are_a_message_or_refused(data: bytes) -> None:
         wire.from_node_message(message)
     except AccessRefused:
         return
+
+
+def test_names_of_files_count_towards_the_size_of_a_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(m, "MAX_BUNDLE_BYTES", 100)
+    chunks = [pb.DatasetChunk(data=b"x"), *(pb.DatasetChunk(file=f"{i:060}") for i in range(2))]
+    with pytest.raises(AccessRefused, match="larger than 100 bytes"):
+        wire.from_chunks(chunks)

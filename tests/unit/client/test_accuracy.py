@@ -1,0 +1,78 @@
+"""An accuracy instead of an epsilon: the least that is expected to reach it, and a refusal where none does."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from insitu.accuracy import Accuracy, Reach, least_epsilon, read_accuracy
+from insitu_privacy.errors import ParameterRefused
+
+from tests.unit.client.world import BY_SEX, World
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "relative"),
+    [("±50", 50, False), ("50", 50, False), ("+-0.5", 0.5, False), ("+/- 7", 7, False), (" ±5% ", 0.05, True)],
+)
+def test_accuracies_are_read(text: str, most: float, relative: bool) -> None:
+    assert read_accuracy(text) == Accuracy(most, relative)
+
+
+@pytest.mark.parametrize("text", ["", "±", "±0", "0%", "-5", "±5%%", "5 rows", "1e9", "±٣", "nan", "±" + "9" * 40])
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(ParameterRefused) as refused:
+        read_accuracy(text)
+    assert refused.value.code == "INSITU-PARAM-ACCURACY"
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5, 2.0])
+@pytest.mark.parametrize("most", [1, 20, 10**6])
+def test_the_least_epsilon_is_found_whatever_the_noise_does(power: float, most: int) -> None:
+    asked = []
+
+    def columns_at(epsilon: Fraction) -> list[Reach]:
+        asked.append(epsilon)
+        return [(3 / float(epsilon) ** power, None), (1 / float(epsilon) ** power, None)]
+
+    found = least_epsilon(Accuracy(10, relative=False), Fraction(most), columns_at)
+    exact = 0.3 ** (1 / power)
+    assert exact <= found <= exact * 1.02
+    assert len(asked) <= 21
+
+
+def test_what_the_grant_does_not_allow_is_refused_with_what_it_buys() -> None:
+    with pytest.raises(ParameterRefused, match=r"±5 is out of reach: all of the grant's epsilon, 2, buys ±15"):
+        least_epsilon(Accuracy(5, relative=False), Fraction(2), lambda epsilon: [(30 / float(epsilon), None)])
+
+
+def test_what_cannot_be_foretold_is_refused() -> None:
+    with pytest.raises(ParameterRefused, match="cannot be promised"):
+        least_epsilon(Accuracy(0.05, relative=True), Fraction(2), lambda _: [(3.0, None)])
+
+
+@pytest.mark.parametrize(("accuracy", "width"), [("±50", 50), ("±5%", 150)])
+def test_explain_shows_the_epsilon_that_reaches_it(world: World, accuracy: str, width: float) -> None:
+    """Groups have 1,000 rows at each of three nodes: 5% of them are 150."""
+    with world.federation() as federation:
+        found = federation.explain(BY_SEX, accuracy=accuracy).to_json()
+        wider = federation.explain(BY_SEX, epsilon=found["cost"]["epsilon"] * 0.9).to_json()
+    assert width * 0.9 < found["expected_intervals"][1] <= width
+    assert wider["expected_intervals"][1] > width
+    assert not [call for call in world.calls if type(call).__name__ in ("Ask", "Follow")]
+
+
+def test_a_query_spends_that_epsilon(world: World) -> None:
+    with world.federation() as federation:
+        foretold = federation.explain(BY_SEX, accuracy="±50").to_json()["cost"]["epsilon"]
+        assert float(federation.query(BY_SEX, accuracy="±50").spent.epsilon) == pytest.approx(foretold)
+
+
+def test_both_at_once_are_refused(world: World) -> None:
+    with world.federation() as federation, pytest.raises(ParameterRefused, match="epsilon was given too"):
+        federation.explain(BY_SEX, accuracy="±50", epsilon=1)
+
+
+def test_over_public_tables_alone_there_is_nothing_to_find(world: World) -> None:
+    with world.federation() as federation:
+        assert federation.query("SELECT COUNT(*) AS n FROM chapter", accuracy="±50").spent.epsilon == 0
