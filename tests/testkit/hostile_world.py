@@ -223,19 +223,26 @@ def hostile_world(root: Path) -> Iterator[HostileWorld]:
     try:
         with insitu.connect(parties.dir / "profile") as federation:
             federation.catalog()
-        os.kill(parties.pids()["gateway"], signal.SIGTERM)
-        gateway = HostileGateway(parties.dir / "gateway" / "gateway.toml")
-        wait_until(lambda: not _holds(parties.dir / "gateway" / "state"))
-        gateway.start()
-        try:
-            wait_until(lambda: gateway.connected(*NODES))
+        with turned(parties) as gateway:
             world = HostileWorld(parties=parties, gateway=gateway)
             world.publish(world.next_manifest())  # so that there is an older one
             yield world
-        finally:
-            gateway.stop()
     finally:
         stop(parties)
+
+
+@contextmanager
+def turned(parties: Parties, *nodes: str) -> Iterator[HostileGateway]:
+    """The gateway of a running federation in other hands, with its address, its key and its state."""
+    os.kill(parties.pids()["gateway"], signal.SIGTERM)
+    gateway = HostileGateway(parties.dir / "gateway" / "gateway.toml")
+    wait_until(lambda: not _holds(parties.dir / "gateway" / "state"))
+    gateway.start()
+    try:
+        wait_until(lambda: gateway.connected(*(nodes or NODES)))
+        yield gateway
+    finally:
+        gateway.stop()
 
 
 def _holds(state: Path) -> bool:
