@@ -8,7 +8,7 @@ Not here: files for others and printing (``commands``), enrolment and the change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -23,6 +23,7 @@ from insitu_access.certificates import BACKDATED, CertificateAuthority, Role
 from insitu_access.files import KEY_LIMIT, make_directory, read_file, read_private_file, write_file, write_private_file
 from insitu_access.grant import Grant, grant_sha256, seal_grant
 from insitu_access.invariants import check
+from insitu_access.jurisdiction import country
 from insitu_access.keyring import Certified, Keyring, load_keyring, save_keyring
 from insitu_access.keys import (
     SigningKey,
@@ -175,6 +176,7 @@ def certificate_for(
         party.id,
         csr,
         addresses=addresses_of(party, also),
+        country=country_of_party(party),
         not_before=now - BACKDATED,
         not_after=now + lifetime,
     )
@@ -185,18 +187,30 @@ def addresses_of(party: Party, also: Sequence[str]) -> tuple[str, ...]:
     return (split_address(party.address)[0], *also) if isinstance(party, GatewayEntry) else tuple(also)
 
 
+def country_of_party(party: Party) -> str | None:
+    """The country whose law a party is under; of a researcher none is told."""
+    return None if isinstance(party, ResearcherEntry) else country(party.jurisdiction)
+
+
 def publish_manifest(
-    authority: Authority, datasets: Sequence[Path] | None, *, now: datetime, lifetime: timedelta
+    authority: Authority,
+    datasets: Sequence[Path] | None,
+    *,
+    now: datetime,
+    lifetime: timedelta,
+    jurisdictions: Collection[str] | None = None,
 ) -> tuple[str, Manifest]:
     """The next manifest, of the register as it stands and of ``datasets`` as they are on disk; None: as the last one.
 
-    Its text begins with the successions of the authority's key.
+    ``jurisdictions`` are those a gateway may be in; None: as the last one said. Its text begins with the successions of
+    the authority's key.
     """
     register, keyring = authority.register, authority.keyring
     register = replace(
         register,
         manifest_version=register.manifest_version + 1,
         datasets=register.datasets if datasets is None else tuple(_dataset_entry(path) for path in datasets),
+        jurisdictions=register.jurisdictions if jurisdictions is None else frozenset(jurisdictions),
     )
     manifest = Manifest(
         federation=register.federation,
@@ -213,6 +227,7 @@ def publish_manifest(
         revoked_keys=frozenset(keyring.lost_keys),
         suspended_grants=frozenset(grant.id for grant in register.grants if grant.suspended and not grant.revoked),
         grant_revisions={grant.id: grant.revision for grant in register.grants if grant.revision > 1},
+        jurisdictions=register.jurisdictions,
     )
     save_register(register, authority.directory)
     token = "\n".join([*keyring.successions, seal_manifest(manifest, authority.key)])

@@ -29,6 +29,7 @@ from insitu_access.authority import (
     Party,
     addresses_of,
     certificate_for,
+    country_of_party,
 )
 from insitu_access.certificates import BACKDATED, Role, serial_of
 from insitu_access.enrolment import (
@@ -100,6 +101,7 @@ def renew(authority: Authority, role: Role, party_id: str, *, now: datetime, lif
         party_id,
         present.pem.encode(),
         addresses=addresses_of(party, present.also),
+        country=country_of_party(party),
         not_before=now - BACKDATED,
         not_after=now + lifetime,
     )

@@ -1,14 +1,14 @@
 """The federation's X.509 certificates: the authority's CA, and one certificate per party for mTLS.
 
-A certificate says who a TLS peer is, by one URI, ``insitu://{role}/{id}``, and nothing of what it may ask: that is
-the grant's. Keys are P-256, because gRPC's TLS does not negotiate Ed25519. A gateway's certificate serves TLS and
-carries its addresses (as a client, the gateway asks itself for its status); a node's and a researcher's is for TLS
-clients only and carries none, so neither can pose as a gateway. From a signing request (CSR) only the public key is
-taken, its names are ignored.
+A certificate says who a TLS peer is, by one URI, ``insitu://{role}/{id}``, and of a node and a gateway under which law
+it stands, by the country (C) of its subject; and nothing of what it may ask: that is the grant's. Keys are P-256,
+because gRPC's TLS does not negotiate Ed25519. A gateway's certificate serves TLS and carries its addresses (as a
+client, the gateway asks itself for its status); a node's and a researcher's is for TLS clients only and carries none,
+so neither can pose as a gateway. From a signing request (CSR) only the public key is taken, its names are ignored.
 
 While the CA changes, ``ca_pem`` holds several CAs, the issuing one first (K11). A certificate is revoked by its serial
-number in the manifest, which gateways look at (K10); nodes and researchers cannot see a gateway's certificate through
-gRPC, so that one stays good until its CA is dropped. Not here: TLS itself (gRPC).
+number in the manifest, which gateways look at (K10); nodes and researchers do not, so that a gateway's stays good until
+its CA is dropped. Not here: TLS itself (gRPC, ``meeting``).
 """
 
 from __future__ import annotations
@@ -104,15 +104,18 @@ def issue_certificate(
     csr: bytes,
     *,
     addresses: Sequence[str] = (),
+    country: str | None = None,
     not_before: datetime,
     not_after: datetime,
 ) -> bytes:
     """The certificate (PEM) of a party for the key of its signing request.
 
-    ``addresses`` are the DNS names and IP addresses a gateway is reached at; other roles have none.
-    Raises Malformed.
+    ``addresses`` are the DNS names and IP addresses a gateway is reached at; other roles have none. ``country`` is
+    the one whose law the party is under. Raises Malformed.
     """
-    return _issue(authority, role, party_id, _csr_key(csr), addresses, validity=(not_before, not_after))
+    return _issue(
+        authority, role, party_id, _csr_key(csr), addresses, country=country, validity=(not_before, not_after)
+    )
 
 
 def renew_certificate(
@@ -122,6 +125,7 @@ def renew_certificate(
     certificate: bytes,
     *,
     addresses: Sequence[str] = (),
+    country: str | None = None,
     not_before: datetime,
     not_after: datetime,
 ) -> bytes:
@@ -134,7 +138,7 @@ def renew_certificate(
         raise Malformed("the certificate is of a key that is not known") from error
     if not isinstance(key, EllipticCurvePublicKey):
         raise Malformed("the certificate is not for a P-256 key")
-    return _issue(authority, role, party_id, key, addresses, validity=(not_before, not_after))
+    return _issue(authority, role, party_id, key, addresses, country=country, validity=(not_before, not_after))
 
 
 def _issue(
@@ -144,6 +148,7 @@ def _issue(
     key: EllipticCurvePublicKey,
     addresses: Sequence[str],
     *,
+    country: str | None,
     validity: tuple[datetime, datetime],
 ) -> bytes:
     check_name(party_id, "id")
@@ -156,7 +161,7 @@ def _issue(
     if role == "gateway":
         usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
     builder = (
-        _builder(_name(f"{role} {party_id}"), ca.subject, key, *validity)
+        _builder(_name(f"{role} {party_id}", country), ca.subject, key, *validity)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(certificate_authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=True)
@@ -181,6 +186,15 @@ def peer_identity(cert_pem: bytes) -> tuple[Role, str]:
     if found is None or role is None:
         raise AccessRefused("INSITU-ACCESS-PEER")
     return role, found[2]
+
+
+def country_of(cert_pem: bytes) -> str | None:
+    """The country (C) in a certificate's subject; None where it names none, or not one alone."""
+    try:
+        named = x509.load_pem_x509_certificate(cert_pem).subject.get_attributes_for_oid(NameOID.COUNTRY_NAME)
+    except ValueError:
+        return None
+    return str(named[0].value) if len(named) == 1 else None
 
 
 def key_matches(key_pem: bytes, cert_pem: bytes) -> bool:
@@ -241,8 +255,9 @@ def _builder(
     )
 
 
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
+def _name(common_name: str, country: str | None = None) -> x509.Name:
+    named = [] if country is None else [x509.NameAttribute(NameOID.COUNTRY_NAME, country)]
+    return x509.Name([*named, x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
 
 
 def _address(address: str) -> x509.GeneralName:

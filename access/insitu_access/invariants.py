@@ -19,6 +19,7 @@ _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _JURISDICTION = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?", re.ASCII)
+_COUNTRY = re.compile(r"[A-Z]{2}", re.ASCII)
 
 LINE_LIMIT = 500
 NUMBER_LIMIT = 10**1000
@@ -74,6 +75,12 @@ def check_request_id(value: str) -> None:
 
 def check_jurisdiction(value: str, what: str) -> None:
     check(_JURISDICTION.fullmatch(value) is not None, f"{what} must be an ISO 3166 code, such as FR")
+
+
+def check_countries(values: Collection[str], what: str) -> None:
+    """Accepted jurisdictions: countries, or ``EU``."""
+    for value in values:
+        check(_COUNTRY.fullmatch(value) is not None, f"{what} must be ISO 3166-1 codes of countries, such as FR, or EU")
 
 
 def check_number(value: Fraction, what: str) -> None:

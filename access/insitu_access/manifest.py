@@ -1,8 +1,9 @@
 """The manifest: the federation's root document, signed by the access authority and pinned by everyone else.
 
 It lists who takes part (nodes with their keys, gateways with their addresses), what is served (datasets by digest),
-which keys may sign grants now, and which grants are revoked. It reaches nodes and researchers through a gateway that
-nobody trusts, so it carries a version and an expiry. Numbered checks of ``open_manifest``:
+under which law gateways may be, which keys may sign grants now, and which grants are revoked. It reaches nodes and
+researchers through a gateway that nobody trusts, so it carries a version and an expiry. Numbered checks of
+``open_manifest``:
 
   M1  the pinned authority key signed it, or the one that succeeded it (``succession`` K8), as a manifest (J1 to J5)
   M2  its form is exact, its names are unique, no two nodes share a key
@@ -28,6 +29,7 @@ from insitu_privacy.errors import AccessRefused
 from insitu_access import payload
 from insitu_access.invariants import (
     check,
+    check_countries,
     check_jurisdiction,
     check_line,
     check_moments,
@@ -136,6 +138,8 @@ class Manifest:
     suspended_grants: frozenset[str] = frozenset()
     grant_revisions: Mapping[str, int] = field(default_factory=dict)
     """By grant id, the revision that counts; grants that were never amended are not in it."""
+    jurisdictions: frozenset[str] = frozenset()
+    """Countries, or EU, whose law a gateway may be under (``jurisdiction``); none named: any."""
 
     def __post_init__(self) -> None:
         check_name(self.federation, "federation")
@@ -155,6 +159,7 @@ class Manifest:
             check_name(serial, "revoked certificate")
         for thumbprint in self.revoked_keys:
             check_text(thumbprint, "revoked key", 64)
+        check_countries(self.jurisdictions, "jurisdictions")
         for grant in self.suspended_grants:
             check_name(grant, "suspended grant")
         for grant, revision in self.grant_revisions.items():
@@ -239,6 +244,7 @@ def read_manifest(data: bytes) -> Manifest:
             revoked_keys=frozenset(fields.texts("revoked_keys")),
             suspended_grants=frozenset(fields.texts("suspended_grants")),
             grant_revisions=fields.item("grant_revisions", lambda value, path: as_mapping(value, path, as_integer)),
+            jurisdictions=frozenset(fields.texts("jurisdictions")),
         )
 
 
@@ -324,4 +330,5 @@ def _as_json(manifest: Manifest) -> dict[str, object]:
         "revoked_keys": sorted(manifest.revoked_keys),
         "suspended_grants": sorted(manifest.suspended_grants),
         "grant_revisions": dict(manifest.grant_revisions),
+        "jurisdictions": sorted(manifest.jurisdictions),
     }

@@ -20,7 +20,15 @@ from insitu_privacy.errors import ConfigInvalid
 
 from insitu_access import payload
 from insitu_access.files import read_file, unreadable, write_file
-from insitu_access.invariants import check, check_line, check_moments, check_name, check_sha256, check_unique
+from insitu_access.invariants import (
+    check,
+    check_countries,
+    check_line,
+    check_moments,
+    check_name,
+    check_sha256,
+    check_unique,
+)
 from insitu_access.keys import VerifyingKey, read_verifying_key
 from insitu_access.manifest import (
     DatasetEntry,
@@ -84,6 +92,8 @@ class Register:
     datasets: tuple[DatasetEntry, ...] = ()
     """As the last manifest listed them."""
     grants: tuple[GrantEntry, ...] = ()
+    jurisdictions: frozenset[str] = frozenset()
+    """As the last manifest accepted them."""
 
     def __post_init__(self) -> None:
         check_name(self.federation, "federation")
@@ -92,6 +102,7 @@ class Register:
             check_unique([party.id.casefold() for party in parties], "ids of one role")
         check_unique([node.key.thumbprint for node in self.nodes], "node keys")
         check_unique([grant.id for grant in self.grants], "grant ids")
+        check_countries(self.jurisdictions, "jurisdictions")
 
     def with_node(self, node: NodeEntry) -> Register:
         """The register with ``node`` in place of one of the same id."""
@@ -162,6 +173,7 @@ def _read(fields: Fields) -> Register:
         researchers=fields.items("researchers", _read_researcher),
         datasets=fields.items("datasets", read_dataset),
         grants=fields.items("grants", _read_grant),
+        jurisdictions=frozenset(fields.texts("jurisdictions")),
     )
 
 
@@ -193,6 +205,7 @@ def _as_json(register: Register) -> dict[str, object]:
         "researchers": [{"id": each.id, "key": each.key.as_json()} for each in register.researchers],
         "datasets": [dataset_as_json(dataset) for dataset in register.datasets],
         "grants": [_grant_as_json(grant) for grant in register.grants],
+        "jurisdictions": sorted(register.jurisdictions),
     }
 
 

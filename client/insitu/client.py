@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ from insitu.profile import (
 from insitu.progress import Progress, silent
 from insitu.result import Evidence, Result
 from insitu.transport import GetManifest, GrpcTransport, Transport, receive
-from insitu.trust import Trusted, check_researcher, open_bundle, open_trusted, seen_before
+from insitu.trust import Trusted, check_gateway, check_researcher, open_bundle, open_trusted, seen_before
 from insitu.verification import Answer, Sent, check_gateway_result, open_answers, require
 
 if TYPE_CHECKING:
@@ -240,6 +241,7 @@ class Federation:
             save_manifest(profile.folder, token, trusted.opened, self._pin)
         if before is None or before.ca_pem != trusted.manifest.ca_pem:
             self._transport.believe(profile.identity.anchors(trusted.manifest))
+        self._transport.require(partial(check_gateway, manifest=trusted.manifest))
         self._trusted, self._fetched = trusted, now
         return trusted
 

@@ -3,7 +3,8 @@
 S1 the manifest is signed by the pinned key or its successor, is in force, and is not older than the last one seen;
 S2 the grant is signed by a key of that manifest, is in force and not revoked;
 S3 the grant names this researcher's key;
-S4 a dataset's bytes have the digest of the manifest.
+S4 a dataset's bytes have the digest of the manifest;
+S5 the gateway is in a jurisdiction that the manifest accepts (W1, W2).
 
 What is not here: requests, and what nodes sign (``verification``).
 """
@@ -73,6 +74,13 @@ def check_researcher(grant: Grant, identity: Identity) -> SigningKey:
     if key.public() not in grant.researchers:
         raise AccessRefused("INSITU-ACCESS-WRONG-KEY")
     return key
+
+
+def check_gateway(certificate: bytes, manifest: Manifest) -> None:
+    """S5. Raises AccessRefused."""
+    from insitu_access.jurisdiction import check_gateway as check
+
+    check(certificate, manifest)
 
 
 def open_bundle(bundle: DatasetBundle, entry: DatasetEntry) -> Dataset:

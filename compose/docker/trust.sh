@@ -27,7 +27,7 @@ insitu-authority cert "$committee/keys" --role node --id uz-leuven --out /trust/
 insitu-authority cert "$committee/keys" --role researcher --id researcher --out /trust/researcher/identity
 
 insitu-authority manifest "$committee/keys" --dataset /opt/insitu/compose/demo/omop/dataset.toml \
-    --out "$committee/manifest.jws"
+    --jurisdiction EU --out "$committee/manifest.jws"
 cp "$committee/manifest.jws" /trust/gateway/manifest.jws
 
 insitu-authority grant "$committee/keys" --project "NSAIDs and gastrointestinal bleeding" \

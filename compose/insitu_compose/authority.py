@@ -26,7 +26,8 @@ def make_trust(federation: Federation, layout: Layout, address: str) -> None:
         _certify_node(node, layout)
     _certify(layout, "researcher", RESEARCHER, layout.researcher_identity)
     datasets = [str(part) for path in federation.datasets.values() for part in ("--dataset", path)]
-    run(_COMMAND, "manifest", layout.authority, *datasets, "--out", layout.manifest)
+    accepted = [part for each in federation.file.federation.jurisdictions for part in ("--jurisdiction", each)]
+    run(_COMMAND, "manifest", layout.authority, *datasets, *accepted, "--out", layout.manifest)
     _grant(federation, layout)
 
 

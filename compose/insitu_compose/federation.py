@@ -29,6 +29,9 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Jurisdiction = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
 """ISO 3166; ZZ, which no country has, where the file says none."""
 
+Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+"""A country, or EU."""
+
 
 def _exact(value: Any) -> Fraction:
     """A TOML number or a text such as "1/2", exactly as written: no float in between."""
@@ -51,6 +54,8 @@ class Head(_Strict):
 
     name: Id
     datasets: Annotated[tuple[str, ...], Field(min_length=1)]
+    jurisdictions: tuple[Country, ...] = ()
+    """Where the manifest lets a gateway be; empty: anywhere."""
 
 
 class Gateway(_Strict):

@@ -17,6 +17,7 @@ What is not here: files and seals (``insitu_access.audit.log``).
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from fractions import Fraction
 from insitu_access.audit.entry import Entry, read_line
 from insitu_access.audit.files import days, whole_lines
 from insitu_access.audit.log import AuditLog, Note
+from insitu_access.certificates import country_of
 from insitu_access.jose import token_sha256, unverified_kid
 from insitu_access.payload import seconds_up
 from insitu_access.release import BudgetStatement, NodeRelease, Outcome
@@ -79,6 +81,16 @@ class NodeAudit:
 
     def manifest_refused(self, token: str, code: str) -> None:
         self._log.record(Note(kind="manifest-refused", fields={"code": code, "sha256": token_sha256(token)}))
+
+    def gateway_refused(self, address: str, code: str, certificate: bytes) -> None:
+        """Who answered at a gateway's address is not talked to."""
+        fields = {
+            "gateway": address,
+            "code": code,
+            "certificate_sha256": hashlib.sha256(certificate).hexdigest(),
+            "country": country_of(certificate),
+        }
+        self._log.record(Note(kind="gateway-refused", fields=fields))
 
     # ------------------------------------------------------------------------------------------------------ one request
 

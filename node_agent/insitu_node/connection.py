@@ -4,6 +4,11 @@ The node listens on no port (T2). It believes nothing of the gateway but what is
 manifests to ``ManifestStore``. A gateway that sends what cannot be read, or a manifest that does not verify, is hung up
 on and dialled again later; requests that already run go on, and their outcomes are kept.
 
+Who answers is looked at first (W5, ``insitu_access.meeting``): a gateway outside the jurisdictions of the custodian's
+policy is not even greeted. One outside the manifest's is hung up on after its welcome, for that may bring a manifest
+which accepts it; until then no task is taken and nothing but the node's name is said. Each newer manifest, whichever
+gateway brought it, is held against every stream (W1, W2).
+
 ``link`` decides, this module acts. What is not here: what a task means.
 """
 
@@ -12,16 +17,19 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 
 import grpc
 import grpc.aio
 import structlog
+from insitu_access.manifest import Manifest
+from insitu_access.meeting import NO_DETOUR, meet
 from insitu_access.watched import WatchedIdentity
-from insitu_privacy.errors import InsituError, Unavailable
+from insitu_privacy.errors import AccessRefused, InsituError, Unavailable
 from insitu_proto.messages import (
     MAX_MESSAGE_BYTES,
     GatewayMessage,
@@ -46,6 +54,7 @@ from insitu_node.state import ManifestStore
 _WELCOME_SECONDS = 15.0
 _PACE_SECONDS = 0.025
 _OPTIONS = (
+    *NO_DETOUR,
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 20_000),
@@ -56,6 +65,7 @@ _OPTIONS = (
 )
 
 _BACKOFF = Backoff()
+_T = TypeVar("_T")
 _log = structlog.get_logger("insitu.node.connection")
 
 
@@ -84,6 +94,8 @@ class Dialer:
     queue: int
     answer_every_s: float
     clock: Callable[[], datetime]
+    refused: dict[str, str] = field(default_factory=dict)
+    """By address, why a gateway was refused last: the audit log says it once."""
 
     async def keep(self, address: str, stopping: asyncio.Event) -> None:
         """Keeps one gateway connected until ``stopping`` is set."""
@@ -91,17 +103,42 @@ class Dialer:
         failures = 0
         while not stopping.is_set():
             try:
-                async with self._channel(address) as channel:
-                    await _Stream(self, address, line, channel).run(stopping)
+                certificate = await _unless(stopping, self._meet(address))
+                if certificate is not None:
+                    async with self._channel(address, certificate) as channel:
+                        await _Stream(self, address, certificate, line, channel).run(stopping)
             except _Hung as hung:
                 failures = 1 if hung.was_welcome else failures + 1
                 _log.info("gateway not connected", gateway=address, reason=hung.reason)
             await _wait(stopping, _BACKOFF.delay(failures, random.random()))
 
-    def _channel(self, address: str) -> grpc.aio.Channel:
+    async def _meet(self, address: str) -> bytes:
+        """The certificate of the gateway, which the custodian's policy accepts. Raises _Hung."""
+        identity = self.keys.current
+        try:
+            certificate = await meet(address, identity, identity.anchors(self.manifest.latest))
+            self.judge(address, certificate, None)
+        except InsituError as error:
+            raise _Hung(error.code, was_welcome=False) from None
+        return certificate
+
+    def judge(self, address: str, certificate: bytes, manifest: Manifest | None) -> None:
+        """W1 and W2. Raises AccessRefused."""
+        try:
+            self.cycle.custody.check_gateway(certificate, manifest)
+        except AccessRefused as error:
+            if self.refused.get(address) != error.text:
+                self.refused[address] = error.text
+                _log.warning("gateway refused", gateway=address, code=error.code, reason=error.text)
+                self.cycle.audit.gateway_refused(address, error.code, certificate)
+            raise
+        if manifest is not None:
+            self.refused.pop(address, None)
+
+    def _channel(self, address: str, certificate: bytes) -> grpc.aio.Channel:
         identity = self.keys.current
         credentials = grpc.ssl_channel_credentials(
-            root_certificates=identity.anchors(self.manifest.latest),
+            root_certificates=certificate,
             private_key=identity.tls_key_pem,
             certificate_chain=identity.tls_cert_pem,
         )
@@ -136,9 +173,13 @@ class _Line:
 class _Stream:
     """One stream, from Hello to its end."""
 
-    def __init__(self, dialer: Dialer, address: str, line: _Line, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, dialer: Dialer, address: str, certificate: bytes, line: _Line, channel: grpc.aio.Channel
+    ) -> None:
         self._dialer = dialer
         self._address = address
+        self._certificate = certificate
+        self._judged: Manifest | None = None
         self._line = line
         self._outbox = line.outbox
         line.fresh()
@@ -176,11 +217,17 @@ class _Stream:
         )
         yield to_node_message(hello)
         while True:
-            yield to_node_message(await self._line.queue.get())
+            message = await self._line.queue.get()
+            try:
+                self._judge()
+            except AccessRefused:
+                return
+            yield to_node_message(message)
 
     async def _speak(self) -> None:
         welcome = await self._welcome()
         self._offer(welcome.manifest_jws)
+        self._judge()
         self._welcomed = True
         _log.info("gateway connected", gateway=self._address)
         for outcome in self._outbox.unconfirmed():
@@ -212,7 +259,9 @@ class _Stream:
         while not alive.is_dead(time.monotonic()):
             message = await self._read(4 * heartbeat_s)
             alive = alive.heard(time.monotonic())
+            self._judge()  # another stream may have brought a manifest
             self._handle(message)
+            self._judge()
 
     def _handle(self, message: GatewayMessage) -> None:
         match message:
@@ -235,6 +284,13 @@ class _Stream:
         if newer:
             audit.manifest_accepted(dialer.manifest.version, manifest_jws)
             _log.info("manifest accepted", version=dialer.manifest.version)
+
+    def _judge(self) -> None:
+        """Whether this gateway may be talked to by the manifest there is now. Raises AccessRefused."""
+        manifest = self._dialer.manifest.latest
+        if manifest is not self._judged:
+            self._dialer.judge(self._address, self._certificate, manifest)
+            self._judged = manifest
 
     def _start(self, task: Task) -> None:
         verdict = self._outbox.take(task)
@@ -326,6 +382,18 @@ def _hold(task: asyncio.Task[None]) -> None:
     """asyncio keeps no strong reference to tasks."""
     _running.add(task)
     task.add_done_callback(_running.discard)
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[None, None, _T]) -> _T | None:
+    """What ``work`` returns; None where ``stopping`` is set before."""
+    doing, ending = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({doing, ending}, return_when=asyncio.FIRST_COMPLETED)
+        return await doing if doing.done() else None
+    finally:
+        doing.cancel()
+        ending.cancel()
+        await asyncio.gather(doing, ending, return_exceptions=True)
 
 
 async def _wait(stopping: asyncio.Event, seconds: float) -> None:

@@ -1,5 +1,5 @@
-"""The custodian's say in a running node: policy and decisions, asked for each request. Rules C1 to C5 are ``policy``'s;
-C6 is looked at here: a manifest that is older than the policy believes is not believed.
+"""The custodian's say in a running node: policy and decisions, asked for each request. Rules C1 to C5 are ``policy``'s,
+W1 and W2 ``insitu_access.jurisdiction``'s. C6 is looked at here: what is older than the policy believes is not believed.
 
 Decisions are read from the store each time: an approval, a withdrawal or the emergency stop counts from the next
 request on, whoever made it, without a restart.
@@ -12,6 +12,8 @@ from datetime import datetime
 
 import structlog
 from insitu_access.grant import Grant
+from insitu_access.jurisdiction import check_gateway
+from insitu_access.manifest import Manifest
 from insitu_privacy.errors import AccessRefused
 
 from insitu_node.policy import Policy, Standing, check_now, standing
@@ -46,6 +48,10 @@ class Custody:
             hours = most.total_seconds() / 3600
             reason = f"it was issued more than {hours:g} hours ago, and this node believes none that is older"
             raise AccessRefused("INSITU-ACCESS-MANIFEST", reason=reason)
+
+    def check_gateway(self, certificate: bytes, manifest: Manifest | None) -> None:
+        """W1 and W2, by the manifest and by the custodian's own policy. Raises AccessRefused."""
+        check_gateway(certificate, manifest, self._policy.jurisdictions)
 
     def standing(self, grant: Grant, token: str, now: datetime) -> Standing:
         """C2. The grant, verified, is kept for the custodian to see. Raises AccessRefused."""

@@ -88,7 +88,7 @@ class Cycle:
         self._signing = signing
         self._manifest = manifest
         self._ledger = ledger
-        self._custody = custody
+        self.custody = custody
         self._engines = engines
         self._noise = noise
         self._cap_key = cap_key
@@ -150,17 +150,17 @@ class Cycle:
 
     def _outcome(self, request_jws: str, grant_jwt: str, progress: Progress) -> Outcome:
         now = self._clock()
-        self._custody.check_running()
+        self.custody.check_running()
         manifest = self._manifest(now)
-        self._custody.check_manifest(manifest.issued_at, now)
+        self.custody.check_manifest(manifest.issued_at, now)
         site = replace(self._site, key=self._signing().public())  # keys change while the node runs
         admitted = admit(request_jws, grant_jwt, site=site, manifest=manifest, now=now)
         self.audit.admitted(admitted, request_jws)
-        cap = self._custody.standing(admitted.grant, grant_jwt, now).cap
+        cap = self.custody.standing(admitted.grant, grant_jwt, now).cap
         if isinstance(admitted, AdmittedBudget):
             progress("admitted")
             return self._statement(admitted, budget(admitted.grant, cap))
-        self._custody.check_hours(now)
+        self.custody.check_hours(now)
         progress("admitted")
         ask = _ask(admitted, budget(admitted.grant, cap))
         with self._turns.take(ask.key):
@@ -177,7 +177,7 @@ class Cycle:
             return self._stored(self._reserve(admitted, ask))
         if known is None:
             now = self._clock()
-            self._custody.check_rate(now, self._ledger.charged_since(ask.grant_id, now - RATE_WINDOW))
+            self.custody.check_rate(now, self._ledger.charged_since(ask.grant_id, now - RATE_WINDOW))
         engine = self._engines[admitted.request.dataset]
         statements = self._prepare(admitted.plan, engine)
         with engine.session() as session:
@@ -235,7 +235,7 @@ class Cycle:
                 self._ledger.fail(reservation, self._clock())
                 self.audit.settled(reservation, "failed")
             raise ExecutionFailed("INSITU-NODE-FAILED") from None
-        self._custody.check_running()  # halted while it ran: nothing leaves, and the charge stays, to be resumed
+        self.custody.check_running()  # halted while it ran: nothing leaves, and the charge stays, to be resumed
         self._hook("before-commit")
         with self.audit.in_order:
             stored = self._ledger.commit(reservation, values, self._clock())

@@ -94,6 +94,8 @@ class Policy:
     queries_per_hour: int | None = None
     manifest_max_age: timedelta | None = None
     """A manifest issued longer ago is not believed, although it may not have expired."""
+    jurisdictions: frozenset[str] = frozenset()
+    """Countries, or EU, that a gateway may be in, besides what the manifest says; none named: as the manifest says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

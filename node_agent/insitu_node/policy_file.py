@@ -7,6 +7,7 @@
     quiet_hours = ["22:00-06:00"]
     time_zone = "Europe/Paris"          # of the quiet hours; UTC where it is not said
     manifest_max_age_hours = 72         # an older manifest is not believed, though it may not have expired
+    jurisdictions = ["FR", "BE"]        # where a gateway may be, within the manifest's; "EU" is its 27 states
 
     [[policy.approve]]                  # a grant that fits all of one rule needs no approval by hand
     purposes = ["public-health"]
@@ -33,6 +34,7 @@ from insitu_node.policy import Cap, Policy, QuietHours, Rule
 
 _Number = StrictInt | StrictFloat | StrictStr
 _Hours = Annotated[str, Field(strict=True, pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$")]
+_Country = Annotated[str, Field(strict=True, pattern=r"^[A-Z]{2}$")]
 _Names = Annotated[list[Annotated[str, Field(strict=True, min_length=1)]], Field(min_length=1)]
 
 
@@ -82,6 +84,7 @@ class PolicyFile(_Strict):
     quiet_hours: list[_Hours] = []
     time_zone: StrictStr | None = None
     manifest_max_age_hours: Annotated[float, Field(gt=0, le=24 * 365)] | None = None
+    jurisdictions: list[_Country] = []
     approve: list[RuleFile] = []
 
     @model_validator(mode="after")
@@ -99,6 +102,7 @@ class PolicyFile(_Strict):
             quiet=tuple(_quiet(text, zone) for text in self.quiet_hours),
             queries_per_hour=self.queries_per_hour,
             manifest_max_age=None if age is None else timedelta(hours=age),
+            jurisdictions=frozenset(self.jurisdictions),
         )
 
 

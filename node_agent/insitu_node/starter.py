@@ -33,6 +33,9 @@ _TAIL = """
 workers = 2                         # requests that run at once
 queue = 64                          # requests that may wait; more are refused as busy
 statement_timeout_s = 60
+
+[policy]
+# jurisdictions = ["FR"]            # where a gateway may be, besides what the manifest accepts; "EU" is its 27 states
 """
 
 

@@ -262,6 +262,13 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
         "the peer's certificate does not name a known party",
         "Have the authority issue a certificate and publish a manifest that lists it.",
     ),
+    (
+        "INSITU-TRUST-JURISDICTION",
+        "access",
+        "gateway {name} is not accepted here: {reason}",
+        "Use a gateway within these jurisdictions; the access authority names them in the manifest, and the country in "
+        "the certificate.",
+    ),
     # what a custodian decides
     (
         "INSITU-NODE-APPROVAL",

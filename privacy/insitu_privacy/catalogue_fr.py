@@ -106,6 +106,11 @@ FRENCH: Mapping[str, tuple[str, str]] = MappingProxyType(
             "le certificat du correspondant ne désigne personne de connu",
             "Faites émettre un certificat par l'autorité, et publier un manifeste qui le mentionne.",
         ),
+        "INSITU-TRUST-JURISDICTION": (
+            "la passerelle {name} n'est pas acceptée ici : {reason}",
+            "Utilisez une passerelle relevant de ces juridictions ; l'autorité d'accès les nomme dans le manifeste, et "
+            "le pays dans le certificat.",
+        ),
         "INSITU-NODE-APPROVAL": (
             "ce projet attend l'approbation du dépositaire",
             "Le dépositaire le voit dans `insitu-node projects list` ; demandez de nouveau quand il sera approuvé.",

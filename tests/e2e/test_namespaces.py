@@ -6,6 +6,7 @@ gateway, two custodians, a researcher. They do what parties do, and who spoke to
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -47,8 +48,25 @@ database = "{url}"
 [node.datasets.care.tables]
 person = "person"
 """
+ELSEWHERE = dict.fromkeys(
+    (
+        "http_proxy",
+        "https_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "grpc_proxy",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ),
+    "http://192.0.2.9:3128",
+)
+"""What an environment may name is no configuration: nothing goes there."""
 NODES = ("alpha", "beta")
 HOSTS = ("authority", "gateway", *NODES, "researcher")
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, **ELSEWHERE}
 
 
 class Federation:
@@ -74,7 +92,8 @@ class Federation:
         """A command on a host."""
         words = [str(BIN / line.split(maxsplit=1)[0]), *line.split()[1:], *more]
         done = self._hosts.run(
-            host, lambda: subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+            host,
+            lambda: subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, env=_environment()),
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
@@ -95,7 +114,10 @@ class Federation:
     def _start(self, host: str, line: str) -> subprocess.Popen[bytes]:
         words = [str(BIN / line.split(maxsplit=1)[0]), *line.split()[1:]]
         return self._hosts.run(
-            host, lambda: subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
+            host,
+            lambda: subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=_environment()
+            ),
         )
 
     def _wait_connected(self) -> None:

@@ -36,7 +36,7 @@ def make_ca() -> CertificateAuthority:
 
 
 def make_identity(
-    folder: Path, ca: CertificateAuthority, role: Any, party: str, authority: VerifyingKey
+    folder: Path, ca: CertificateAuthority, role: Any, party: str, authority: VerifyingKey, country: str | None = None
 ) -> VerifyingKey:
     """An identity directory as the authority and the party would make it together."""
     now = datetime.now(UTC)
@@ -47,6 +47,7 @@ def make_identity(
         party,
         (folder / "tls.csr").read_bytes(),
         addresses=("localhost",) if role == "gateway" else (),
+        country=country,
         not_before=now - timedelta(hours=1),
         not_after=now + timedelta(days=1),
     )

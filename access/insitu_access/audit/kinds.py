@@ -97,6 +97,7 @@ _OF_NODE: Mapping[str, Mapping[str, Check]] = {
     "node-stopped": {},
     "manifest-accepted": {"version": _integer, "sha256": _sha256},
     "manifest-refused": {"code": _line, "sha256": _sha256},
+    "gateway-refused": {"gateway": _line, "code": _line, "certificate_sha256": _sha256, "country": _maybe(_line)},
     "ledger-agreed": _AGREED,
     "request-received": {
         **_REQUEST, "grant_sha256": _sha256, "claimed_grant": _maybe(_line), "claimed_researcher": _maybe(_line),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from insitu_access.certificates import peer_identity, validity
+from insitu_access.certificates import country_of, peer_identity, validity
 from insitu_access.enrolment import Answer
 from insitu_access.files import KEY_LIMIT, read_file, read_private_file
 from insitu_access.grant import Grant, GrantedDataset
 from insitu_access.identity import FORMER, NEXT
+from insitu_access.jurisdiction import accepted_gateways
 from insitu_access.keys import VerifyingKey, load_verifying_key
 from insitu_access.manifest import Manifest, dataset_as_json
 from insitu_access.release import BudgetStatement, NodeRelease, Outcome, Refusal
@@ -17,6 +18,8 @@ from insitu_access.request import BudgetRequest, QueryRequest
 from insitu_access.site import Requested
 
 Facts = dict[str, object]
+ANY = "any"
+"""What is printed, and typed, for accepted jurisdictions where none is named."""
 
 
 def manifest_facts(manifest: Manifest) -> Facts:
@@ -38,7 +41,13 @@ def manifest_facts(manifest: Manifest) -> Facts:
             for node in manifest.nodes
         ],
         "gateways": [
-            {"id": each.id, "address": each.address, "operator": each.operator, "jurisdiction": each.jurisdiction}
+            {
+                "id": each.id,
+                "address": each.address,
+                "operator": each.operator,
+                "jurisdiction": each.jurisdiction,
+                "accepted": each.id in accepted_gateways(manifest),
+            }
             for each in manifest.gateways
         ],
         "datasets": [dataset_as_json(dataset) for dataset in manifest.datasets],
@@ -47,6 +56,7 @@ def manifest_facts(manifest: Manifest) -> Facts:
         "revoked_keys": sorted(manifest.revoked_keys),
         "suspended_grants": sorted(manifest.suspended_grants),
         "grant_revisions": dict(manifest.grant_revisions),
+        "jurisdictions": sorted(manifest.jurisdictions) or ANY,
     }
 
 
@@ -153,7 +163,14 @@ def identity_facts(directory: Path, pin: VerifyingKey) -> Facts:
 def certificate_facts(pem: bytes) -> Facts:
     role, party_id = peer_identity(pem)
     start, end = validity(pem)
-    return {"kind": "certificate", "role": role, "id": party_id, "not_before": _iso(start), "expires_at": _iso(end)}
+    return {
+        "kind": "certificate",
+        "role": role,
+        "id": party_id,
+        "country": country_of(pem),
+        "not_before": _iso(start),
+        "expires_at": _iso(end),
+    }
 
 
 def _release_facts(release: NodeRelease) -> Facts:

@@ -65,7 +65,7 @@ def federation_toml(dataset: Dataset, databases: Mapping[str, str]) -> str:
     """The federation file, for sites whose databases are given by id."""
     parts = [
         '# The demonstration federation, as `make demo` writes it.\n[federation]\nname = "demo"\n'
-        f"datasets = [{_text(str(contract_path()))}]\n",
+        f'datasets = [{_text(str(contract_path()))}]\njurisdictions = ["EU"]\n',
         '[gateway]\noperator = "demonstration"\njurisdiction = "FR"\n',
     ]
     parts += [_node(site, dataset, databases[site.id]) for site in SITES]

@@ -31,6 +31,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, format_: FormatOption = Format
 def _fetch(config: Config) -> GatewayStatus:
     import grpc
     from insitu_access.files import read_file
+    from insitu_access.meeting import NO_DETOUR
     from insitu_privacy.errors import ConfigInvalid, Unavailable
     from insitu_proto import wire
     from insitu_proto.status import from_rpc
@@ -42,7 +43,7 @@ def _fetch(config: Config) -> GatewayStatus:
         target = read_file(where).decode().strip()
     except ConfigInvalid as error:
         raise Unavailable("INSITU-GATEWAY-UNREACHABLE", address=where) from error
-    with grpc.insecure_channel(target) as channel:
+    with grpc.insecure_channel(target, options=NO_DETOUR) as channel:
         try:
             return wire.from_status(stubs.OperationsStub(channel).Status(pb.StatusRequest(), timeout=_TIMEOUT_S))
         except grpc.RpcError as error:

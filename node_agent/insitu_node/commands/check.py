@@ -12,6 +12,7 @@ import typer
 from insitu_access.cli import EXIT_REFUSED, Format, FormatOption, print_facts
 from insitu_privacy.errors import InsituError
 
+from insitu_node.commands.jurisdictions import jurisdiction_facts, manifest_of
 from insitu_node.commands.options import ConfigOption
 from insitu_node.config import NodeConfig, load_config
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 def check(config: ConfigOption, format_: FormatOption = Format.TEXT) -> None:
     """Check the configuration, the identity, and every table against its contract. Changes nothing.
+
+    Says in which jurisdictions a gateway may be, by the policy and by the manifest.
 
     \b
     Example: insitu-node check --config node.toml
@@ -36,6 +39,7 @@ def check(config: ConfigOption, format_: FormatOption = Format.TEXT) -> None:
         "node": loaded.node_id,
         "key": identity.signing.thumbprint,
         "fits": fits,
+        "jurisdictions": jurisdiction_facts(loaded, manifest_of(loaded)),
         "findings": [{"dataset": name, **asdict(finding)} for name, items in found.items() for finding in items],
     }
     print_facts(facts, format_)

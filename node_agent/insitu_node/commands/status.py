@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 
 from insitu_access.cli import Format, FormatOption, print_facts
 
+from insitu_node.commands.jurisdictions import jurisdiction_facts, manifest_of
 from insitu_node.commands.options import ConfigOption
 
 if TYPE_CHECKING:
+    from insitu_access.manifest import Manifest
+
     from insitu_node.config import NodeConfig
 
 
 def status(config: ConfigOption, format_: FormatOption = Format.TEXT) -> None:
-    """Show whether the node runs, which manifest it holds, whether it is halted, and its projects by standing.
+    """Show whether the node runs, its manifest, where gateways may be, whether it is halted, and its projects.
 
     \b
     Example: insitu-node status --config node.toml --format json
@@ -24,8 +27,14 @@ def status(config: ConfigOption, format_: FormatOption = Format.TEXT) -> None:
     from insitu_node.config import load_config
 
     loaded = load_config(config)
-    facts = {"node": loaded.node_id, "running": _is_running(loaded.state), "gateways": list(loaded.gateways)}
-    print_facts({**facts, **_manifest(loaded), **_custody(loaded)}, format_)
+    facts: dict[str, object] = {
+        "node": loaded.node_id,
+        "running": _is_running(loaded.state),
+        "gateways": list(loaded.gateways),
+    }
+    manifest = manifest_of(loaded)
+    facts["jurisdictions"] = jurisdiction_facts(loaded, manifest)
+    print_facts({**facts, **_manifest(manifest), **_custody(loaded)}, format_)
 
 
 def _is_running(state: Path) -> bool:
@@ -40,11 +49,7 @@ def _is_running(state: Path) -> bool:
         return False
 
 
-def _manifest(loaded: NodeConfig) -> dict[str, object]:
-    from insitu_node.runtime import identity_of
-    from insitu_node.state import ManifestStore
-
-    manifest = ManifestStore(loaded.state, identity_of(loaded).authority).newest if loaded.state.exists() else None
+def _manifest(manifest: Manifest | None) -> dict[str, object]:
     if manifest is None:
         return {"manifest": None}
     times = {"issued_at": manifest.issued_at, "expires_at": manifest.expires_at}

@@ -63,6 +63,7 @@ def manifests(draw) -> Manifest:
             DatasetEntry(name=each, version=draw(st.integers(1, 99)), digest=draw(shas)) for each in datasets
         ),
         revoked_grants=frozenset(draw(st.lists(names, max_size=4))),
+        jurisdictions=frozenset(draw(st.lists(st.sampled_from(["FR", "DE", "EU"]), max_size=3))),
     )
 
 

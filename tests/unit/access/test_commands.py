@@ -86,7 +86,7 @@ def home(tmp_path_factory) -> Path:
     works("cert", "auth", "--role", "gateway", "--id", "gw", "--out", "gw", "--address", "127.0.0.1:7443",
           "--operator", "Hub", "--jurisdiction", "FR", "--also", "localhost", cwd=cwd)  # fmt: skip
     works("cert", "auth", "--role", "researcher", "--id", "alice", "--out", "alice", cwd=cwd)
-    works("manifest", "auth", "--dataset", "dataset.toml", "--out", "manifest.jws", cwd=cwd)
+    works("manifest", "auth", "--dataset", "dataset.toml", "--out", "manifest.jws", "--jurisdiction", "EU", cwd=cwd)
     works(*GRANT, "--out", "grant.jwt", cwd=cwd)
     return cwd
 
@@ -109,6 +109,7 @@ def test_the_manifest_is_shown_verified(home: Path) -> None:
     assert (facts["kind"], facts["federation"], facts["version"]) == ("manifest", "demo", 1)
     assert [each["id"] for each in facts["nodes"]] == ["n1"]
     assert facts["gateways"][0]["address"] == "127.0.0.1:7443"
+    assert (facts["jurisdictions"], facts["gateways"][0]["accepted"]) == (["EU"], True)
     assert facts["datasets"][0]["name"] == "care"
 
 
@@ -123,6 +124,8 @@ def test_the_grant_is_shown_verified(home: Path) -> None:
 def test_certificates_are_shown_verified(home: Path) -> None:
     assert works("show", "n1/tls.pem", "--ca", "auth/ca.pem", cwd=home)["verified"] is True
     assert works("show", "n1/tls.pem", cwd=home)["verified"] is False
+    shown = {party: works("show", f"{party}/tls.pem", cwd=home)["country"] for party in ("n1", "gw", "alice")}
+    assert shown == {"n1": "FR", "gw": "FR", "alice": None}
 
 
 def test_requests_and_outcomes_are_shown(home: Path) -> None:

@@ -53,7 +53,7 @@ class _Servicer(stubs.ResearchServicer):
 
 
 @contextmanager
-def serving(world: World, host: str = "127.0.0.1") -> Iterator[str]:
+def serving(world: World, host: str = "127.0.0.1", *, country: str | None = None, port: int = 0) -> Iterator[str]:
     """The address at which ``world`` is served."""
     key = create_tls_key()
     certificate = issue_certificate(
@@ -62,6 +62,7 @@ def serving(world: World, host: str = "127.0.0.1") -> Iterator[str]:
         "gw",
         create_csr(key),
         addresses=[host],
+        country=country,
         not_before=world.now - timedelta(days=1),
         not_after=world.now + timedelta(days=30),
     )
@@ -70,7 +71,7 @@ def serving(world: World, host: str = "127.0.0.1") -> Iterator[str]:
     )
     server = grpc.server(ThreadPoolExecutor(max_workers=4))
     stubs.add_ResearchServicer_to_server(_Servicer(world), server)
-    port = server.add_secure_port("127.0.0.1:0", credentials)
+    port = server.add_secure_port(f"127.0.0.1:{port}", credentials)
     server.start()
     try:
         yield f"127.0.0.1:{port}"

@@ -9,7 +9,9 @@ from pathlib import Path
 import insitu
 import pytest
 from insitu.connecting import write_profile
+from insitu.profile import create_profile
 from insitu.transport import GetManifest, GrpcTransport, receive
+from insitu_access.manifest import GatewayEntry
 from insitu_privacy.errors import AccessRefused, BudgetRefused, ConfigInvalid, RemoteError, Unavailable
 from insitu_proto.messages import DatasetRef, Follow, ManifestUpdate
 
@@ -100,6 +102,62 @@ def test_a_server_of_another_federation_is_not_spoken_to(world: World, tmp_path:
         with pytest.raises(Unavailable):
             receive(transport.call(GetManifest(), timeout_s=5), ManifestUpdate)
         transport.close()
+
+
+def _entry(jurisdiction: str) -> tuple[GatewayEntry, ...]:
+    return (GatewayEntry(id="gw", address="gw.test:8443", operator="Op", jurisdiction=jurisdiction),)
+
+
+@pytest.mark.parametrize(
+    ("country", "entry", "accepted"), [("US", "US", "EU"), ("FR", "US", "EU"), (None, "FR", "FR"), ("FR", "BE", "EU")]
+)
+def test_a_gateway_outside_the_manifest_is_asked_for_the_manifest_alone(
+    world: World, country: str | None, entry: str, accepted: str
+) -> None:
+    world.publish(gateways=_entry(entry), jurisdictions=frozenset({accepted}))
+    with (
+        serving(world, country=country) as address,
+        insitu.connect(_connected(world, address)) as federation,
+        pytest.raises(insitu.AccessRefused) as caught,
+    ):
+        federation.query(BY_SEX, epsilon=1)
+    assert caught.value.code == "INSITU-TRUST-JURISDICTION"
+    assert {type(call) for call in world.calls} == {GetManifest}
+
+
+def test_of_several_gateways_one_that_is_accepted_is_asked(world: World) -> None:
+    world.publish(gateways=_entry("FR"), jurisdictions=frozenset({"EU"}))
+    with (
+        serving(world, country="US") as abroad,
+        serving(world, country="FR") as here,
+        insitu.connect(_connected(world, abroad, here)) as federation,
+    ):
+        assert federation.query(BY_SEX, epsilon=1).verified
+
+
+def test_a_gateway_with_another_certificate_is_looked_at_again(world: World) -> None:
+    """W5: a channel reaches whom it was opened to; who comes after is judged anew."""
+    world.publish(gateways=_entry("FR"), jurisdictions=frozenset({"EU"}))
+    port = _free_port()
+    with serving(world, country="FR", port=port) as address:
+        federation = insitu.connect(_connected(world, address))
+        assert federation.query(BY_SEX, epsilon=1).verified
+    with serving(world, country="US", port=port), pytest.raises(insitu.AccessRefused) as caught:
+        federation.query(BY_SEX, epsilon=0.5, timeout=10)
+    assert caught.value.code == "INSITU-TRUST-JURISDICTION"
+    with serving(world, country="FR", port=port):
+        assert federation.query(BY_SEX, epsilon=0.25, timeout=10).verified
+    federation.close()
+
+
+def _connected(world: World, *addresses: str) -> Path:
+    return create_profile(
+        world.folder / "asking",
+        federation="demo",
+        gateways=addresses,
+        identity=world.identity,
+        grant=world.folder / "grant.jwt",
+    ).folder
 
 
 def test_errors_of_the_gateway_arrive_whole(world: World) -> None:

@@ -210,6 +210,9 @@ class World:
         else:
             yield from self._events(call)
 
+    def require(self, check: Callable[[bytes], None]) -> None:
+        self.required = check
+
     def believe(self, ca_pem: bytes) -> None:
         self.believed = ca_pem
 

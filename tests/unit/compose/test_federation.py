@@ -83,6 +83,7 @@ MISTAKES = [
     ("[node.datasets.care", "[node.datasets.other", "INSITU-CONFIG-INVALID", "dataset other is not one of"),
     ('person = "person"', 'visit = "visit"', "INSITU-CONFIG-INVALID", "has no table visit"),
     ('id = "north"', 'id = "../north"', "INSITU-CONFIG-INVALID", "node.0.id"),
+    ('name = "', 'jurisdictions = ["FRA"]\nname = "', "INSITU-CONFIG-INVALID", "federation.jurisdictions.0"),
     ('jurisdiction = "FR"', 'jurisdiction = "France"', "INSITU-CONFIG-INVALID", "node.0.jurisdiction"),
     ('jurisdiction = "FR"', 'jurisdiktion = "FR"', "INSITU-CONFIG-INVALID", "node.0.jurisdiktion"),
     ("epsilon = 20.0", "epsilon = 0", "INSITU-CONFIG-INVALID", "grant.epsilon"),

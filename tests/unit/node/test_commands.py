@@ -71,6 +71,7 @@ def test_check_of_a_site_that_fits(site: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     assert facts(result)["fits"] is True
     assert facts(result)["findings"] == []
+    assert facts(result)["jurisdictions"]["note"].endswith("a gateway in any is accepted")
 
 
 def test_check_tells_what_does_not_fit(site: Path) -> None:

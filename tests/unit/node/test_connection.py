@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from insitu_access.certificates import CertificateAuthority
 from insitu_access.identity import load_identity
 from insitu_access.keys import generate_signing_key
 from insitu_access.manifest import seal_manifest
@@ -18,6 +20,7 @@ from insitu_access.release import NodeRelease, Refusal
 from insitu_access.watched import WatchedIdentity
 from insitu_node.connection import Dialer, Renewal
 from insitu_node.cycle import Cycle
+from insitu_node.policy import Policy
 from insitu_node.state import ManifestStore
 from insitu_proto.messages import Heartbeat, Hello, Outcome, Progress
 
@@ -31,6 +34,8 @@ Scene = Callable[["Stage"], Coroutine[None, None, None]]
 class Stage:
     """A gateway and a node that dials it."""
 
+    ca: CertificateAuthority
+
     def __init__(self, world: NodeWorld, gateway: GatewayStub, store: ManifestStore, cycle: Cycle) -> None:
         self.world, self.gateway, self.store, self.cycle = world, gateway, store, cycle
 
@@ -42,14 +47,21 @@ class Stage:
 
 @asynccontextmanager
 async def staged(
-    tmp_path: Path, *, queue: int = 8, answer_every_s: float = 0, gateway_role: str = "gateway"
+    tmp_path: Path,
+    *,
+    queue: int = 8,
+    answer_every_s: float = 0,
+    country: str | None = None,
+    policy: Policy | None = None,
+    **manifest: Any,
 ) -> AsyncIterator[Stage]:
     world = NodeWorld(folder=tmp_path, now=datetime.now(UTC))
     ca = make_ca()
-    world.manifest_with(ca_pem=ca.certificate_pem.decode())
+    world.manifest_with(ca_pem=ca.certificate_pem.decode(), **manifest)
+    world.policy = policy or world.policy
     authority = world.authority.public()
     make_identity(tmp_path / "node", ca, "node", NODE, authority)
-    make_identity(tmp_path / "gw", ca, "gateway", "gw", authority)
+    make_identity(tmp_path / "gw", ca, "gateway", "gw", authority, country)
     gateway = GatewayStub(tmp_path / "gw", world.manifest_jws())
     await gateway.start()
     state = tmp_path / "state"
@@ -71,7 +83,9 @@ async def staged(
         )
         keeping = asyncio.create_task(dialer.keep(gateway.address, stopping))
         try:
-            yield Stage(world, gateway, store, cycle)
+            stage = Stage(world, gateway, store, cycle)
+            stage.ca = ca
+            yield stage
         finally:
             stopping.set()
             await asyncio.wait_for(keeping, 10)

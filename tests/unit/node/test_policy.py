@@ -151,6 +151,7 @@ queries_per_hour = 60
 quiet_hours = ["22:00-06:00", "12:00-12:30"]
 time_zone = "Europe/Paris"
 manifest_max_age_hours = 72
+jurisdictions = ["FR", "EU"]
 [[policy.approve]]
 purposes = ["public-health"]
 max_epsilon = 1
@@ -167,6 +168,7 @@ def test_the_policy_is_read_exactly(tmp_path: Path) -> None:
         Rule(every_grant=True),
     )
     assert (policy.queries_per_hour, policy.manifest_max_age) == (60, timedelta(hours=72))
+    assert policy.jurisdictions == {"FR", "EU"}
     assert [quiet.start for quiet in policy.quiet] == [time(22), time(12)]
 
 
@@ -186,6 +188,8 @@ def test_no_policy_is_the_empty_policy(tmp_path: Path) -> None:
         ('"22:00-06:00"', '"22:00-22:00"'),
         ("Europe/Paris", "Europe/Pariss"),
         ("manifest_max_age_hours = 72", "manifest_max_age_hours = 0"),
+        ('"FR", "EU"', '"FR", "Europe"'),
+        ('"FR", "EU"', '"fr"'),
         ("every_grant = true", "every_grant = false"),
         ("every_grant = true", 'every_grant = true\npurposes = ["x"]'),
         ("every_grant = true", 'results = ["everything"]'),
