@@ -69,8 +69,9 @@ one_row_per_unit = true
 person_id = { type = "integer" }
 score = { type = "decimal", min = 0, max = 10 }
 """
-BROKEN = 'broken = "SELECT person_id, CAST(name AS DOUBLE PRECISION) AS score FROM person"\n'
-"""A site's own query that fails on the row, and of which the database says on what value."""
+SCORE = "CASE WHEN name = 'n' THEN 1 ELSE CAST(name AS DOUBLE PRECISION) END"
+BROKEN = f'broken = "SELECT person_id, {SCORE} AS score FROM person"'
+"""A site's own query that fails on the canary's row alone: the database says on what value."""
 FEDERATION = """
 [federation]
 name = "test"
