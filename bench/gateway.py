@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -137,6 +137,9 @@ class _TimedTransport:
 
     def believe(self, ca_pem: bytes) -> None:
         self._inner.believe(ca_pem)
+
+    def require(self, check: Callable[[bytes], None]) -> None:
+        self._inner.require(check)
 
     def close(self) -> None:
         self._inner.close()

@@ -1,4 +1,4 @@
-"""What all test folders share: one PostgreSQL server for the whole session, and how hypothesis draws.
+"""What all test folders share: one PostgreSQL server for the whole session, how hypothesis draws, controls attacked.
 
 In CI the same examples are drawn each time, so that a red run can be run again; elsewhere new ones are.
 """
@@ -12,6 +12,8 @@ import pytest
 from hypothesis import settings
 
 from tests.testkit.databases import postgres_server
+
+pytest_plugins = ["tests.testkit.controls"]
 
 settings.register_profile("ci", derandomize=True, print_blob=True)
 if os.environ.get("CI"):

@@ -45,6 +45,16 @@ Role = Literal["gateway", "node", "researcher"]
 ROLES: tuple[Role, ...] = get_args(Role)
 BACKDATED = timedelta(minutes=5)
 """Certificates start a little earlier than now, for peers whose clock is behind."""
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What cryptography raises over certificates, requests and keys that are malformed, or of kinds it does not know."""
 _PARTY_URI = re.compile(r"insitu://(gateway|node|researcher)/([A-Za-z0-9][A-Za-z0-9._-]{0,62})", re.ASCII)
 
 
@@ -122,7 +132,10 @@ def renew_certificate(
     """A certificate (PEM) for the key of one that this party has already. Raises Malformed."""
     if peer_identity(certificate) != (role, party_id):
         raise Malformed("the certificate is of another party")
-    key = x509.load_pem_x509_certificate(certificate).public_key()
+    try:
+        key = x509.load_pem_x509_certificate(certificate).public_key()
+    except _UNREADABLE as error:
+        raise Malformed("the certificate is of a key that is not known") from error
     if not isinstance(key, EllipticCurvePublicKey):
         raise Malformed("the certificate is not for a P-256 key")
     return _issue(authority, role, party_id, key, addresses, country=country, validity=(not_before, not_after))
@@ -166,7 +179,7 @@ def peer_identity(cert_pem: bytes) -> tuple[Role, str]:
     try:
         names = x509.load_pem_x509_certificate(cert_pem).extensions.get_extension_for_class(x509.SubjectAlternativeName)
         uris = names.value.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except _UNREADABLE as error:
         raise AccessRefused("INSITU-ACCESS-PEER") from error
     found = _PARTY_URI.fullmatch(uris[0]) if len(uris) == 1 else None
     role = next((role for role in ROLES if found is not None and role == found[1]), None)
@@ -188,7 +201,7 @@ def key_matches(key_pem: bytes, cert_pem: bytes) -> bool:
     """Whether a certificate is that of a private key."""
     try:
         return x509.load_pem_x509_certificate(cert_pem).public_key() == _read_key(key_pem).public_key()
-    except ValueError:
+    except _UNREADABLE:
         return False
 
 
@@ -197,7 +210,7 @@ def is_issued_by(cert_pem: bytes, ca_pem: bytes) -> bool:
     try:
         certificate = x509.load_pem_x509_certificate(cert_pem)
         authorities = x509.load_pem_x509_certificates(ca_pem)
-    except ValueError:
+    except _UNREADABLE:
         return False
     return any(_directly_issued(certificate, ca) for ca in authorities)
 
@@ -205,7 +218,7 @@ def is_issued_by(cert_pem: bytes, ca_pem: bytes) -> bool:
 def _directly_issued(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(ca)
-    except (ValueError, TypeError, InvalidSignature):
+    except (*_UNREADABLE, InvalidSignature):
         return False
     return True
 
@@ -214,7 +227,7 @@ def serial_of(cert_pem: bytes) -> str:
     """The serial number in hex: what a revocation names. Raises Malformed."""
     try:
         return f"{x509.load_pem_x509_certificate(cert_pem).serial_number:x}"
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise Malformed("it is not a certificate in PEM") from error
 
 
@@ -222,7 +235,7 @@ def validity(cert_pem: bytes) -> tuple[datetime, datetime]:
     """From when to when a certificate is valid. Raises Malformed."""
     try:
         certificate = x509.load_pem_x509_certificate(cert_pem)
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise Malformed("it is not a certificate in PEM") from error
     return certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
@@ -275,7 +288,7 @@ def _key_pem(key: EllipticCurvePrivateKey) -> bytes:
 def _read_key(key_pem: bytes) -> EllipticCurvePrivateKey:
     try:
         key = load_pem_private_key(key_pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except _UNREADABLE as error:
         raise Malformed("it is not an unencrypted private key in PEM") from error
     if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
         raise Malformed("a TLS key must be a P-256 key")
@@ -286,7 +299,7 @@ def _csr_key(csr: bytes) -> EllipticCurvePublicKey:
     try:
         request = x509.load_pem_x509_csr(csr)
         key, proven = request.public_key(), request.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except _UNREADABLE as error:
         raise Malformed("the signing request is not a CSR in PEM") from error
     if not proven:
         raise Malformed("the signing request is not signed by its own key")

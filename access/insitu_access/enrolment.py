@@ -191,6 +191,8 @@ def _read_invitation(data: bytes) -> Invitation:
 def _read_voucher(value: object, path: str) -> SigningKey:
     with Fields(value, path) as fields:
         jwk: dict[str, str | list[str]] = {name: fields.text(name) for name in ("kty", "crv", "x", "d")}
+    if (jwk["kty"], jwk["crv"]) != ("OKP", "Ed25519"):
+        raise Malformed(f"{path} must be an Ed25519 key")
     try:
         return SigningKey(jwk=OKPKey.import_key(jwk))
     except (JoseError, ValueError) as error:

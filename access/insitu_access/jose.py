@@ -7,8 +7,8 @@ pass as a grant. The keys that may have signed are always the verifier's own lis
 
 Numbered checks of ``verify``:
   J1  the token is ASCII text within the size limit of its type
-  J2  it is three base64url parts, of which the first is a JSON header
-  J3  the header holds exactly alg, kid and typ; alg is Ed25519 and typ is the expected one
+  J2  it is three base64url parts; the first is a JSON header of exactly alg, kid and typ, and alg is Ed25519
+  J3  typ is the expected one
   J4  kid is the thumbprint of one of the expected keys
   J5  the signature over the exact received bytes verifies with that key
 
@@ -91,9 +91,9 @@ def verify(
 
     Raises AccessRefused: INSITU-ACCESS-MALFORMED (J1 to J3), ``stranger`` (J4), INSITU-ACCESS-SIGNATURE (J5).
     """
-    parsed = _parse(token, typ, what)  # J1, J2
+    parsed = _parse(token, typ, what)  # J1
     header = parsed.headers()
-    if header.keys() != {"alg", "kid", "typ"} or header["alg"] != ALGORITHM or header["typ"] != typ:  # J3
+    if header.keys() != {"alg", "kid", "typ"} or header["alg"] != ALGORITHM or header["typ"] != typ:  # J2, J3
         raise AccessRefused("INSITU-ACCESS-MALFORMED", what=what, reason=f"its header is not that of {typ}")
     key = next((key for key in keys if key.thumbprint == header["kid"]), None)
     if key is None:  # J4

@@ -16,12 +16,16 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from types import TracebackType
-from typing import NoReturn, TypeVar
+from typing import TypeVar
+
+from insitu_privacy.untrusted import Refusable, read_json
 
 JsonScalar = int | float | str | bool | None
 T = TypeVar("T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+PAYLOAD_BYTES = 48 * 2**20
+"""As long as the longest token may be; ``jose`` limits each kind to less."""
 LAST_SECOND = 253_402_300_799
 """9999-12-31T23:59:59Z, the last second a datetime can hold."""
 
@@ -38,18 +42,22 @@ class Malformed(ValueError):
 
 
 def write(value: Mapping[str, object]) -> bytes:
-    """The payload bytes of a JSON object; equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """The payload bytes of a JSON object; equal values give equal bytes. Raises Malformed for what JSON cannot say.
+
+    Entries of logs are read and written again: a lone surrogate or an infinity comes this far.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise Malformed("it holds text or a number that cannot be written") from error
 
 
 def read(data: bytes) -> Fields:
-    """The fields of a payload. Raises Malformed where it is not one JSON object without repeated keys."""
+    """The fields of a payload. Raises Malformed where it is not one JSON object without repeated keys (B1, B2)."""
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except Malformed:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise Malformed("not JSON") from error
+        value = read_json(data, limit=PAYLOAD_BYTES, pairs=_unique)
+    except Refusable as error:
+        raise Malformed(str(error)) from error
     return Fields(value, "")
 
 
@@ -76,10 +84,6 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(pairs):
         raise Malformed("a field stands twice in one object")
     return found
-
-
-def _no_constant(_: str) -> NoReturn:
-    raise Malformed("NaN and infinities are not JSON")
 
 
 class Fields:

@@ -2,25 +2,26 @@
 
 ``PBES2-HS512+A256KW`` with ``ROUNDS`` of PBKDF2, then A256GCM. Not the encrypted PKCS #8 of OpenSSL: there the rounds
 are 2,048 and cannot be set, which a graphics card guesses through. The header is fixed: a file that asks for another
-algorithm, or for fewer rounds, is refused.
+algorithm, for fewer rounds, or for so many that it would never open, is refused before anything is derived (B3).
 
 Not here: where the passphrase comes from (``passphrase``), files (``keys``, ``identity``).
 """
 
 from __future__ import annotations
 
-import json
-
 from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 from joserfc.util import urlsafe_b64decode
 
+from insitu_access import payload
 from insitu_access.payload import Malformed
 
 ALGORITHM, ENCRYPTION, TYP = "PBES2-HS512+A256KW", "A256GCM", "insitu-key+jwe"
 ROUNDS = 250_000
 """Of PBKDF2 with SHA-512; joserfc takes fewer than 300,000."""
+_MOST_ROUNDS = 300_000
+_HEADER_LIMIT = 512
 SHORTEST = 14
 """Bytes of a passphrase, as many as joserfc asks of a key: shorter ones are guessed, whatever the rounds."""
 _REGISTRY = jwe.JWERegistry(algorithms=[ALGORITHM, ENCRYPTION])
@@ -57,10 +58,12 @@ def unseal(data: bytes, passphrase: bytes) -> bytes:
 
 
 def _check_header(token: bytes) -> None:
+    """B3: exactly these fields and rounds. No ``zip``, which unpacks; no rounds that take a year; no other key."""
     try:
-        header = json.loads(urlsafe_b64decode(token.split(b".")[0]))
-        fits = (header["alg"], header["enc"], header["typ"]) == (ALGORITHM, ENCRYPTION, TYP) and header["p2c"] >= ROUNDS
-    except (ValueError, KeyError, TypeError) as error:
+        with payload.read(urlsafe_b64decode(token.split(b".")[0][:_HEADER_LIMIT])) as header:
+            kind = tuple(header.text(name) for name in ("alg", "enc", "typ"))
+            rounds, _ = header.integer("p2c"), header.text("p2s")
+    except ValueError as error:
         raise Malformed("it is not a private key under a passphrase") from error
-    if not fits:
+    if kind != (ALGORITHM, ENCRYPTION, TYP) or not ROUNDS <= rounds <= _MOST_ROUNDS:
         raise Malformed("it is not a private key under a passphrase of this kind")

@@ -20,8 +20,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from insitu_access.files import read_file
 from insitu_privacy.dataset import DatasetBundle
 from insitu_privacy.errors import AccessRefused, ConfigInvalid, IntegrityFailed
+from insitu_privacy.untrusted import Refusable, read_json
 from insitu_proto.messages import NodeOutcome
 
 from insitu.computing import compute
@@ -39,24 +41,20 @@ FILE_LIMIT = 512 * 1024 * 1024
 def read_result(path: Path) -> Mapping[str, Any]:
     """The JSON document in ``path``. Raises ConfigInvalid."""
     try:
-        if path.stat().st_size > FILE_LIMIT:
-            raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason="it is too long")
-        document = json.loads(path.read_bytes(), object_pairs_hook=_unique)
-    except OSError as error:
-        raise ConfigInvalid("INSITU-CONFIG-FILE", path=path, reason=error.strerror or "unreadable") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason="it is not JSON") from error
+        document = read_json(read_file(path, FILE_LIMIT), limit=FILE_LIMIT, pairs=_unique)
+    except Refusable as error:
+        raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason=str(error)) from error
     if not isinstance(document, dict) or "evidence" not in document:
         reason = "it is not a result with evidence, as `insitu query --format json` writes it"
         raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason=reason)
     return document
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Of a name that stands twice, other readers could show the other value."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name stands twice")
+        raise Refusable("a name stands twice")
     return found
 
 
@@ -130,7 +128,7 @@ def _outcomes(evidence: Evidence) -> list[NodeOutcome]:
 
 def _compare(document: Mapping[str, Any], result: Result) -> None:
     """F6."""
-    again = json.loads(json.dumps(result.to_json(evidence=False)))
+    again = json.loads(json.dumps(result.to_json(evidence=False)))  # noqa: TID251  written right here
     try:
         columns = [column["name"] for column in document["columns"]]
         rows = [tuple(row) for row in document["rows"]]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from insitu_access.files import KEY_LIMIT, make_directory, read_file, write_file
 from insitu_privacy.dataset import DatasetBundle
 from insitu_privacy.errors import ConfigInvalid
+from insitu_privacy.untrusted import Refusable, read_toml
 
 if TYPE_CHECKING:
     from insitu_access.identity import Identity
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from insitu_access.pin import Pin
 
 _IDENTITY_FILES = ("signing.key", "signing.pub", "tls.key", "tls.pem", "ca.pem", "authority.pub")
+_SETTINGS_LIMIT = 64 * 2**10
 _WHERE_THERE = ("answer.jws", "former/signing.key")
 
 
@@ -174,8 +175,8 @@ def _settings(file: Path) -> Mapping[str, Any]:
         hint = "Pass --profile DIR, or write one with `insitu connect DIR --gateway ... --identity ... --grant ...`."
         raise ConfigInvalid("INSITU-CONFIG-STATE", reason=reason, hint=hint)
     try:
-        settings = tomllib.loads(_read(file)).get("profile")
-    except tomllib.TOMLDecodeError as error:
+        settings = read_toml(read_file(file, _SETTINGS_LIMIT)).get("profile")
+    except Refusable as error:
         raise ConfigInvalid("INSITU-CONFIG-INVALID", path=file, reason=str(error)) from error
     if not isinstance(settings, dict):
         raise ConfigInvalid("INSITU-CONFIG-INVALID", path=file, reason="it has no [profile]")

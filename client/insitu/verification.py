@@ -15,7 +15,6 @@ node is missing. It can also bring a node to refuse, by handing it something els
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from insitu_privacy.errors import CATALOGUE, InsituError, IntegrityFailed, RemoteError, Unavailable
 from insitu_privacy.plan import PrivacyPlan, Release, ReleasedValues
+from insitu_privacy.untrusted import read_json
+from insitu_proto.messages import MAX_MESSAGE_BYTES
 
 from insitu.result import Cell, NodeStatus, Status
 
@@ -159,7 +160,7 @@ def require(answers: Sequence[Answer], needed: int) -> None:
 def check_gateway_result(result_json: bytes, names: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     """V6. Raises IntegrityFailed where the gateway's columns or rows differ from those computed here."""
     try:
-        theirs: Mapping[str, Any] = json.loads(result_json)
+        theirs: Mapping[str, Any] = read_json(result_json, limit=MAX_MESSAGE_BYTES)
         their_names = [column["name"] for column in theirs["columns"]]
         their_rows = [tuple(row) for row in theirs["rows"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -8,7 +8,6 @@ what the node checks anyway: whether a database fits its dataset.
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -16,9 +15,11 @@ from typing import Annotated, Any, Literal, NoReturn, Self
 
 from insitu_access.bundle import read_bundle
 from insitu_access.files import read_file
+from insitu_access.payload import read_number
 from insitu_privacy.dataset import Dataset
 from insitu_privacy.dataset_file import parse_dataset
 from insitu_privacy.errors import ConfigInvalid
+from insitu_privacy.untrusted import Refusable, read_toml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from insitu_compose.site_paths import absolute_database, absolute_mapping
@@ -34,10 +35,11 @@ Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 
 def _exact(value: Any) -> Fraction:
     """A TOML number or a text such as "1/2", exactly as written: no float in between."""
-    try:
-        return Fraction("" if isinstance(value, bool) else str(value))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError("must be a finite number") from None
+    text = "" if isinstance(value, bool) else str(value).lower()
+    found = read_number(text.removeprefix("-"))  # B3: Fraction("1e999999999") would fill the memory
+    if found is None:
+        raise ValueError("must be a finite number")
+    return -found if text.startswith("-") else found
 
 
 Exact = Annotated[Fraction, BeforeValidator(_exact)]
@@ -156,11 +158,9 @@ def _refuse(path: Path, reason: str) -> NoReturn:
 
 def _parse(path: Path, content: bytes) -> FederationFile:
     try:
-        return FederationFile.model_validate(tomllib.loads(content.decode(), parse_float=Decimal))
-    except UnicodeDecodeError:
-        _refuse(path, "it is not UTF-8 text")
-    except tomllib.TOMLDecodeError as error:
-        _refuse(path, f"it is not TOML: {error}")
+        return FederationFile.model_validate(read_toml(content, number=Decimal))
+    except Refusable as error:
+        _refuse(path, str(error))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

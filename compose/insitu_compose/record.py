@@ -39,7 +39,7 @@ class Record:
 def read_record(layout: Layout) -> Record | None:
     """The directory's record; None where there is none. Raises ConfigInvalid where it is not whole."""
     try:
-        fields = json.loads(layout.record.read_text(encoding="utf-8"))
+        fields = json.loads(layout.record.read_text(encoding="utf-8"))  # noqa: TID251  our own record
         return Record(**{**fields, "nodes": tuple(fields["nodes"])})
     except FileNotFoundError:
         return None

@@ -16,7 +16,6 @@ retention_days = 3650
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +23,7 @@ from typing import Annotated
 from insitu_access.audit.settings import AS_DEFAULT, AuditFile, AuditSettings
 from insitu_access.files import read_file
 from insitu_privacy.errors import ConfigInvalid
+from insitu_privacy.untrusted import Refusable, read_toml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 _FILE_LIMIT = 2**20
@@ -96,13 +96,13 @@ def load_config(path: Path) -> Config:
     """Raises ConfigInvalid."""
     data = read_file(path, _FILE_LIMIT)
     try:
-        file = _File.model_validate(tomllib.loads(data.decode()))
+        file = _File.model_validate(read_toml(data))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason=f"{place}: {first['msg']}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason=f"it is not TOML: {error}") from None
+    except Refusable as error:
+        raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason=str(error)) from None
     return _resolved(file, path.absolute())
 
 

@@ -1,4 +1,4 @@
-"""The gateway's log: JSON lines on standard error. Names, ids, codes and states; never SQL, never a released value."""
+"""The gateway's log: JSON lines on standard error. Names, ids, codes and states; never SQL or a released value (P5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is at the other end of a call: the role and id in the certificate that TLS has verified.
+"""Who is at the other end of a call: the role and id in the certificate that TLS has verified (T1).
 
 The server demands a certificate of the federation's CA from every peer, so a peer without one never gets here. What
 the certificate does not say is whether the party still takes part: the manifest does, and it names the certificates

@@ -1,6 +1,6 @@
 """The gRPC servicers: who calls, from wire to domain, on to ``intake`` and ``fanout``. They decide nothing else.
 
-A peer's certificate says what it may call: nodes attach, each only as itself and while the manifest lists it;
+A peer's certificate says what it may call (T3): nodes attach, each only as itself and while the manifest lists it;
 researchers do everything else; the operator's service is on a socket of its own (``server``).
 """
 

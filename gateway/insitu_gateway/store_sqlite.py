@@ -146,7 +146,7 @@ class SqliteStore:
             owner=owner,
             request_jws=jws,
             grant_jwt=grant,
-            nodes=tuple(json.loads(nodes)),
+            nodes=tuple(json.loads(nodes)),  # noqa: TID251  our own store
             deadline=_moment(deadline),
             accepted_at=_moment(accepted_at),
         )

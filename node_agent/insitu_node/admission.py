@@ -5,7 +5,7 @@ dataset and its own planner, and what those let it verify:
 
 A1  request and grant are within their size limits
 A2  the node holds a manifest that is valid now, and that lists this node with this node's key
-A3  the grant is signed by a key of that manifest, valid now, and not revoked        (``insitu_access.grant`` G1 to G5)
+A3  the grant is signed by a key of that manifest, valid now, and not revoked        (``insitu_access.grant`` G1 to G8)
 A4  the grant names this node
 A5  the request is signed by a researcher of the grant                             (``insitu_access.request`` R1 to R4)
 A6  the request binds this very grant token, and is addressed to this node

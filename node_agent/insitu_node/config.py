@@ -30,7 +30,6 @@ What is not here: whether the files and databases exist and fit (``runtime``, ``
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +38,7 @@ from typing import Annotated, Literal, Self
 from insitu_access.audit.settings import AuditFile, AuditSettings
 from insitu_access.files import read_file
 from insitu_privacy.errors import ConfigInvalid
+from insitu_privacy.untrusted import Refusable, read_toml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
 
 from insitu_node.policy import Policy
@@ -161,8 +161,8 @@ def load_config(path: Path) -> NodeConfig:
 
 def _read(path: Path) -> _File:
     try:
-        return _File.model_validate(tomllib.loads(read_file(path, _LIMIT).decode()))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return _File.model_validate(read_toml(read_file(path, _LIMIT)))
+    except Refusable as error:
         raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason=error) from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

@@ -1,8 +1,8 @@
 """The outbound stream to one gateway: dial, say hello, take tasks, send outcomes, back off, dial again.
 
-The node listens on no port. It believes nothing of the gateway but what is signed: tasks go to ``cycle``, manifests to
-``ManifestStore``. A gateway that sends what cannot be read, or a manifest that does not verify, is hung up on and
-dialled again later; requests that already run go on, and their outcomes are kept.
+The node listens on no port (T2). It believes nothing of the gateway but what is signed: tasks go to ``cycle``,
+manifests to ``ManifestStore``. A gateway that sends what cannot be read, or a manifest that does not verify, is hung up
+on and dialled again later; requests that already run go on, and their outcomes are kept.
 
 Who answers is looked at first (W5, ``insitu_access.meeting``): a gateway outside the jurisdictions of the custodian's
 policy is not even greeted. One outside the manifest's is hung up on after its welcome, for that may bring a manifest

@@ -1,5 +1,5 @@
 """The custodian's say in a running node: policy and decisions, asked for each request. Rules C1 to C5 are ``policy``'s,
-W1 and W2 ``insitu_access.jurisdiction``'s.
+W1 and W2 ``insitu_access.jurisdiction``'s. C6 is looked at here: what is older than the policy believes is not.
 
 Decisions are read from the store each time: an approval, a withdrawal or the emergency stop counts from the next
 request on, whoever made it, without a restart.

@@ -10,7 +10,7 @@ touched: admission, rendering, the mechanisms' claims, a connection to the datab
     seal       the node's signature; the answer is in the audit log before it leaves (``audit``)
 
 A crash before commit leaves a reserved charge that the same query resumes: nothing had left. A failure after reserve
-is told as one constant error and stays spent. While the node is being stopped nothing is told: the charge stays
+is told as one constant error and stays spent (P4). While the node is being stopped nothing is told: the charge stays
 reserved, and the gateway sends the request again.
 
 What is not here: threads and streams (``connection``), which request may run (``admission``), who pays (``ledger``).

@@ -1,7 +1,7 @@
 """The custodian's log: JSON lines on standard error.
 
 It tells who asked and what was decided, never what the data said: no value, no count of rows, no duration of a
-statement, no text of a database's error. Whoever collects logs centrally collects nothing that is private.
+statement, no text of a database's error (P5). Whoever collects logs centrally collects nothing that is private.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from datetime import UTC, time, timedelta, tzinfo
 from fractions import Fraction
 from typing import Annotated, Self
 
+from insitu_access.payload import read_number
 from insitu_privacy.result_kinds import ResultKind
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
@@ -109,9 +110,9 @@ def _number(value: float | str | None) -> Fraction | None:
     """An exact number: a float is read as the decimal it is written as."""
     if value is None:
         return None
-    number = Fraction(str(value))
-    if number < 0:
-        raise ValueError("numbers must not be negative")
+    number = read_number(str(value))  # B3: Fraction("1e999999999") would fill the memory
+    if number is None:
+        raise ValueError('numbers must be exact and not negative, such as 1, 0.5 or "1/3"')
     return number
 
 
@@ -120,7 +121,7 @@ def _zone(name: str | None) -> tzinfo:
         return UTC
     try:
         return zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError(f"time_zone {name} is not known on this machine") from error
 
 

@@ -7,7 +7,6 @@ is refused; unknown keys are refused. Bytes come in, frozen values go out: readi
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from fractions import Fraction
@@ -28,8 +27,9 @@ from insitu_privacy.dataset import (
 )
 from insitu_privacy.dataset_checks import check_types
 from insitu_privacy.errors import ConfigInvalid
-from insitu_privacy.public_files import Cells, read_public, written_type
+from insitu_privacy.public_files import Cells, names_in, read_public, written_type
 from insitu_privacy.rules_file import IdentifierFile, Purposes, Release, RulesFile, read_rules
+from insitu_privacy.untrusted import Refusable, read_toml
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
 _Count = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
@@ -103,6 +103,7 @@ def parse_dataset(bundle: DatasetBundle) -> Dataset:
     file = _completed(_read(bundle.toml), bundle.files)
     tables = {name: _table(file, name, bundle.files) for name in file.tables}
     for table in tables.values():
+        _check_source(table, bundle.files)
         _check_unique(table, bundle.files)
     check_types(tables)
     return Dataset(
@@ -129,8 +130,8 @@ def _refuse(reason: str) -> NoReturn:
 
 def _read(toml: bytes) -> _DatasetFile:
     try:
-        return _DatasetFile.model_validate(tomllib.loads(toml.decode()))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return _DatasetFile.model_validate(read_toml(toml))
+    except Refusable as error:
         _refuse(str(error))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -293,13 +294,30 @@ def _code_list(file: _DatasetFile, where: str, target: str, files: Mapping[str, 
         _refuse(f"{where}: {text.source} holds a {column} that is not an integer")
 
 
-def _public_columns(source: str, files: Mapping[str, bytes]) -> Mapping[str, Cells]:
+def _source(source: str, files: Mapping[str, bytes]) -> bytes:
     if source not in files:
         _refuse(f"{source} is missing")
+    return files[source]
+
+
+def _public_columns(source: str, files: Mapping[str, bytes]) -> Mapping[str, Cells]:
+    data = _source(source, files)
     try:
-        return read_public(source, files[source])
+        return read_public(source, data)
     except ValueError as error:
         _refuse(f"{source}: {error}")
+
+
+def _check_source(table: Table, files: Mapping[str, bytes]) -> None:
+    """A public table's columns stand in its source: whoever reads it finds as many values of each."""
+    if table.source is None:
+        return
+    try:
+        present = names_in(table.source, _source(table.source, files))
+    except ValueError as error:
+        _refuse(f"{table.source}: {error}")
+    if missing := [name for name in table.columns if name not in present]:
+        _refuse(f"tables.{table.name}: {table.source} has no column {missing[0]}")
 
 
 def _check_unique(table: Table, files: Mapping[str, bytes]) -> None:
@@ -307,8 +325,6 @@ def _check_unique(table: Table, files: Mapping[str, bytes]) -> None:
     if table.source is None or not table.key:
         return
     columns = _public_columns(table.source, files)
-    if missing := [name for name in table.key if name not in columns]:
-        _refuse(f"tables.{table.name}: {table.source} has no column {missing[0]}")
     rows = list(zip(*(columns[name] for name in table.key), strict=True))
     if len(set(rows)) < len(rows):
         _refuse(f"tables.{table.name}: its key {', '.join(table.key)} stands in more than one row of {table.source}")

@@ -163,9 +163,17 @@ def _restricted(facts: Facts, condition: Call) -> Facts:
         candidates = tuple(sorted({value for value in literals if value is not None}))
     values = candidates
     if candidates is not None:
-        values = tuple(value for value in candidates if apply(condition.op, [value, *literals]) is True)
+        values = _true_of(condition.op, candidates, literals)
     interval = _hull(values, facts.type) if values else _cut(facts, condition.op, literals)
     return replace(facts, nullable=False, values=values, interval=interval)
+
+
+def _true_of(op: Op, candidates: tuple[Value, ...], literals: list[Value]) -> tuple[Value, ...]:
+    """The candidates that a comparison with the literals is true of. A long list is not walked through."""
+    if op is Op.IN:
+        listed = {value for value in literals if value is not None}
+        return tuple(value for value in candidates if value in listed)
+    return tuple(value for value in candidates if apply(op, [value, *literals]) is True)
 
 
 def _cut(facts: Facts, op: Op, literals: list[Value]) -> Interval | None:

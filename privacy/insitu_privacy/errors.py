@@ -84,7 +84,7 @@ class InsituError(Exception):
     def line(self) -> str:
         """The error on one line: code, what was wrong, what to do."""
         text, remedy = self.shown()
-        return " ".join(f"{self.code}: {text}. {remedy}".split())
+        return _printable(" ".join(f"{self.code}: {text}. {remedy}".split()))
 
 
 class Refused(InsituError):
@@ -158,6 +158,11 @@ class RemoteError(InsituError):
         Exception.__init__(self, self.line())
 
 
+def _printable(text: str) -> str:
+    """B5: what a peer, a file or a query put into a text plays no tricks on the terminal or log that shows it."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else "\ufffd" for one in text)
+
+
 _EXCERPT = 200
 
 
@@ -166,6 +171,8 @@ def underline(sql: str, span: Span) -> str:
 
     Of a long line, what stands around the start.
     """
+    last = len(sql)  # B4: a peer may have given any numbers, and would have as many blanks and carets
+    span = Span(start=min(span.start, last), end=min(max(span.start, span.end), last))
     start = sql.rfind("\n", 0, span.start) + 1
     end = sql.find("\n", span.start)
     line = sql[start:] if end < 0 else sql[start:end]

@@ -2,7 +2,7 @@
 
 Input is exact and private; output is safe to release. Before any noise is drawn, OpenDP's own privacy map is asked for
 the loss of the very measurement that is about to run, at the sensitivity the plan declares; a measurement whose loss
-exceeds the plan's claim does not run (DESIGN.md section 4, Mechanisms).
+exceeds the plan's claim does not run (P3; DESIGN.md section 4, Mechanisms).
 
 A known fault of OpenDP 0.16.0, measured: its threshold measurements release counts >= threshold but compute delta for
 counts > threshold (scale 1, threshold 5: claimed 0.0049, true 0.0134). The plan computes delta at tau for "> tau", so

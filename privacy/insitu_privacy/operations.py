@@ -1,4 +1,7 @@
-"""How operations are written that all engines write alike. Each is total: whatever it is given, it gives no error."""
+"""How operations are written that all engines write alike (P1: a closed set).
+
+Each is total: whatever it is given, it gives no error.
+"""
 
 from __future__ import annotations
 

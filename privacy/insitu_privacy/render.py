@@ -1,4 +1,4 @@
-"""Plan to SQL: one bounded statement for a node's database.
+"""Plan to SQL: one bounded statement for a node's database (P1, P2).
 
 The statement returns one row per existing group: its keys, then one integer per statistic, such that removing one
 privacy unit from all tables changes each integer by at most the statistic's ``linf``, in at most ``max_groups`` rows.

@@ -1,4 +1,4 @@
-"""Reads the legal rules of ``dataset.toml``: what the text says, and that it fits the tables.
+"""Reads the legal rules of ``dataset.toml``: what the text says, and that it fits the tables (D4).
 
 ```toml
 [dataset]

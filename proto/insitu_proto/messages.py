@@ -23,7 +23,13 @@ MAX_TEXT_CHARS = 4096
 """Error texts, software names and every other short field."""
 MAX_BUNDLE_BYTES = 256 * 1024 * 1024
 """A dataset with its public files."""
+MAX_BUNDLE_FILES = 4096
+"""Public files of a dataset."""
 CHUNK_BYTES = 1024 * 1024
+LEAST_CHUNK_BYTES = 1024
+"""What each piece counts for at least: a stream of empty ones comes to its end too."""
+MAX_ANSWER_CHARS = 512 * 1024 * 1024
+"""Outcomes of all nodes together: no result file takes more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ the trailer, or with one that does not parse, came from the transport or from so
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ from insitu_privacy.errors import InsituError, RemoteError, Span, Unavailable
 from insitu_proto.v1 import insitu_pb2 as pb
 
 TRAILER = "insitu-error-bin"
+_CODE = re.compile(r"INSITU-[A-Z0-9-]{1,60}", re.ASCII)
 _MAX_TEXT = 1500  # of each text: trailers have 8 KiB in all
 
 _BY_CATEGORY: dict[Category, grpc.StatusCode] = {
@@ -63,7 +65,7 @@ def from_detail(data: bytes) -> InsituError | None:
         detail = pb.ErrorDetail.FromString(data)
     except DecodeError:
         return None
-    if not (detail.code.startswith("INSITU-") and detail.text and detail.remedy):
+    if not (_CODE.fullmatch(detail.code) and detail.text and detail.remedy):
         return None
     span = Span(start=detail.span.start, end=detail.span.end) if detail.HasField("span") else None
     return RemoteError(detail.code, detail.text, detail.remedy, span)

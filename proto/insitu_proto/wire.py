@@ -4,7 +4,7 @@
 ``AccessRefused("INSITU-ACCESS-MALFORMED")`` and never with a field's content. Nothing here verifies a signature.
 
 Sizes: ``to_node_message`` pads an outcome so that the serialized NodeMessage is a power of two of at least 4096 bytes,
-and an observer of the encrypted stream learns little of how much was released (DESIGN.md section 4, No side doors).
+and an observer of the encrypted stream learns little of how much was released (T4; DESIGN.md section 4, No side doors).
 ``EventWriter`` splits outcomes that would not fit into one message; ``EventReader`` puts them together again.
 """
 
@@ -214,10 +214,13 @@ def from_chunks(chunks: Iterable[pb.DatasetChunk]) -> DatasetBundle:
     files: dict[str, bytearray] = {}
     size = 0
     for chunk in chunks:
-        size += len(chunk.data) + len(chunk.file)
-        if size > m.MAX_BUNDLE_BYTES:
+        size += max(len(chunk.data) + len(chunk.file), m.LEAST_CHUNK_BYTES)
+        if size > m.MAX_BUNDLE_BYTES:  # B1: empty pieces count too
             raise malformed(f"the dataset is larger than {m.MAX_BUNDLE_BYTES} bytes")
-        files.setdefault(chunk.file, bytearray()).extend(chunk.data)
+        name = _optional(chunk.file, "file") or ""
+        if len(files) > m.MAX_BUNDLE_FILES:
+            raise malformed(f"the dataset has more than {m.MAX_BUNDLE_FILES} files")
+        files.setdefault(name, bytearray()).extend(chunk.data)
     if "" not in files:
         raise malformed("dataset.toml is missing")
     toml = bytes(files.pop(""))
@@ -292,6 +295,8 @@ class EventReader:
 
     def __init__(self) -> None:
         self._outcomes: list[m.NodeOutcome] = []
+        self._held = set[str]()
+        self._size = 0
         self._answered: m.Answered | None = None
 
     def read(self, message: pb.Event) -> m.Event | None:
@@ -309,15 +314,22 @@ class EventReader:
         if self._answered is not None:
             raise malformed("an outcome after all of them")
         if kind == "node_outcome":
-            self._outcomes.append(_from_outcome(message.node_outcome))
+            self._hold(_from_outcome(message.node_outcome))
             return None
-        self._answered = self._all((*self._outcomes, *map(_from_outcome, message.answered.outcomes)))
+        for outcome in message.answered.outcomes:
+            self._hold(_from_outcome(outcome))
+        self._answered = m.Answered(outcomes=tuple(self._outcomes))
         return self._answered
 
-    def _all(self, outcomes: tuple[m.NodeOutcome, ...]) -> m.Answered:
-        if len({outcome.node_id for outcome in outcomes}) != len(outcomes):
+    def _hold(self, outcome: m.NodeOutcome) -> None:
+        """B1: looked at as they come, so that a gateway cannot fill the memory of who waits for the last."""
+        if outcome.node_id in self._held:
             raise malformed("two outcomes of one node")
-        return m.Answered(outcomes=outcomes)
+        self._size += len(outcome.outcome_jws or "") + m.LEAST_CHUNK_BYTES
+        if self._size > m.MAX_ANSWER_CHARS:
+            raise malformed(f"its outcomes are larger than {m.MAX_ANSWER_CHARS}")
+        self._held.add(outcome.node_id)
+        self._outcomes.append(outcome)
 
 
 # ------------------------------------------------------------------------------------------------------- operators

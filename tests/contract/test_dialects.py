@@ -257,6 +257,7 @@ def test_what_is_outside_its_declaration_reads_as_null(
     assert [type(row[0]) for row in found] == [type(value) for value in expected]
 
 
+@pytest.mark.attacks("P1")
 @pytest.mark.parametrize("dialect", ["duckdb", "postgres"])
 def test_text_and_identifiers_cannot_leave_their_quotes(engines: dict[str, Run], dialect: str) -> None:
     writer = DIALECTS[dialect]

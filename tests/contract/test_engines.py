@@ -131,6 +131,7 @@ class EngineContract:
         ((same,),) = engine.execute("SELECT CAST(TIMESTAMPTZ '2020-01-01 12:00:00+02' AS TIMESTAMP)")
         assert same == datetime(2020, 1, 1, 10)
 
+    @pytest.mark.attacks("P4", "P6")
     @pytest.mark.parametrize(
         "sql",
         [
@@ -158,6 +159,7 @@ class EngineContract:
         assert error.__suppress_context__
         assert engine.execute(f"SELECT COUNT(*) FROM {self.source(engine, 'person')} AS p") == [(3,)]
 
+    @pytest.mark.attacks("P5")
     def test_what_failed_is_logged_without_its_values(self, engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(ExecutionFailed):
             engine.execute(f"SELECT CAST(name AS BIGINT) FROM {self.source(engine, 'person')} AS p")
@@ -165,6 +167,7 @@ class EngineContract:
         assert "statement failed" in said
         assert not any(word in said for word in ("Ann", "Bob", "Cy", "SELECT", "name"))
 
+    @pytest.mark.attacks("P6")
     def test_a_slow_statement_is_stopped(self, quick: Engine) -> None:
         started = time.monotonic()
         with pytest.raises(ExecutionFailed):
@@ -286,6 +289,7 @@ class TestDuckDB(EngineContract):
             assert engine.execute(counted) == on_files.execute(counted) == [(3,)]
         engine.close()
 
+    @pytest.mark.attacks("P6")
     def test_reads_the_files_of_its_mapping_and_no_others(self, on_files: Engine, tmp_path: Path) -> None:
         assert on_files.execute(f"SELECT COUNT(*) FROM {self.source(on_files, 'person')} AS p") == [(3,)]
         assert on_files.execute(f"SELECT COUNT(*) FROM {self.source(on_files, 'visit')} AS v") == [(3,)]
@@ -293,6 +297,7 @@ class TestDuckDB(EngineContract):
             with pytest.raises(ExecutionFailed):
                 on_files.execute(f"SELECT * FROM read_text('{path}')")
 
+    @pytest.mark.attacks("P6")
     @pytest.mark.parametrize(
         "sql",
         [
@@ -408,6 +413,7 @@ class TestPostgres(EngineContract):
         yield engine
         engine.close()
 
+    @pytest.mark.attacks("P6")
     @pytest.mark.parametrize(
         "sql",
         [

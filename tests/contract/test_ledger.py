@@ -34,6 +34,7 @@ class LedgerContract:
         assert (account.dataset, account.epsilon, account.delta) == ("care", Fraction(1, 3), 0)
         assert account.spent.rho == Fraction(1, 18)
 
+    @pytest.mark.attacks("L2")
     def test_what_was_committed_is_replayed_to_the_same_request_for_ever(self, ledger: Ledger) -> None:
         got = ledger.reserve(ask("r1"), NOW)
         assert ledger.commit(got, values(5), NOW) == values(5)
@@ -42,6 +43,7 @@ class LedgerContract:
             assert (again.kind, again.first, again.values, again.to_run) == ("replayed", True, values(5), False)
         assert ledger.statement("grant-1")[0].epsilon == Fraction(1, 10)
 
+    @pytest.mark.attacks("L3")
     def test_the_same_query_under_another_request_id_is_free(self, ledger: Ledger) -> None:
         ledger.commit(ledger.reserve(ask("r1", plan="p"), NOW), values(5), NOW)
         again = ledger.reserve(ask("r2", plan="p"), NOW)
@@ -55,6 +57,7 @@ class LedgerContract:
         assert ledger.reserve(ask("r3", plan="p", dataset="claims"), NOW).kind == "new"
         assert [account.dataset for account in ledger.statement("grant-1")] == ["care", "claims"]
 
+    @pytest.mark.attacks("L2")
     def test_a_reservation_that_was_cut_off_resumes_under_its_charge(self, ledger: Ledger) -> None:
         first = ledger.reserve(ask("r1", plan="p"), NOW)
         assert ledger.reserve(ask("r1", plan="p"), NOW) == replace(first, kind="resumed")
@@ -62,6 +65,7 @@ class LedgerContract:
         assert (other.kind, other.first, other.charge_id) == ("resumed", False, first.charge_id)
         assert ledger.statement("grant-1")[0].epsilon == Fraction(1, 10)
 
+    @pytest.mark.attacks("L1")
     def test_a_request_id_with_other_bytes_is_refused(self, ledger: Ledger) -> None:
         ledger.reserve(ask("r1"), NOW)
         before = ledger.statement("grant-1"), ledger.entries()
@@ -70,6 +74,7 @@ class LedgerContract:
         assert caught.value.code == "INSITU-ACCESS-REPLAY"
         assert (ledger.statement("grant-1"), ledger.entries()) == before
 
+    @pytest.mark.attacks("L4")
     def test_the_budget_is_exact_and_a_refusal_writes_nothing(self, ledger: Ledger) -> None:
         for number in range(10):
             ledger.reserve(ask(f"r{number}"), NOW)
@@ -96,6 +101,7 @@ class LedgerContract:
         assert ledger.statement("grant-1")[0].epsilon == Fraction(2, 10)
         assert [entry.state for entry in ledger.entries()] == ["failed", "reserved"]
 
+    @pytest.mark.attacks("L5")
     def test_only_the_first_values_count(self, ledger: Ledger) -> None:
         got = ledger.reserve(ask("r1"), NOW)
         again = ledger.reserve(ask("r1"), NOW)
@@ -141,6 +147,7 @@ class LedgerContract:
     def test_an_unknown_grant_has_no_account(self, ledger: Ledger) -> None:
         assert ledger.statement("nobody") == ()
 
+    @pytest.mark.attacks("L4")
     def test_threads_never_take_the_last_of_the_budget_twice(self, ledger: Ledger) -> None:
         def take(number: int) -> str:
             try:
@@ -159,6 +166,7 @@ class LedgerContract:
         assert ledger.charged_since("grant-1", NOW - timedelta(hours=1)) == (NOW,)
         assert ledger.charged_since("nobody", NOW - timedelta(hours=1)) == ()
 
+    @pytest.mark.attacks("L3")
     def test_threads_with_one_query_share_one_charge_and_one_answer(self, ledger: Ledger) -> None:
         def run(number: int) -> object:
             got = ledger.reserve(ask(f"r{number}", plan="p"), NOW)

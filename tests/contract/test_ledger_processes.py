@@ -37,6 +37,7 @@ def finish(workers: list[subprocess.Popen[str]]) -> list[list[Any]]:
     return [line for output in said for line in output]
 
 
+@pytest.mark.attacks("L4")
 def test_processes_never_take_the_last_of_the_budget_twice(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     said = finish([start(path, "drain", f"w{index}", 40) for index in range(4)])
@@ -47,6 +48,7 @@ def test_processes_never_take_the_last_of_the_budget_twice(tmp_path: Path) -> No
     ledger.close()
 
 
+@pytest.mark.attacks("L3", "L5")
 def test_processes_with_the_same_queries_give_the_same_answers(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     said = finish([start(path, "shared", f"w{index}", 25) for index in range(4)])
@@ -76,6 +78,7 @@ def test_killed_between_two_steps(tmp_path: Path, step: str, kind: str, epsilon:
     ledger.close()
 
 
+@pytest.mark.attacks("L5")
 @pytest.mark.parametrize("milliseconds", [0, 3, 10, 30, 80])
 def test_killed_at_any_moment_nothing_promised_is_lost(tmp_path: Path, milliseconds: int) -> None:
     path = tmp_path / "ledger.sqlite"

@@ -120,6 +120,7 @@ def test_exports_agree_also_without_the_sql(audited: Audited) -> None:
     assert done.code == 0, done.out
 
 
+@pytest.mark.attacks("E2")
 def test_a_copy_that_was_changed_does_not_verify(audited: Audited) -> None:
     nodes = {node: audited.export(node) for node in SITES}
     whole = nodes["beta"].read_bytes().splitlines(keepends=True)
@@ -129,6 +130,7 @@ def test_a_copy_that_was_changed_does_not_verify(audited: Audited) -> None:
     assert {found["party"] for found in done.json["discrepancies"]} == {"beta"}
 
 
+@pytest.mark.attacks("E11")
 def test_a_node_that_leaves_a_request_out_is_found(audited: Audited) -> None:
     hidden = json.loads(audited.receipts[2].read_text())["query_id"]
     nodes = {node: audited.export(node) for node in SITES}
@@ -139,6 +141,7 @@ def test_a_node_that_leaves_a_request_out_is_found(audited: Audited) -> None:
     assert {(found["about"], found["party"]) for found in done.json["discrepancies"]} == {(hidden, "beta")}
 
 
+@pytest.mark.attacks("E11")
 def test_a_gateway_that_leaves_a_request_out_is_found(audited: Audited) -> None:
     hidden = json.loads(audited.receipts[0].read_text())["query_id"]
     nodes = {node: audited.export(node) for node in SITES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -106,6 +107,7 @@ def test_a_grant_for_other_tables_or_columns_is_refused(world: World) -> None:
     assert world.budget(profile) != before
 
 
+@pytest.mark.attacks("A5")
 def test_a_request_signed_by_another_key_is_refused(world: World, tmp_path: Path) -> None:
     """The stranger holds a certificate of the federation and a copy of the grant, but not its key."""
     stranger = tmp_path / "stranger"
@@ -132,6 +134,19 @@ def test_a_request_signed_by_another_key_is_refused(world: World, tmp_path: Path
     assert "INSITU-ACCESS-WRONG-KEY" in done.err
 
 
+@pytest.mark.attacks("T2")
+@pytest.mark.parametrize("process", ["node-alpha", "gateway"])
+def test_who_looks_for_a_port_of_a_node_finds_none(world: World, process: str) -> None:
+    """The gateway has one, so that this search is seen to find what is there."""
+    pid = world.pid(process)
+    sockets = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()}
+    tables = "".join(Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6"))
+    lines = [line.split() for line in tables.splitlines()]
+    listening = [line for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in sockets]
+    assert bool(listening) == (process == "gateway")
+
+
+@pytest.mark.attacks("P5")
 def test_nothing_that_any_process_logs_depends_on_private_rows(world: World) -> None:
     assert world.query("SELECT sex, COUNT(*) FROM person WHERE name LIKE 'C%' GROUP BY sex").code == 0
     logs = world.logs()

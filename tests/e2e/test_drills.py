@@ -74,6 +74,7 @@ def goes_on(parties: Parties, pids: dict[str, int]) -> None:
     assert parties.alive()
 
 
+@pytest.mark.attacks("K10")
 def test_a_node_key_is_lost(parties: Parties, tmp_path: Path) -> None:
     pids, spent = parties.pids(), _spent(parties)
     stolen = load_identity(copy_of(parties, "node alpha", tmp_path))
@@ -91,6 +92,7 @@ def test_a_node_key_is_lost(parties: Parties, tmp_path: Path) -> None:
     assert _spent(parties) > spent  # the ledger went on
 
 
+@pytest.mark.attacks("K10")
 def test_a_researcher_key_is_lost(parties: Parties, tmp_path: Path) -> None:
     pids, spent = parties.pids(), _spent(parties)
     stolen = copy_of(parties, "researcher researcher", tmp_path)
@@ -125,6 +127,7 @@ def test_the_gateway_key_is_lost(parties: Parties, tmp_path: Path) -> None:
         assert "INSITU-GATEWAY-UNREACHABLE" in parties.run("authority", f"insitu budget --profile {profile}").err
 
 
+@pytest.mark.attacks("K11")
 def test_the_ca_key_is_lost(parties: Parties, tmp_path: Path) -> None:
     pids = parties.pids()
     before = {who: load_identity(copy_of(parties, who, tmp_path / who[:4])) for who in ("node beta", "gateway gateway")}
@@ -138,6 +141,7 @@ def test_the_ca_key_is_lost(parties: Parties, tmp_path: Path) -> None:
     parties.wait_connected()
 
 
+@pytest.mark.attacks("K9")
 def test_the_authority_key_is_stolen(parties: Parties, tmp_path: Path) -> None:
     pids, spent = parties.pids(), _spent(parties)
     stolen = load_signing_key(parties.where("authority") / "authority" / "authority.key")

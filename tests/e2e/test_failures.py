@@ -137,6 +137,7 @@ def test_a_gateway_killed_at_any_time_loses_nothing(world: World, alpha: Alpha) 
         world.gateway = gateway  # type: ignore[attr-defined]  # ended with the module
 
 
+@pytest.mark.attacks("L1")
 def test_a_replayed_request_with_changed_sql_is_refused_by_the_nodes(world: World, alpha: Alpha) -> None:
     """The same request id over other bytes, signed by the right key: as a careless or stolen client would."""
     import dataclasses

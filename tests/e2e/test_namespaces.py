@@ -180,6 +180,7 @@ def work(federation: Federation) -> None:
     assert federation.run("authority", f"insitu verify {kept} --profile {layout.profile}").code == 0
 
 
+@pytest.mark.attacks("T2")
 def test_nothing_listens_but_the_gateway_where_it_is_told_to(hosts: Network, federation: Federation) -> None:
     assert {host: hosts.listening(host) for host in HOSTS} == {host: set() for host in HOSTS} | {"gateway": {PORT}}
 

@@ -62,6 +62,7 @@ ALTERED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.attacks("V2")
 @pytest.mark.parametrize("signer", ["node", "gateway"])
 @pytest.mark.parametrize("field", ALTERED)
 def test_a_release_that_was_altered_is_refused(world: HostileWorld, field: str, signer: str) -> None:
@@ -78,6 +79,7 @@ def test_a_release_that_was_altered_is_refused(world: HostileWorld, field: str, 
         world.ask(jws(change))
 
 
+@pytest.mark.attacks("V3")
 def test_a_release_to_another_request_is_refused(world: HostileWorld) -> None:
     """V3: an earlier one to the very same question, and one to another question."""
     kept: list[str] = []
@@ -100,6 +102,7 @@ def test_the_command_shows_nothing_of_an_answer_that_does_not_verify(world: Host
     assert "INSITU-VERIFY-RELEASE" in done.err
 
 
+@pytest.mark.attacks("O4")
 def test_releases_of_two_nodes_that_were_swapped_are_refused(world: HostileWorld) -> None:
     """V2, O4."""
 
@@ -111,6 +114,7 @@ def test_releases_of_two_nodes_that_were_swapped_are_refused(world: HostileWorld
         world.ask(outcomes(swapped))
 
 
+@pytest.mark.attacks("V1")
 def test_one_release_does_not_count_twice(world: HostileWorld) -> None:
     """V1: under its own name twice, under the other node's, and under that of a node that was not asked."""
     alpha = "alpha"
@@ -160,6 +164,7 @@ RESULTS: dict[str, Callable[[dict[str, Any]], bytes]] = {
 }
 
 
+@pytest.mark.attacks("V6")
 @pytest.mark.parametrize("kind", RESULTS)
 def test_a_result_that_was_altered_is_refused(world: HostileWorld, kind: str) -> None:
     """V6; and what is no result at all is refused with the same code."""
@@ -177,6 +182,7 @@ def test_a_result_that_was_altered_is_refused(world: HostileWorld, kind: str) ->
 # --------------------------------------------------------------------------------------------------------- refusals
 
 
+@pytest.mark.attacks("V7")
 @pytest.mark.parametrize(
     ("status", "error"),
     [
@@ -197,6 +203,7 @@ def test_the_gateway_refuses_in_no_nodes_name(world: HostileWorld, status: Any, 
             world.ask(attack, min_nodes=1)
 
 
+@pytest.mark.attacks("V7")
 def test_a_node_that_is_claimed_to_be_away_is_told_in_the_sdks_own_words(world: HostileWorld) -> None:
     """V7: denial of service only; no word of the gateway's reaches the researcher."""
 
@@ -213,6 +220,7 @@ def test_a_node_that_is_claimed_to_be_away_is_told_in_the_sdks_own_words(world: 
     assert world.ask(of_alpha(claim), min_nodes=1).nodes[0].code == "INSITU-NODE-ABSENT"
 
 
+@pytest.mark.attacks("V2", "V3")
 def test_a_refusal_that_was_forged_or_kept_is_refused(world: HostileWorld) -> None:
     """V2, V3: signed by the gateway; and a node's own, to another request."""
     task = world.task()
@@ -242,6 +250,7 @@ def test_a_node_can_be_made_to_refuse_and_that_is_all(world: HostileWorld) -> No
     assert all(node.status == "released" for node in world.ask(Attack(), sql).nodes)
 
 
+@pytest.mark.attacks("V7")
 @pytest.mark.parametrize(
     "error",
     [

@@ -113,6 +113,7 @@ def test_requests_that_are_withheld_from_nodes_cost_nothing(world: HostileWorld)
 # ------------------------------------------------------------------------------------------------ budget, documents
 
 
+@pytest.mark.attacks("V2", "V3")
 def test_a_budget_statement_is_the_nodes_own(world: HostileWorld) -> None:
     """V2 to V4: altered, kept from before, of the other node, and a release in its place."""
     kept: list[str] = []
@@ -138,6 +139,7 @@ def test_a_budget_statement_is_the_nodes_own(world: HostileWorld) -> None:
         world.ask(jws(lambda _: kept[1]))
 
 
+@pytest.mark.attacks("S1")
 def test_a_researcher_believes_no_manifest_but_the_authoritys(world: HostileWorld, impatient: None) -> None:
     """S1 (M1 to M5), and a manifest that is withheld: the one that was seen serves until it expires."""
     with world.researcher() as federation, world.nothing_charged():
@@ -150,6 +152,7 @@ def test_a_researcher_believes_no_manifest_but_the_authoritys(world: HostileWorl
             assert federation.refresh().manifest == world.manifest
 
 
+@pytest.mark.attacks("S4")
 def test_a_dataset_that_was_changed_is_not_planned_with(world: HostileWorld) -> None:
     """S4: wider bounds, and a file that would stand elsewhere."""
 

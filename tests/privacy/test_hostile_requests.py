@@ -62,6 +62,7 @@ CHANGES: dict[str, Any] = {
 }
 
 
+@pytest.mark.attacks("R2")
 @pytest.mark.parametrize("field", [*CHANGES, "epsilon"])
 def test_a_request_that_was_altered_on_its_way_is_refused_by_the_node(world: HostileWorld, field: str) -> None:
     """R2. The node's refusal is of the altered bytes, so that it does not pass for an answer to the true ones (V3)."""
@@ -93,6 +94,7 @@ def test_a_request_that_was_altered_on_its_way_is_refused_by_the_node(world: Hos
         assert answer.code == "INSITU-ACCESS-SIGNATURE"
 
 
+@pytest.mark.attacks("R1", "A5")
 def test_a_gateway_cannot_sign_for_a_researcher(world: HostileWorld) -> None:
     """R2, J2 to J5: its own key, a key of its own making under the researcher's name, no key, another kind of token."""
     task = world.task()
@@ -115,6 +117,7 @@ def test_a_gateway_cannot_sign_for_a_researcher(world: HostileWorld) -> None:
 # ------------------------------------------------------------------------------------------------------------ grants
 
 
+@pytest.mark.attacks("R4", "G1")
 def test_another_projects_grant_does_not_carry_a_request(world: HostileWorld) -> None:
     """R4, A6: a larger grant of the same researcher, of another researcher, and one that the gateway signed itself."""
     task = world.task()
@@ -132,6 +135,7 @@ def test_another_projects_grant_does_not_carry_a_request(world: HostileWorld) ->
     assert isinstance(released(world, task), NodeRelease)
 
 
+@pytest.mark.attacks("A6", "G7")
 def test_a_request_is_bound_to_its_revision_of_the_grant(world: HostileWorld) -> None:
     """A6, G7: neither a wider revision that came later, nor, once amended, the one before."""
     first = world.new_grant(id="amended", epsilon=world.grant.epsilon / 2)
@@ -147,6 +151,7 @@ def test_a_request_is_bound_to_its_revision_of_the_grant(world: HostileWorld) ->
 # --------------------------------------------------------------------------------------------------- asking again
 
 
+@pytest.mark.attacks("L1", "L2", "L3", "L5")
 def test_the_same_request_asked_again_and_again_is_one_draw_of_noise(world: HostileWorld) -> None:
     """L1 to L3, L5: one after the other, twenty at once, and to each node under other names of the gateway's own."""
     task = world.task(deadline=datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=30))
@@ -166,6 +171,7 @@ def test_the_same_request_asked_again_and_again_is_one_draw_of_noise(world: Host
     assert first["alpha"].values != first["beta"].values
 
 
+@pytest.mark.attacks("L2", "L3")
 def test_one_task_sent_many_times_at_once_runs_once(world: HostileWorld) -> None:
     """L2: before there is anything stored to answer with."""
     task, charged = world.task(), len(world.ledgers()["alpha"])
@@ -178,6 +184,7 @@ def test_one_task_sent_many_times_at_once_runs_once(world: HostileWorld) -> None
     assert len(world.ledgers()["alpha"]) == charged + 1
 
 
+@pytest.mark.attacks("L3")
 def test_a_researcher_led_to_ask_again_averages_nothing(world: HostileWorld) -> None:
     """L3: a gateway that loses every answer, and a researcher who signs the question anew each time."""
     sql = new_sql()
@@ -193,6 +200,7 @@ def test_a_researcher_led_to_ask_again_averages_nothing(world: HostileWorld) -> 
     assert first.replayed
 
 
+@pytest.mark.attacks("A7")
 def test_an_old_request_is_not_answered(world: HostileWorld) -> None:
     """A7: kept until its deadline has passed, whether it was answered before or not."""
     now = datetime.now(UTC).replace(microsecond=0)
@@ -212,6 +220,7 @@ def test_requests_in_another_order_get_their_own_answers(world: HostileWorld) ->
         assert world.gateway.answer("alpha", task.request_id).request_sha256 == token_sha256(task.request_jws)
 
 
+@pytest.mark.attacks("A6")
 def test_a_request_goes_to_no_node_but_its_own(world: HostileWorld) -> None:
     """A6."""
     task = world.task(nodes=("beta",), min_nodes=1)
@@ -221,6 +230,7 @@ def test_a_request_goes_to_no_node_but_its_own(world: HostileWorld) -> None:
 # ------------------------------------------------------------------------------------------------------- manifests
 
 
+@pytest.mark.attacks("M1", "A2")
 @pytest.mark.parametrize("kind", ["older", "own", "altered", "expired", "future", "grant"])
 def test_a_node_believes_no_manifest_but_a_newer_one_of_the_authority(world: HostileWorld, kind: str) -> None:
     """M1 to M5, and M3 also when it is dialled again: it hangs up, notes it, and keeps what it had."""
@@ -250,6 +260,7 @@ def newer(world: HostileWorld) -> Iterator[tuple[str, str]]:
     world.publish(world.next_manifest(datasets=datasets))
 
 
+@pytest.mark.attacks("M3")
 def test_nodes_and_researchers_who_are_shown_different_manifests(world: HostileWorld, newer: tuple[str, str]) -> None:
     """A split view: whoever has the newer one refuses. M3, G4 where a grant was revoked, A8 where a dataset changed."""
     before, revoked = newer
@@ -267,6 +278,7 @@ def test_nodes_and_researchers_who_are_shown_different_manifests(world: HostileW
             federation.refresh()
 
 
+@pytest.mark.attacks("C6")
 def test_a_revocation_can_be_withheld_from_a_node_for_a_while(world: HostileWorld) -> None:
     """M5, C6: until its manifest is too old (``unit/node/test_custody.py``), and only for who still signs requests."""
     withheld, before = world.new_grant(id="withheld"), world.manifest_token

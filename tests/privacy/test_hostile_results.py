@@ -48,6 +48,7 @@ def test_genuine_results_verify(world: HostileWorld, pair: tuple[Document, ...])
     assert [code(world, document) for document in pair] == ["verified"] * 3
 
 
+@pytest.mark.attacks("F5")
 def test_a_node_that_was_stripped_with_its_rows_is_missed(world: HostileWorld, pair: tuple[Document, ...]) -> None:
     """F5: the rest adds up and is signed, and the signed request asks for more nodes than are left."""
     fewer = saved(world.ask(Attack(), min_nodes=1))
@@ -98,6 +99,7 @@ SWAPS: dict[str, Callable[[Document, Document, Document], None]] = {
 }
 
 
+@pytest.mark.attacks("F5", "F6")
 @pytest.mark.parametrize("what", SWAPS)
 def test_parts_of_other_results_do_not_fit(world: HostileWorld, pair: tuple[Document, ...], what: str) -> None:
     document = copy.deepcopy(pair[0])
@@ -105,6 +107,7 @@ def test_parts_of_other_results_do_not_fit(world: HostileWorld, pair: tuple[Docu
     assert code(world, document) in ("INSITU-VERIFY-RELEASE", "INSITU-VERIFY-RESULT")
 
 
+@pytest.mark.attacks("F2", "F3")
 def test_another_manifest_or_grant_does_not_fit(world: HostileWorld, pair: tuple[Document, ...]) -> None:
     """F2, F3: of another authority, altered, of another time, with another node's key, with the grant revoked."""
     from insitu_access.keys import generate_signing_key
@@ -130,6 +133,7 @@ def test_another_manifest_or_grant_does_not_fit(world: HostileWorld, pair: tuple
         assert code(world, document) == expected, change
 
 
+@pytest.mark.attacks("F1")
 def test_the_command_reads_the_file_that_others_read(
     world: HostileWorld, pair: tuple[Document, ...], tmp_path: Path
 ) -> None:

@@ -82,6 +82,7 @@ def one_of(world: World, width: int) -> st.SearchStrategy[Unit]:
 _CASES = st.tuples(worlds(), st.sampled_from((1, 2, 3)), st.sampled_from((1, 2, 3)), st.data())
 
 
+@pytest.mark.attacks("P2")
 @DUCKDB
 @given(case=_CASES)
 def test_one_person_moves_no_statistic_by_more_than_its_sensitivity_on_duckdb(
@@ -171,6 +172,7 @@ def narrowed(plan: PrivacyPlan) -> PrivacyPlan:
     return replace(plan, releases=(replace(release, statistics=statistics),))
 
 
+@pytest.mark.attacks("P2")
 @pytest.mark.parametrize("width", [1, 2])
 def test_sums_are_clipped_to_the_sensitivity_whatever_was_inferred_of_their_values(
     duck: duckdb.DuckDBPyConnection, pg: psycopg.Connection[Any], width: int
@@ -253,6 +255,7 @@ def test_a_person_keeps_as_many_groups_as_the_bound_says_and_always_the_same(pg:
         assert sum(counts[0] for counts in answer.values()) == 200 * 2 * 3
 
 
+@pytest.mark.attacks("P2")
 def test_a_duplicated_owner_row_does_not_multiply_lines(
     duck: duckdb.DuckDBPyConnection, pg: psycopg.Connection[Any]
 ) -> None:

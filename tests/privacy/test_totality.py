@@ -251,6 +251,7 @@ def statements(name: str, dialect: str) -> list[str]:
     return [render(one, dialect=dialect, tables=tables, cap_key="k") for one in made for tables in (whole(), without())]
 
 
+@pytest.mark.attacks("P1")
 @pytest.mark.parametrize("name", ATTACKS)
 def test_no_statement_fails_on_one_persons_rows(
     small_duck: duckdb.DuckDBPyConnection, small_pg: psycopg.Connection[Any], name: str

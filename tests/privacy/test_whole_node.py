@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from insitu_access.release import NodeRelease
@@ -85,6 +86,7 @@ def _exact(engine: DuckDBEngine, folder: Path, sql: str) -> SeenNoise:
     return world.noise
 
 
+@pytest.mark.attacks("P2")
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     persons=st.lists(PERSON, max_size=10),

@@ -7,12 +7,12 @@ What is not here: whether the rows follow from the outcomes (``insitu verify`` o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
 from insitu_privacy.errors import AccessRefused, ConfigInvalid, IntegrityFailed
+from insitu_privacy.untrusted import Refusable, read_json
 
 from insitu_access.audit.chain import CLOCK_LEEWAY
 from insitu_access.audit.seal import Sealers, key_of
@@ -83,12 +83,12 @@ def _answered(node: str, token: str, manifest: Manifest, sha256: str, at: dateti
 
 def _texts(path: Path) -> tuple[str, str, str, Mapping[str, str]]:
     try:
-        evidence = json.loads(read_file(path, _FILE_LIMIT))["evidence"]
+        evidence = read_json(read_file(path, _FILE_LIMIT), limit=_FILE_LIMIT)["evidence"]
         texts = [evidence[name] for name in ("manifest", "grant", "request")]
         outcomes = dict(evidence["outcomes"].items())
         if not all(isinstance(text, str) for text in (*texts, *outcomes, *outcomes.values())):
             raise TypeError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (Refusable, KeyError, TypeError, AttributeError) as error:
         reason = "it is not a result with evidence, as `insitu query --format json` writes it"
         raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason=reason) from error
     return texts[0], texts[1], texts[2], outcomes

@@ -1,12 +1,12 @@
 """What the node needs of a database: run one read-only statement, soon enough, and say nothing when it fails.
 
 An engine is opened on one site's mapping of one dataset. After that it is locked: no write, no file and no network
-beyond what that mapping itself reads, no extension, bounded time and memory. This is the second wall: the first is
-that no text of a researcher ever reaches an engine, only what ``insitu_privacy.render`` writes of a plan.
+beyond what that mapping itself reads, no extension, bounded time and memory (P6). This is the second wall: the first is
+that no text of a researcher ever reaches an engine, only what ``insitu_privacy.render`` writes of a plan (P1).
 
 ``session`` is taken before the budget is reserved, so that a database that is away costs nothing: it raises Unavailable
-(INSITU-NODE-DATABASE). What goes wrong inside a session is ExecutionFailed (INSITU-NODE-FAILED), one constant text; the
-custodian's log has the class of the error and its SQLSTATE, never its message, which may quote data.
+(INSITU-NODE-DATABASE). What goes wrong inside a session is ExecutionFailed (INSITU-NODE-FAILED), one constant text
+(P4); the custodian's log has the class of the error and its SQLSTATE, never its message, which may quote data (P5).
 
 Values come back as Python ``int`` (of any size), ``str``, ``bool``, ``date``, naive UTC ``datetime`` and ``float``;
 NaN, infinities and dates that Python cannot hold come back as None.

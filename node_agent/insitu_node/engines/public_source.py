@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from insitu_privacy.dataset import Column, ColumnType, Table
 from insitu_privacy.errors import ConfigInvalid
+from insitu_privacy.public_files import check_csv, is_parquet, read_parquet
+from insitu_privacy.untrusted import Refusable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,9 +29,9 @@ Value = int | float | str | bool | date | datetime | None
 def read_source(table: Table, data: bytes) -> dict[str, list[Value]]:
     """The declared columns of a public table. Raises ConfigInvalid where the file does not hold them."""
     try:
-        if (table.source or "").lower().endswith(".parquet"):
-            return _read_parquet(table, data)
-        return _read_csv(table, data)
+        return _read_parquet(table, data) if is_parquet(table.source or "") else _read_csv(table, data)
+    except Refusable as error:
+        _refuse(table, str(error))
     except (ValueError, ArithmeticError, InvalidOperation, UnicodeDecodeError, csv.Error) as error:
         _refuse(table, type(error).__name__)
 
@@ -46,7 +48,10 @@ def arrow(table: Table, columns: Mapping[str, list[Value]]) -> pa.Table:
         "timestamp": pa.timestamp("us"),
         "boolean": pa.bool_(),
     }
-    arrays = [pa.array(columns[name], type=types[column.type]) for name, column in table.columns.items()]
+    try:
+        arrays = [pa.array(columns[name], type=types[column.type]) for name, column in table.columns.items()]
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        _refuse(table, type(error).__name__)
     return pa.Table.from_arrays(arrays, names=list(table.columns))
 
 
@@ -55,6 +60,7 @@ def _refuse(table: Table, reason: str) -> NoReturn:
 
 
 def _read_csv(table: Table, data: bytes) -> dict[str, list[Value]]:
+    check_csv(data)
     reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
     missing = [name for name in table.columns if name not in (reader.fieldnames or ())]
     if missing:
@@ -95,13 +101,7 @@ _PARSERS: Mapping[ColumnType, Callable[[str], Value]] = MappingProxyType(
 
 
 def _read_parquet(table: Table, data: bytes) -> dict[str, list[Value]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        found = pq.read_table(pa.BufferReader(data), columns=list(table.columns))
-    except pa.ArrowException as error:
-        _refuse(table, type(error).__name__)
+    found = read_parquet(data)
     missing = [name for name in table.columns if name not in found.column_names]
     if missing:
         _refuse(table, f"no column {missing[0]}")

@@ -15,6 +15,7 @@ from sqlglot.errors import ParseError, TokenError
 from sqlglot.tokenizer_core import Token, TokenType
 
 from insitu_privacy.errors import Span, SqlRefused
+from insitu_privacy.passes.patience import TooMuch, patient
 from insitu_privacy.passes.spans import refusal
 
 SQL_BYTES = 256 * 1024
@@ -31,6 +32,8 @@ _CLOSING = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType
 _TREE_DEPTH = 3 * SQL_DEPTH + 50
 """What nesting within ``SQL_DEPTH`` makes at most: CASE, WHEN and parenthesis are a level each."""
 _LISTED = {TokenType.NUMBER, TokenType.STRING, TokenType.COMMA}
+_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
+"""What sqlglot's parsers raise by mistake: CONNECT BY in the wrong place is a KeyError."""
 _PREFIX = {TokenType.NOT, TokenType.DASH, TokenType.PLUS, TokenType.TILDE}
 
 
@@ -52,10 +55,16 @@ def parse(sql: str, dialect: str) -> exp.Query:
         tokens = reader.tokenize(sql)
         _check_size(tokens)
         _check_depth(tokens)
-        parsed = reader.parser().parse(tokens, sql)
+        parsed = patient(reader.parser(), len(tokens)).parse(tokens, sql)
         statements = [tree for tree in parsed if tree is not None and not isinstance(tree, exp.Semicolon)]
     except (ParseError, TokenError) as error:
         raise _syntax_error(error, sql) from None
+    except _FAULTS:
+        raise SqlRefused("INSITU-SQL-SYNTAX", reason="the parser of this dialect fails at it") from None
+    except TooMuch:
+        raise SqlRefused(
+            "INSITU-SQL-SYNTAX", reason="what is nested in it takes far more work than its length"
+        ) from None
     except RecursionError:
         raise SqlRefused("INSITU-SQL-TOO-DEEP", limit=SQL_DEPTH) from None
     return _only_query(statements)

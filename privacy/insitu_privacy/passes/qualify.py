@@ -19,6 +19,7 @@ from sqlglot.schema import MappingSchema
 
 from insitu_privacy.dataset import ColumnType, Dataset
 from insitu_privacy.errors import AccessRefused, SqlRefused
+from insitu_privacy.passes.expansion import check_expansion
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.plan import NODE_ID, Scope
 
@@ -48,6 +49,7 @@ def qualify(tree: exp.Query, *, dialect: str, dataset: Dataset, scope: Scope) ->
     for select in list(tree.find_all(exp.Select)):
         _expand_group_by_all(select)
     _check_tables(tree, dataset, scope)
+    check_expansion(tree)
     for part in traverse_scope(tree):
         names = _columns_of_sources(part, dataset)
         _mark_node_id(part, names, dataset)

@@ -81,6 +81,7 @@ def test_logs_that_agree(home: Path) -> None:
     assert said.out == "1 log and 0 receipts, 1 comparison: they agree\n"
 
 
+@pytest.mark.attacks("E6")
 def test_a_broken_copy_is_one_line_each_and_exit_4(home: Path) -> None:
     log = party_log(home, "n1", "node", "bad/audit")
     log.record(Note(kind="node-stopped"), Note(kind="node-stopped"))

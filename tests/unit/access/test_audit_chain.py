@@ -62,6 +62,7 @@ def test_a_log_as_it_was_written_holds() -> None:
     assert (found.begins_at, found.ends_at) == (NOW, NOW + timedelta(days=2))
 
 
+@pytest.mark.attacks("E2")
 @given(st.data())
 def test_any_changed_byte_is_found(data: st.DataObject) -> None:
     where = data.draw(st.integers(0, len(LINES) - 1))
@@ -71,12 +72,14 @@ def test_any_changed_byte_is_found(data: st.DataObject) -> None:
     assert not report([*LINES[:where], bytes(line), *LINES[where + 1 :]]).holds
 
 
+@pytest.mark.attacks("E2")
 @given(st.integers(0, len(LINES) - 1), st.integers(1, len(LINES)))
 def test_any_entries_cut_out_are_found(start: int, count: int) -> None:
     left = LINES[:start] + LINES[start + count :]
     assert not report(left, seals=[LAST_SEAL]).holds
 
 
+@pytest.mark.attacks("E2")
 @given(st.integers(0, len(LINES) - 1), st.integers(0, len(LINES) - 1))
 def test_any_two_swapped_and_any_one_moved_are_found(one: int, other: int) -> None:
     if one == other:
@@ -94,6 +97,7 @@ def test_any_one_repeated_is_found(which: int, where: int) -> None:
     assert not report([*LINES[:where], LINES[which], *LINES[where:]]).holds
 
 
+@pytest.mark.attacks("E6")
 @given(st.integers(0, len(LINES)))
 def test_an_inserted_entry_is_found_wherever_it_is_chained_on(where: int) -> None:
     before = read_line(LINES[where - 1]) if where else None
@@ -108,6 +112,7 @@ def test_an_inserted_entry_is_found_wherever_it_is_chained_on(where: int) -> Non
     assert found.sealed_to == len(LINES) or not found.holds
 
 
+@pytest.mark.attacks("E3")
 @given(st.integers(0, len(LINES) - 2))
 def test_a_log_rewritten_without_the_key_is_found_by_its_own_seals(where: int) -> None:
     if LOG[where].kind == "seal":
@@ -116,6 +121,7 @@ def test_a_log_rewritten_without_the_key_is_found_by_its_own_seals(where: int) -
     assert not report(chained(PARTY, STRANGER, shorter)).holds
 
 
+@pytest.mark.attacks("E4")
 def test_a_log_rewritten_with_the_key_is_found_by_a_seal_that_was_kept() -> None:
     rewritten = chained(PARTY, KEY, [entry for entry in LOG if entry.fields.get("charge") != 2])
     assert report(rewritten).holds
@@ -123,12 +129,14 @@ def test_a_log_rewritten_with_the_key_is_found_by_a_seal_that_was_kept() -> None
     assert "a seal of 2026-03-03" in found.findings[0].reason
 
 
+@pytest.mark.attacks("E4")
 def test_a_log_cut_at_an_earlier_seal_is_found_by_a_later_one() -> None:
     assert report(LINES[:4]).holds
     assert [finding.seq for finding in report(LINES[:4], seals=[LAST_SEAL]).findings] == [len(LINES) - 1]
     assert not report(LINES[:-1], seals=[LAST_SEAL]).holds
 
 
+@pytest.mark.attacks("E2")
 def test_a_log_of_another_party_does_not_pass() -> None:
     other = Party(role="node", id="chu-rennes")
     reasons = [finding.reason for finding in report(LINES, party=other).findings]
@@ -136,6 +144,7 @@ def test_a_log_of_another_party_does_not_pass() -> None:
     assert "its seal is of another log, or of another place in it" in reasons
 
 
+@pytest.mark.attacks("E8")
 def test_a_missing_front_passes_only_where_a_sealed_entry_says_so() -> None:
     kept = read_line(LINES[4])
     dropped = told("log-dropped", NOW + timedelta(days=3), first=kept.seq, previous=kept.previous)
@@ -151,6 +160,7 @@ def test_a_missing_front_passes_only_where_a_sealed_entry_says_so() -> None:
     assert not report(whole[1:]).holds
 
 
+@pytest.mark.attacks("E5")
 def test_time_goes_back_only_where_it_is_said() -> None:
     later, earlier = NOW + timedelta(hours=1), NOW
     assert report(
@@ -170,6 +180,7 @@ def test_details_may_be_withheld_and_nothing_else() -> None:
     assert not report(changed).holds
 
 
+@pytest.mark.attacks("E1")
 @pytest.mark.parametrize(
     ("role", "kind", "fields"),
     [
@@ -211,6 +222,7 @@ def change(**fields: object) -> Callable[[Seal], Seal]:
     return lambda seal: replace(seal, **fields)  # type: ignore[arg-type]
 
 
+@pytest.mark.attacks("E3")
 @pytest.mark.parametrize(
     "other",
     [change(party=Party(role="gateway", id="chu-lille")), change(last=2, first=2), change(head="0" * 64)],

@@ -75,6 +75,7 @@ def test_seals_of_before_and_after_a_change_verify() -> None:
     assert check_lines(lines, PARTY, NOW_NEW)[0].sealed_to == 6
 
 
+@pytest.mark.attacks("E12")
 def test_a_key_that_the_party_never_had_seals_nothing() -> None:
     assert "its seal does not verify" in reasons(written(begun(), seal(STRANGER, NOON)))[0]
     lines = written(begun(), seal(OLD, NOON), change(OLD, STRANGER), seal(STRANGER, CHANGED))
@@ -84,6 +85,7 @@ def test_a_key_that_the_party_never_had_seals_nothing() -> None:
     assert any("its seal does not verify" in reason for reason in reasons(lines))
 
 
+@pytest.mark.attacks("E12")
 def test_a_key_that_was_given_up_seals_nothing_after_another() -> None:
     start = (begun(), seal(OLD, NOON), change(OLD, NEW), seal(NEW, CHANGED), stopped(CHANGED))
     assert reasons(written(*start, seal(OLD, CHANGED))) == ["its seal is of another key than the log says is in use"]
@@ -94,6 +96,7 @@ def test_a_key_that_was_given_up_seals_nothing_after_another() -> None:
     assert len(reasons(written(begun(), change(STRANGER, NEW), seal(NEW, CHANGED)))) == 1
 
 
+@pytest.mark.attacks("E12")
 def test_a_key_that_was_given_up_seals_nothing_dated_later() -> None:
     late = CHANGED + timedelta(hours=1)
     assert reasons(written(begun(), seal(OLD, CHANGED - DAY))) == []

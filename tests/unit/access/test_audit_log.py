@@ -107,6 +107,7 @@ def test_a_line_that_a_crash_cut_off_is_removed_and_that_is_said(tmp_path_factor
     assert writer.report().holds
 
 
+@pytest.mark.attacks("E7")
 def test_a_log_that_was_changed_is_not_continued(writer: Writer) -> None:
     log = writer.open()
     log.record(STOPPED, STOPPED)
@@ -118,6 +119,7 @@ def test_a_log_that_was_changed_is_not_continued(writer: Writer) -> None:
         log.record(STOPPED)
 
 
+@pytest.mark.attacks("E7")
 def test_a_day_that_was_rewritten_by_somebody_else_is_not_continued(writer: Writer) -> None:
     writer.open().record(STOPPED)
     writer.now += DAY
@@ -127,6 +129,7 @@ def test_a_day_that_was_rewritten_by_somebody_else_is_not_continued(writer: Writ
     assert "does not end with a seal of node chu-lille" in broken(writer)
 
 
+@pytest.mark.attacks("E7")
 def test_a_day_that_is_gone_is_found(writer: Writer) -> None:
     for _ in range(3):
         writer.open().record(STOPPED)
@@ -153,6 +156,7 @@ def test_a_replaced_key_goes_on_only_where_the_former_one_is_named(writer: Write
     assert report.holds
 
 
+@pytest.mark.attacks("E8")
 def test_retention_drops_whole_days_and_what_is_left_verifies(writer: Writer) -> None:
     log = writer.open()
     for _ in range(5):
@@ -193,6 +197,7 @@ def test_a_crash_while_days_are_dropped_leaves_a_log_that_holds(
     assert writer.report().holds
 
 
+@pytest.mark.attacks("E8")
 def test_a_day_with_an_entry_that_must_stay_is_kept_with_all_after_it(writer: Writer) -> None:
     log = writer.open()
     for charge in range(5):

@@ -152,6 +152,7 @@ def test_logs_that_tell_all_agree(federation: Federation) -> None:
     assert (done.compared > 20, done.not_compared) == (True, 0)
 
 
+@pytest.mark.attacks("E11")
 def test_a_node_that_hides_a_request_is_found_by_receipt_and_gateway(federation: Federation) -> None:
     federation.omit("lille", of(A))
     assert federation.found() == {("receipt-not-at-node", A, "lille"), ("outcome-not-at-node", A, "lille")}
@@ -168,11 +169,13 @@ def test_a_node_that_hides_a_charge_is_found(federation: Federation) -> None:
     assert federation.found() == {("charge-missing", B, "rennes")}
 
 
+@pytest.mark.attacks("E11")
 def test_a_node_that_writes_a_smaller_charge_is_found(federation: Federation) -> None:
     federation.say("rennes", "charge-reserved", epsilon="1/4")
     assert federation.found() == {("charge-differs", request, "rennes") for request in (A, B)}
 
 
+@pytest.mark.attacks("E11")
 def test_a_gateway_that_hides_a_request_is_found_by_nodes_and_receipt(federation: Federation) -> None:
     federation.omit("gw", of(A))
     assert federation.found() == {("receipt-not-at-gateway", A, "gw"), ("request-not-at-gateway", A, "gw")}
@@ -180,6 +183,7 @@ def test_a_gateway_that_hides_a_request_is_found_by_nodes_and_receipt(federation
     assert federation.found() == {("request-not-at-gateway", A, "gw")}
 
 
+@pytest.mark.attacks("E11")
 def test_node_and_gateway_that_hide_a_request_alike_are_found_by_the_receipt(federation: Federation) -> None:
     for log in ("gw", *NODES):
         federation.omit(log, of(A))
@@ -193,6 +197,7 @@ def test_an_outcome_that_a_gateway_hides_is_found_by_the_receipt(federation: Fed
     assert federation.found() == {("outcome-not-at-gateway", A, "gw")}
 
 
+@pytest.mark.attacks("E11")
 def test_a_gateway_that_says_absent_of_a_node_that_answered_is_found(federation: Federation) -> None:
     federation.receipts = []
     federation.omit("gw", lambda one: of(A, "outcome-received")(one) and one.fields["node"] == "lille")

@@ -119,6 +119,7 @@ def test_a_party_enrols(town: Town, role: str, passphrase: bytes | None) -> None
     assert [each.id for each in listed] == (["new"] if listed else [])
 
 
+@pytest.mark.attacks("K1")
 def test_no_private_key_leaves_the_site(town: Town) -> None:
     """K1: of what travels, nothing holds a private half but the invitation its own."""
     requested = enrol_here(town.root / "n", town.read(town.invite("node", "n")), now=NOW, passphrase=None)
@@ -132,6 +133,7 @@ def payload_of_key(path: Path) -> str:
     return str(load_signing_key(path, ASK).jwk.as_dict(private=True)["d"])
 
 
+@pytest.mark.attacks("K4")
 def test_the_authority_keeps_no_secret_of_an_invitation(town: Town) -> None:
     path = town.invite("node", "n")
     voucher = town.read(path).voucher
@@ -139,6 +141,7 @@ def test_the_authority_keeps_no_secret_of_an_invitation(town: Town) -> None:
         assert str(voucher.jwk.as_dict(private=True)["d"]) not in file.read_bytes().decode("latin-1")
 
 
+@pytest.mark.attacks("K3")
 def test_nothing_is_believed_before_the_authority_key_is_compared(town: Town) -> None:
     """K3: an invitation that was swapped on the way names another authority, or is not signed by this one."""
     path = town.invite("node", "n")
@@ -155,6 +158,7 @@ def test_nothing_is_believed_before_the_authority_key_is_compared(town: Town) ->
     refused(town.read, path, code="INSITU-ACCESS-SIGNATURE")
 
 
+@pytest.mark.attacks("K4")
 def test_an_invitation_is_private_and_expires(town: Town) -> None:
     path = town.invite("node", "n")
     path.chmod(0o644)
@@ -168,6 +172,7 @@ def test_an_invitation_is_private_and_expires(town: Town) -> None:
     refused(town.enrol, requested.path.read_text().strip(), match="expired")
 
 
+@pytest.mark.attacks("K4")
 def test_an_invitation_is_used_once(town: Town) -> None:
     invitation = town.read(town.invite("node", "n"))
     first = enrol_here(town.root / "n", invitation, now=NOW, passphrase=None)
@@ -177,6 +182,7 @@ def test_an_invitation_is_used_once(town: Town) -> None:
     refused(town.enrol, first.path.read_text().strip(), match="used before")
 
 
+@pytest.mark.attacks("K5")
 def test_keys_cannot_be_swapped_on_the_way(town: Town) -> None:
     """K5: whoever holds the mail but not the invitation cannot put another key into an enrolment."""
     requested = enrol_here(town.root / "n", town.read(town.invite("node", "n")), now=NOW, passphrase=None)
@@ -194,6 +200,7 @@ def test_keys_cannot_be_swapped_on_the_way(town: Town) -> None:
     assert town.enrol(genuine)
 
 
+@pytest.mark.attacks("K5")
 def test_the_new_key_must_be_held(town: Town) -> None:
     """K5: who is invited cannot enrol the key of somebody else."""
     invitation = town.read(town.invite("node", "n"))
@@ -208,6 +215,7 @@ def test_the_new_key_must_be_held(town: Town) -> None:
         open_enrolment(token, invitation.voucher.public())
 
 
+@pytest.mark.attacks("K4")
 @pytest.mark.parametrize("change", [{"id": "other"}, {"role": "researcher"}])
 def test_an_invitation_is_for_its_party(town: Town, change: dict[str, str]) -> None:
     invitation = town.read(town.invite("node", "n"))
@@ -221,6 +229,7 @@ def test_what_is_no_enrolment(town: Town, token: str) -> None:
     refused(town.enrol, token)
 
 
+@pytest.mark.attacks("K6")
 def test_an_answer_is_the_authority_s_and_for_keys_that_are_here(town: Town) -> None:
     """K6."""
     requested = enrol_here(town.root / "n", town.read(town.invite("node", "n")), now=NOW, passphrase=None)
@@ -287,6 +296,7 @@ def test_a_key_that_stood_for_something_before_is_not_enrolled_again(town: Town)
     town.manifest()
 
 
+@pytest.mark.attacks("K5")
 def test_a_party_vouches_for_itself_alone(town: Town) -> None:
     place = town.settle("node", "n")
     town.settle("node", "m")
@@ -297,6 +307,7 @@ def test_a_party_vouches_for_itself_alone(town: Town) -> None:
     refused(town.enrol, seal_enrolment(enrolment, own, load_identity(place).signing), match="another party")
 
 
+@pytest.mark.attacks("K7", "K10")
 @pytest.mark.parametrize("role", ["node", "gateway", "researcher"])
 def test_a_new_invitation_ends_what_was_before(town: Town, role: str) -> None:
     """K7, K10: lost keys have no overlap."""
@@ -425,6 +436,7 @@ def test_a_change_of_the_authority_s_key_that_was_cut_off_is_run_again(town: Tow
     assert open_manifest(text, before, now=NOW, known_version=0).authority_keys[0] == key
 
 
+@pytest.mark.attacks("K9")
 def test_after_a_theft_nobody_is_led_on(town: Town) -> None:
     """K8, K9."""
     with town.office() as authority:

@@ -52,6 +52,7 @@ def test_it_is_a_jwt_with_the_registered_claims() -> None:
     assert claims["epsilon"] == "5"
 
 
+@pytest.mark.attacks("G1")
 def test_g1_only_a_current_key_of_the_authority_grants() -> None:
     assert refused(seal_grant(grant(), STRANGER)) == "INSITU-ACCESS-SIGNATURE"
     assert refused(seal_grant(grant(), RESEARCHER)) == "INSITU-ACCESS-SIGNATURE"
@@ -62,6 +63,7 @@ def test_g1_only_a_current_key_of_the_authority_grants() -> None:
 OPTIONAL = {"purpose_code", "results"}
 
 
+@pytest.mark.attacks("G2")
 @pytest.mark.parametrize("name", sorted(payload_of(TOKEN)))
 def test_g2_every_claim_is_needed_and_typed(name: str) -> None:
     value = payload_of(TOKEN)
@@ -70,6 +72,7 @@ def test_g2_every_claim_is_needed_and_typed(name: str) -> None:
         assert refused(signed(wrong, AUTHORITY, "insitu-grant+jwt")) == "INSITU-ACCESS-MALFORMED"
 
 
+@pytest.mark.attacks("G2")
 @pytest.mark.parametrize(
     "change",
     [
@@ -94,10 +97,12 @@ def test_g2_a_grant_of_another_form_is_refused(change: dict) -> None:
     assert refused(signed(value, AUTHORITY, "insitu-grant+jwt")) == "INSITU-ACCESS-MALFORMED"
 
 
+@pytest.mark.attacks("G3")
 def test_g3_a_grant_of_another_federation_is_refused() -> None:
     assert refused(federation="other") == "INSITU-ACCESS-NOT-GRANTED"
 
 
+@pytest.mark.attacks("G4")
 def test_g4_a_revoked_grant_is_refused_even_when_expired() -> None:
     assert refused(revoked_grants=frozenset({"grant-1"})) == "INSITU-ACCESS-GRANT-REVOKED"
     later = NOW + 99 * DAY
@@ -105,6 +110,7 @@ def test_g4_a_revoked_grant_is_refused_even_when_expired() -> None:
     assert open_grant(TOKEN, manifest(revoked_grants=frozenset({"grant-2"})), now=NOW)
 
 
+@pytest.mark.attacks("G5")
 def test_g5_a_grant_holds_from_its_start_to_before_its_end() -> None:
     start, end, second = grant().not_before, grant().expires_at, timedelta(seconds=1)
     assert refused(now=start - second) == "INSITU-ACCESS-GRANT-EXPIRED"
@@ -139,13 +145,23 @@ def test_the_name_of_a_grant_in_requests_is_its_exact_token() -> None:
     assert len(grant_sha256(TOKEN)) == 64
 
 
+@pytest.mark.attacks("G6")
 def test_g6_a_suspended_grant_is_refused_while_it_is_suspended() -> None:
     assert refused(suspended_grants=frozenset({"grant-1"})) == "INSITU-ACCESS-GRANT-SUSPENDED"
     assert open_grant(TOKEN, manifest(suspended_grants=frozenset({"grant-2"})), now=NOW)
 
 
+@pytest.mark.attacks("G7")
 def test_g7_an_amended_grant_does_not_fall_back() -> None:
     assert refused(grant_revisions={"grant-1": 2}) == "INSITU-ACCESS-GRANT-AMENDED"
     newest = seal_grant(grant(revision=2), AUTHORITY)
     assert open_grant(newest, manifest(grant_revisions={"grant-1": 2}), now=NOW).revision == 2
     assert open_grant(newest, manifest(), now=NOW)  # the researcher may be ahead of the manifest
+
+
+@pytest.mark.attacks("G8")
+def test_g8_a_revoked_key_is_no_researchers_key() -> None:
+    lost = frozenset({RESEARCHER.thumbprint})
+    assert refused(revoked_keys=lost) == "INSITU-ACCESS-WRONG-KEY"
+    shared = seal_grant(grant(researchers=(RESEARCHER.public(), STRANGER.public())), AUTHORITY)
+    assert open_grant(shared, manifest(revoked_keys=lost), now=NOW).researchers == (STRANGER.public(),)

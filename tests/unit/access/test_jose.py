@@ -37,6 +37,7 @@ def test_what_is_signed_is_what_is_read(payload: bytes, typ) -> None:
     assert unverified_typ(token) == typ
 
 
+@pytest.mark.attacks("J5")
 @quick
 @given(st.data())
 def test_any_changed_character_is_refused(data) -> None:
@@ -54,11 +55,13 @@ def test_any_cut_is_refused(length: int) -> None:
     refused(TOKEN[length + 1 :])
 
 
+@pytest.mark.attacks("J3")
 @pytest.mark.parametrize(("is_", "as_"), list(itertools.permutations(sorted(SIZE_LIMITS), 2)))
 def test_no_type_passes_for_another(is_, as_) -> None:
     assert refused(sign(PAYLOAD, AUTHORITY, is_), typ=as_) == "INSITU-ACCESS-MALFORMED"
 
 
+@pytest.mark.attacks("J4")
 def test_a_stranger_is_refused_with_the_code_that_is_asked_for() -> None:
     token = sign(PAYLOAD, STRANGER, TYP)
     assert refused(token) == "INSITU-ACCESS-SIGNATURE"
@@ -68,6 +71,7 @@ def test_a_stranger_is_refused_with_the_code_that_is_asked_for() -> None:
         verify(token, [], TYP, "request")
 
 
+@pytest.mark.attacks("J5")
 def test_a_stranger_that_claims_the_right_key_is_refused() -> None:
     # the header names the authority, the signature is the stranger's over the whole token
     signing_input = f"{segment(HEADER)}.{segment(PAYLOAD)}"
@@ -85,6 +89,7 @@ def test_the_header_that_insitu_writes_is_the_one_it_accepts() -> None:
     assert verify(signed_with(HEADER), [AUTHORITY.public()], TYP, "grant") == PAYLOAD
 
 
+@pytest.mark.attacks("J2")
 @pytest.mark.parametrize(
     "header",
     [
@@ -104,11 +109,13 @@ def test_any_other_header_is_refused(header) -> None:
     unverified_typ(signed_with(header))  # never fails
 
 
+@pytest.mark.attacks("J2")
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE"])
 def test_alg_none_is_refused(algorithm: str) -> None:
     assert refused(f"{segment(HEADER | {'alg': algorithm})}.{segment(PAYLOAD)}.") == "INSITU-ACCESS-MALFORMED"
 
 
+@pytest.mark.attacks("J2")
 @pytest.mark.parametrize("secret", ["pem", "x", "jwk"])
 def test_the_public_key_is_no_hmac_secret(secret: str) -> None:
     public = AUTHORITY.public()
@@ -126,6 +133,7 @@ def test_what_is_not_a_compact_jws_is_refused(token: str) -> None:
     assert refused(token) in {"INSITU-ACCESS-MALFORMED", "INSITU-ACCESS-SIGNATURE"}
 
 
+@pytest.mark.attacks("J1")
 def test_size_is_limited_before_anything_is_parsed() -> None:
     limit = SIZE_LIMITS[TYP]
     assert refused("A" * (limit + 1)) == "INSITU-ACCESS-MALFORMED"

@@ -59,6 +59,7 @@ def test_a_private_key_is_never_overwritten(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.attacks("K2")
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o644, 0o666, 0o610])
 def test_a_private_key_that_others_can_touch_is_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "signing.key"

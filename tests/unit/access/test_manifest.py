@@ -42,6 +42,7 @@ def test_a_sealed_manifest_opens_as_itself(made: Manifest) -> None:
     assert verify_manifest(token, PINNED) == made
 
 
+@pytest.mark.attacks("M1")
 def test_m1_only_the_pinned_key_counts() -> None:
     assert refused(seal_manifest(manifest(), STRANGER)) == "INSITU-ACCESS-SIGNATURE"
     # a key that the manifest itself lists may sign grants, not manifests
@@ -50,6 +51,7 @@ def test_m1_only_the_pinned_key_counts() -> None:
     assert refused(signed(payload_of(TOKEN), AUTHORITY, "insitu-grant+jwt")) == "INSITU-ACCESS-MALFORMED"
 
 
+@pytest.mark.attacks("M2")
 @pytest.mark.parametrize("name", sorted(payload_of(TOKEN)))
 def test_m2_every_field_is_needed_and_typed(name: str) -> None:
     value = payload_of(TOKEN)
@@ -58,6 +60,7 @@ def test_m2_every_field_is_needed_and_typed(name: str) -> None:
         assert refused(signed(wrong, AUTHORITY, "insitu-manifest+jws")) == "INSITU-ACCESS-MALFORMED"
 
 
+@pytest.mark.attacks("M2")
 def test_m2_no_field_is_unknown_or_repeated() -> None:
     value = payload_of(TOKEN)
     assert refused(signed(value | {"extra": 1}, AUTHORITY, "insitu-manifest+jws")) == "INSITU-ACCESS-MALFORMED"
@@ -83,6 +86,20 @@ def test_m2_a_manifest_that_contradicts_itself_cannot_be_made(changes: dict) -> 
         manifest(**changes)
 
 
+@pytest.mark.attacks("M2")
+def test_m2_a_manifest_that_contradicts_itself_is_refused_even_signed() -> None:
+    def signed_with(**changes: object) -> str:
+        return signed(payload_of(TOKEN) | changes, AUTHORITY, "insitu-manifest+jws")
+
+    value = payload_of(TOKEN)
+    (entry,), (dataset,) = value["nodes"], value["datasets"]
+    shared = [entry, entry | {"id": "other"}]  # two nodes of one key: either could answer for the other
+    for changes in ({"nodes": [entry, entry]}, {"nodes": shared}, {"datasets": [dataset, dataset]}):
+        assert refused(signed_with(**changes)) == "INSITU-ACCESS-MALFORMED"
+    assert open_manifest(signed_with(), PINNED, now=NOW, known_version=0)
+
+
+@pytest.mark.attacks("M3")
 def test_m3_an_older_version_is_never_accepted() -> None:
     assert open_manifest(TOKEN, PINNED, now=NOW, known_version=7).version == 7
     assert refused(TOKEN, known=8) == "INSITU-ACCESS-MANIFEST-OLD"
@@ -90,12 +107,14 @@ def test_m3_an_older_version_is_never_accepted() -> None:
     assert refused(TOKEN, known=8, now=NOW + timedelta(days=99)) == "INSITU-ACCESS-MANIFEST-OLD"
 
 
+@pytest.mark.attacks("M4")
 def test_m4_a_manifest_from_the_future_is_refused() -> None:
     issued = manifest().issued_at
     assert open_manifest(TOKEN, PINNED, now=issued - CLOCK_LEEWAY, known_version=0)
     assert refused(TOKEN, now=issued - CLOCK_LEEWAY - timedelta(seconds=1)) == "INSITU-ACCESS-MANIFEST"
 
 
+@pytest.mark.attacks("M5")
 def test_m5_an_expired_manifest_is_refused() -> None:
     expiry = manifest().expires_at
     assert open_manifest(TOKEN, PINNED, now=expiry - timedelta(seconds=1), known_version=0)

@@ -56,12 +56,14 @@ def test_released_values_survive_storage(made: Outcome) -> None:
         assert read_values(values_as_json(made.values), "values") == made.values
 
 
+@pytest.mark.attacks("O1")
 def test_o1_only_an_outcome_is_an_outcome() -> None:
     assert "not an outcome" in refused(signed(payload_of(TOKEN), NODE, "insitu-request+jws"))
     assert "not an outcome" in refused("")
     assert "not an outcome" in refused("a.b.c")
 
 
+@pytest.mark.attacks("O1")
 @pytest.mark.parametrize("made", [release(), REFUSAL, STATEMENT])
 def test_o1_no_kind_passes_for_another(made: Outcome) -> None:
     value = payload_of(seal_outcome(made, NODE))
@@ -70,6 +72,7 @@ def test_o1_no_kind_passes_for_another(made: Outcome) -> None:
         assert "malformed" in refused(signed(value, NODE, f"insitu-{other}+jws"))
 
 
+@pytest.mark.attacks("O2")
 def test_o2_only_the_nodes_key_counts() -> None:
     assert "signature" in refused(seal_outcome(release(), STRANGER))
     header, _, signature = TOKEN.split(".")
@@ -77,6 +80,7 @@ def test_o2_only_the_nodes_key_counts() -> None:
     assert "signature" in refused(f"{header}.{seal_outcome(changed, NODE).split('.')[1]}.{signature}")
 
 
+@pytest.mark.attacks("O3")
 @pytest.mark.parametrize("made", [release(), REFUSAL, STATEMENT])
 def test_o3_every_field_is_needed_and_typed(made: Outcome) -> None:
     token = seal_outcome(made, NODE)
@@ -88,6 +92,7 @@ def test_o3_every_field_is_needed_and_typed(made: Outcome) -> None:
             assert "malformed" in refused(signed(wrong, NODE, typ))
 
 
+@pytest.mark.attacks("O3")
 @pytest.mark.parametrize(
     "values",
     [
@@ -119,6 +124,7 @@ def test_o3_values_of_another_shape_are_refused(values: dict) -> None:
     assert "malformed" in refused(signed(value, NODE, "insitu-release+jws"))
 
 
+@pytest.mark.attacks("O3")
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"9" * 5000])
 def test_o3_there_is_no_number_beyond_numbers(number: bytes) -> None:
     for place in (b"[[%b]],", b"null,"):
@@ -157,6 +163,7 @@ def test_o3_codes_are_codes(code: str) -> None:
         replace(REFUSAL, code=code)
 
 
+@pytest.mark.attacks("O4")
 def test_o4_a_node_cannot_answer_for_another() -> None:
     assert "another node" in refused(TOKEN, node="chu-rennes")
 

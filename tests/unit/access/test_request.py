@@ -64,11 +64,13 @@ def test_a_sealed_request_opens_as_itself(made: QueryRequest | BudgetRequest) ->
     assert peek_request(token) == made
 
 
+@pytest.mark.attacks("R1")
 def test_r1_only_a_request_is_a_request() -> None:
     assert refused(signed(payload_of(TOKEN), RESEARCHER, "insitu-release+jws")) == "INSITU-ACCESS-MALFORMED"
     assert refused("") == "INSITU-ACCESS-MALFORMED"
 
 
+@pytest.mark.attacks("R2")
 @pytest.mark.parametrize("key", [STRANGER, NODE, AUTHORITY])
 def test_r2_only_the_grants_researchers_may_ask(key) -> None:
     assert refused(seal_request(request(), key)) == "INSITU-ACCESS-WRONG-KEY"
@@ -79,12 +81,14 @@ def test_r2_each_researcher_of_the_grant_may_ask() -> None:
     assert open_request(TOKEN, shared) == open_request(seal_request(request(), STRANGER), shared)
 
 
+@pytest.mark.attacks("R2")
 def test_r2_a_changed_request_is_refused() -> None:
     header, _, signature = TOKEN.split(".")
     other = seal_request(request(sql="SELECT COUNT(*) FROM visit"), RESEARCHER).split(".")[1]
     assert refused(f"{header}.{other}.{signature}") == "INSITU-ACCESS-SIGNATURE"
 
 
+@pytest.mark.attacks("R3")
 @pytest.mark.parametrize("name", sorted(payload_of(TOKEN)))
 def test_r3_every_field_is_needed_and_typed(name: str) -> None:
     value = payload_of(TOKEN)
@@ -99,6 +103,7 @@ def test_r3_every_parameter_is_needed_and_typed(name: str) -> None:
         assert refused(signed(value | {"parameters": wrong}, RESEARCHER, TYP)) == "INSITU-ACCESS-MALFORMED"
 
 
+@pytest.mark.attacks("R3")
 @pytest.mark.parametrize(
     "change",
     [
@@ -139,6 +144,7 @@ def test_r3_a_budget_request_carries_no_query() -> None:
     assert refused(signed(value, RESEARCHER, TYP)) == "INSITU-ACCESS-MALFORMED"
 
 
+@pytest.mark.attacks("R4")
 def test_r4_a_request_under_another_grant_is_refused() -> None:
     assert refused(TOKEN, grant(id="grant-2")) == "INSITU-ACCESS-MALFORMED"
 

@@ -47,6 +47,7 @@ def test_the_rounds_are_high_and_in_the_file() -> None:
     assert (header["alg"], header["enc"]) == ("PBES2-HS512+A256KW", "A256GCM")
 
 
+@pytest.mark.attacks("K2")
 @pytest.mark.parametrize(
     "change", [{"p2c": 1000}, {"alg": "dir"}, {"enc": "A128CBC-HS256"}, {"typ": "x"}, {"p2c": "9"}]
 )
@@ -59,6 +60,7 @@ def test_a_weaker_file_is_refused_unread(change: dict[str, object]) -> None:
         unseal(b"eyJ\n", GOOD)
 
 
+@pytest.mark.attacks("K2")
 def test_fewer_rounds_by_the_same_passphrase_are_refused() -> None:
     header = {"alg": "PBES2-HS512+A256KW", "enc": "A256GCM", "typ": "insitu-key+jwe", "p2c": 1000}
     registry = jwe.JWERegistry(algorithms=["PBES2-HS512+A256KW", "A256GCM"])
@@ -72,6 +74,7 @@ def test_short_passphrases_are_refused() -> None:
         seal(b"pem", b"short")
 
 
+@pytest.mark.attacks("K2")
 def test_key_files_round_trip(tmp_path: Path) -> None:
     key = generate_signing_key()
     save_signing_key(key, tmp_path / "signing.key", GOOD)

@@ -47,17 +47,20 @@ def test_without_successions_nothing_has_changed() -> None:
     assert (opened.key, opened.steps) == (AUTHORITY.public(), ())
 
 
+@pytest.mark.attacks("K8")
 def test_a_key_that_was_left_behind_signs_nothing() -> None:
     assert code(text(step(AUTHORITY, SECOND), key=AUTHORITY)) == "INSITU-ACCESS-SIGNATURE"
     assert code(text(step(AUTHORITY, SECOND), step(SECOND, THIRD), key=SECOND)) == "INSITU-ACCESS-SIGNATURE"
 
 
+@pytest.mark.attacks("K8")
 def test_a_stranger_leads_nowhere() -> None:
     assert code(text(step(STRANGER, SECOND), key=SECOND)) == "INSITU-ACCESS-SIGNATURE"
     assert code(text(step(AUTHORITY, SECOND), step(STRANGER, THIRD), key=THIRD)) == "INSITU-ACCESS-SIGNATURE"
     assert code(text(step(SECOND, THIRD), key=THIRD)) == "INSITU-ACCESS-SIGNATURE"  # the step from the pin is missing
 
 
+@pytest.mark.attacks("K8")
 def test_both_keys_must_sign() -> None:
     value = Succession(federation="demo", former=AUTHORITY.public(), key=SECOND.public(), issued_at=NOW)
     without_consent = seal_succession(value, AUTHORITY, STRANGER)  # the new key has not agreed

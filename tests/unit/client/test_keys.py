@@ -59,6 +59,7 @@ def secret(folder: Path, text: bytes = GOOD) -> Path:
 # -- under a passphrase --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.attacks("K2")
 def test_a_new_key_is_under_a_passphrase(insitu: Run, tmp_path: Path) -> None:
     code, out, err = insitu("key", "new", tmp_path / "me")
     assert (code, out) == (2, "")
@@ -127,6 +128,7 @@ def test_a_grant_of_the_former_key_is_signed_for_with_it(world: World) -> None:
         assert unverified_kid(next(reversed(world.requests.values()))[0]) == key.thumbprint
 
 
+@pytest.mark.attacks("K10", "G8")
 def test_a_revoked_key_is_refused_before_anything_is_sent(world: World) -> None:
     """K10."""
     world.publish(revoked_keys=frozenset({world.researcher.thumbprint}))
@@ -158,6 +160,7 @@ def test_a_node_that_has_changed_its_key_is_no_forger(world: World) -> None:
     assert others
 
 
+@pytest.mark.attacks("K7", "V2")
 def test_a_former_key_answers_no_later_request(world: World) -> None:
     node = world.nodes[0]
     entries = {each.id: each for each in world.manifest.nodes}
@@ -203,6 +206,7 @@ def test_a_succession_is_followed_and_kept(insitu: Run, world: World) -> None:
         assert insitu("verify", world.folder / f"{name}.json", "--profile", folder)[0] == 0
 
 
+@pytest.mark.attacks("K9")
 def test_after_a_theft_the_new_key_is_pinned_by_hand(insitu: Run, world: World) -> None:
     """K9."""
     pinned = world.authority

@@ -61,7 +61,13 @@ def asked(world: World) -> int:
     return sum(isinstance(call, Ask) for call in world.calls)
 
 
-@pytest.mark.parametrize("sql", [CROSSED, "SELECT AVG(amount) AS a FROM visit"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        pytest.param(CROSSED, marks=pytest.mark.attacks("D1")),
+        pytest.param("SELECT AVG(amount) AS a FROM visit", marks=pytest.mark.attacks("D2")),
+    ],
+)
 def test_what_crosses_a_rule_is_not_sent(world: World, sql: str) -> None:
     with world.federation() as federation:
         with pytest.raises(LegalRefused) as caught:
@@ -73,6 +79,7 @@ def test_what_crosses_a_rule_is_not_sent(world: World, sql: str) -> None:
         assert len(federation.query(BY_SEX, epsilon=1).rows) == 2
 
 
+@pytest.mark.attacks("D3")
 @pytest.mark.parametrize("code", [None, "marketing"])
 def test_a_grant_for_another_purpose_asks_nothing(world: World, code: str | None) -> None:
     world.grant = replace(world.grant, purpose_code=code)

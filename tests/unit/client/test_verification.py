@@ -30,6 +30,7 @@ def _refused(world: World, **options: object) -> str:
 # -- what the gateway passes on --------------------------------------------------------------------------------------
 
 
+@pytest.mark.attacks("V2")
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_one_changed_character_is_found(world: World, place: int) -> None:
     def flip(tokens: dict[str, str]) -> dict[str, str]:
@@ -43,11 +44,13 @@ def test_one_changed_character_is_found(world: World, place: int) -> None:
     assert "INSITU-VERIFY-RELEASE: the release of node chu-rennes" in _refused(world)
 
 
+@pytest.mark.attacks("V2")
 def test_a_release_of_another_node_does_not_pass(world: World) -> None:
     world.forge = lambda tokens: tokens | {RENNES: tokens[LILLE]}
     assert "chu-rennes" in _refused(world)
 
 
+@pytest.mark.attacks("V3")
 def test_a_release_to_another_request_does_not_pass(world: World) -> None:
     seen: list[dict[str, str]] = []
 
@@ -61,6 +64,7 @@ def test_a_release_to_another_request_does_not_pass(world: World) -> None:
     assert "another request" in _refused(world)
 
 
+@pytest.mark.attacks("V1")
 def test_a_node_that_was_not_asked_does_not_count(world: World) -> None:
     def extra(tokens: dict[str, str]) -> dict[str, str]:
         return tokens | {BREST: tokens[LILLE]}
@@ -81,6 +85,7 @@ def test_a_node_that_the_gateway_leaves_out_is_absent(world: World) -> None:
     assert "chu-lille absent" in caught.value.line()
 
 
+@pytest.mark.attacks("V2")
 def test_a_key_that_is_not_in_the_manifest_signs_for_nobody(world: World) -> None:
     world.keys[BREST] = generate_signing_key()
     assert "chu-brest" in _refused(world)
@@ -100,18 +105,36 @@ def _values(statistics: tuple[tuple[int, ...], ...], keys: object = None) -> tup
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda it: replace(it, request_sha256=OTHER_SHA), "another request"),
-        (lambda it: replace(it, request_id="0" * 32), "another request"),
-        (lambda it: replace(it, grant_id="grant-2"), "another grant"),
-        (lambda it: replace(it, dataset="claims"), "another dataset"),
-        (lambda it: replace(it, dataset_digest=OTHER_SHA), "another dataset"),
-        (lambda it: replace(it, plan_digest=OTHER_SHA), "another plan"),
-        (lambda it: replace(it, node="chu-lille"), "another node"),
-        (lambda it: replace(it, values=()), "another number of releases"),
-        (lambda it: replace(it, values=it.values * 2), "another number of releases"),
-        (lambda it: replace(it, values=_values(((1,) * 3,) * len(it.values[0].statistics))), "shape of the plan"),
-        (lambda it: replace(it, values=_values(it.values[0].statistics * 2)), "shape of the plan"),
-        (lambda it: replace(it, values=_values(it.values[0].statistics, (("F",), ("M",)))), "shape of the plan"),
+        pytest.param(
+            lambda it: replace(it, request_sha256=OTHER_SHA), "another request", marks=pytest.mark.attacks("V3")
+        ),
+        pytest.param(lambda it: replace(it, request_id="0" * 32), "another request", marks=pytest.mark.attacks("V3")),
+        pytest.param(lambda it: replace(it, grant_id="grant-2"), "another grant", marks=pytest.mark.attacks("V4")),
+        pytest.param(lambda it: replace(it, dataset="claims"), "another dataset", marks=pytest.mark.attacks("V4")),
+        pytest.param(
+            lambda it: replace(it, dataset_digest=OTHER_SHA), "another dataset", marks=pytest.mark.attacks("V4")
+        ),
+        pytest.param(lambda it: replace(it, plan_digest=OTHER_SHA), "another plan", marks=pytest.mark.attacks("V4")),
+        pytest.param(lambda it: replace(it, node="chu-lille"), "another node", marks=pytest.mark.attacks("V2")),
+        pytest.param(lambda it: replace(it, values=()), "another number of releases", marks=pytest.mark.attacks("V5")),
+        pytest.param(
+            lambda it: replace(it, values=it.values * 2), "another number of releases", marks=pytest.mark.attacks("V5")
+        ),
+        pytest.param(
+            lambda it: replace(it, values=_values(((1,) * 3,) * len(it.values[0].statistics))),
+            "shape of the plan",
+            marks=pytest.mark.attacks("V5"),
+        ),
+        pytest.param(
+            lambda it: replace(it, values=_values(it.values[0].statistics * 2)),
+            "shape of the plan",
+            marks=pytest.mark.attacks("V5"),
+        ),
+        pytest.param(
+            lambda it: replace(it, values=_values(it.values[0].statistics, (("F",), ("M",)))),
+            "shape of the plan",
+            marks=pytest.mark.attacks("V5"),
+        ),
     ],
 )
 def test_a_release_that_does_not_answer_the_request_is_refused(
@@ -151,6 +174,7 @@ def test_signed_statistics_that_are_no_integers_are_refused(world: World) -> Non
 # -- the gateway's own result ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.attacks("V6")
 @pytest.mark.parametrize(
     "change",
     [
@@ -193,11 +217,13 @@ def _denied(world: World) -> str:
     return caught.value.code
 
 
+@pytest.mark.attacks("M1")
 def test_a_manifest_of_another_authority_is_refused(world: World) -> None:
     world.manifest_token = seal_manifest(world.manifest, generate_signing_key())
     assert _denied(world) == "INSITU-ACCESS-SIGNATURE"
 
 
+@pytest.mark.attacks("M3")
 def test_an_older_manifest_is_refused_also_by_a_new_process(world: World) -> None:
     old = world.manifest_token
     world.publish()
@@ -213,6 +239,7 @@ def test_an_older_manifest_is_refused_also_by_a_new_process(world: World) -> Non
     assert caught.value.code == "INSITU-ACCESS-MANIFEST-OLD"
 
 
+@pytest.mark.attacks("S1")
 def test_an_older_manifest_is_refused_even_after_the_kept_one_expired(world: World) -> None:
     old = world.manifest_token
     world.publish(expires_at=NOW + timedelta(hours=1))
@@ -224,11 +251,13 @@ def test_an_older_manifest_is_refused_even_after_the_kept_one_expired(world: Wor
     assert caught.value.code == "INSITU-ACCESS-MANIFEST-OLD"
 
 
+@pytest.mark.attacks("M5")
 def test_an_expired_manifest_is_refused(world: World) -> None:
     world.now = NOW + timedelta(days=30)
     assert _denied(world) == "INSITU-ACCESS-MANIFEST"
 
 
+@pytest.mark.attacks("S2")
 def test_a_grant_that_is_over_or_revoked_is_refused(world: World) -> None:
     world.now = NOW + timedelta(days=25)
     assert _denied(world) == "INSITU-ACCESS-GRANT-EXPIRED"
@@ -237,6 +266,7 @@ def test_a_grant_that_is_over_or_revoked_is_refused(world: World) -> None:
     assert _denied(world) == "INSITU-ACCESS-GRANT-REVOKED"
 
 
+@pytest.mark.attacks("S2")
 def test_a_revocation_is_seen_by_a_federation_that_is_open(world: World) -> None:
     with world.federation() as federation:
         federation.query(BY_SEX, epsilon=1)
@@ -247,12 +277,14 @@ def test_a_revocation_is_seen_by_a_federation_that_is_open(world: World) -> None
     assert caught.value.code == "INSITU-ACCESS-GRANT-REVOKED"
 
 
+@pytest.mark.attacks("S3")
 def test_a_grant_for_another_researcher_is_refused(world: World) -> None:
     world.grant = replace(world.grant, researchers=(generate_signing_key().public(),))
     world.seal()
     assert _denied(world) == "INSITU-ACCESS-WRONG-KEY"
 
 
+@pytest.mark.attacks("S4")
 def test_a_dataset_that_is_not_the_manifests_is_refused_and_not_kept(world: World) -> None:
     world.served = DatasetBundle(toml=BUNDLE.toml + b"\n", files=BUNDLE.files)
     assert _denied(world) == "INSITU-ACCESS-DATASET"
@@ -262,6 +294,7 @@ def test_a_dataset_that_is_not_the_manifests_is_refused_and_not_kept(world: Worl
         assert federation.query(BY_SEX, epsilon=1).verified
 
 
+@pytest.mark.attacks("S4")
 def test_a_kept_dataset_that_was_changed_is_fetched_again(world: World) -> None:
     with world.federation() as federation:
         federation.catalog()

@@ -113,6 +113,7 @@ def test_absence_and_lateness_are_told(world: World) -> None:
     assert [outcome["request_id"], outcome["status"]] == [*asked, "late"]
 
 
+@pytest.mark.attacks("E1")
 def test_what_a_node_says_is_not_copied_into_the_log(world: World) -> None:
     async def work() -> None:
         async with world.gateway() as gateway, world.node(gateway, NODES[0]) as node:
@@ -139,6 +140,7 @@ def test_open_requests_are_taken_up_and_that_is_told(world: World) -> None:
     assert [one["resumed"] for one in of(world, "request-accepted")] == [False, True]
 
 
+@pytest.mark.attacks("E7")
 def test_a_log_that_was_changed_keeps_the_gateway_from_starting(world: World) -> None:
     async def once() -> None:
         async with world.gateway():
@@ -169,6 +171,7 @@ class Failing:
         pass
 
 
+@pytest.mark.attacks("E10")
 def test_the_log_has_it_before_the_store_and_without_the_log_nothing_is_stored(world: World) -> None:
     def now() -> datetime:
         return datetime(2026, 3, 1, tzinfo=UTC)

@@ -61,6 +61,7 @@ async def ask_code(world: World, gateway: Any, ask: m.Ask, who: str = "ada") -> 
 # ------------------------------------------------------------------------------------------------------ certificates
 
 
+@pytest.mark.attacks("T1")
 def test_peers_without_a_certificate_of_the_federation_get_nowhere(world: World) -> None:
     other = create_authority("demo", not_before=now() - ONE_YEAR, not_after=now() + ONE_YEAR)
     world.identity("node", NODES[0], ca=other, at="forged")
@@ -77,6 +78,7 @@ def test_peers_without_a_certificate_of_the_federation_get_nowhere(world: World)
     run(work)
 
 
+@pytest.mark.attacks("T3")
 @pytest.mark.parametrize(
     ("certificate", "says"),
     [
@@ -94,6 +96,7 @@ def test_only_nodes_of_the_manifest_attach_and_only_as_themselves(world: World, 
     run(work)
 
 
+@pytest.mark.attacks("T1", "T3")
 def test_nodes_are_no_researchers_and_operators_are_local(world: World) -> None:
     async def work() -> None:
         async with world.gateway() as gateway:

@@ -6,6 +6,8 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 from insitu_access.audit import files
 from insitu_access.audit.chain import check_lines
@@ -17,6 +19,8 @@ from insitu_access.jose import token_sha256
 from insitu_access.keys import generate_signing_key, save_verifying_key, signing_key_pem
 from insitu_gateway import server
 from insitu_privacy.errors import InsituError
+from insitu_proto.v1 import insitu_pb2 as pb
+from insitu_proto.v1 import insitu_pb2_grpc as stubs
 
 from tests.testkit.audit_logs import entries
 from tests.unit.gateway.world import NODES, RELEASED, World, now, run, statuses
@@ -32,6 +36,7 @@ def serial(world: World, name: str) -> str:
     return serial_of((world.folder / name / "tls.pem").read_bytes())
 
 
+@pytest.mark.attacks("K10")
 def test_a_revoked_certificate_is_let_go_and_refused(world: World) -> None:
     """K10: a stream that is open already is ended too."""
 
@@ -72,6 +77,30 @@ def test_a_new_certificate_of_a_new_ca_is_taken_up(world: World) -> None:
             async with world.channel("ada", gateway.address, root=other.certificate_pem) as channel:
                 await asyncio.wait_for(channel.channel_ready(), 5)
             assert len(nodes) == len(NODES)
+
+    run(work)
+
+
+@pytest.mark.attacks("K11", "T1")
+def test_a_certificate_of_a_ca_that_was_dropped_gets_nowhere(world: World) -> None:
+    """Whoever kept, or made with its stolen key, a certificate of the former CA; while both count it is welcome."""
+    other = create_authority("demo", not_before=now() - timedelta(1), not_after=now() + timedelta(9))
+    world.identity("researcher", "ada", ca=other, at="renewed")
+    both = world.ca.certificate_pem + other.certificate_pem
+
+    async def reached(address: str, who: str) -> bool:
+        async with world.channel(who, address, root=world.ca.certificate_pem) as channel:
+            call = stubs.ResearchStub(channel).GetManifest(pb.GetManifestRequest(), timeout=5)
+            code = await call.code()
+            assert code in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
+            return code is grpc.StatusCode.OK
+
+    async def work() -> None:
+        async with world.gateway() as gateway:
+            for believed, welcome in ((both, {"ada", "renewed"}), (other.certificate_pem, {"renewed"})):
+                world.publish(ca_pem=believed.decode())
+                await asyncio.sleep(0.6)
+                assert {who for who in ("ada", "renewed") if await reached(gateway.address, who)} == welcome
 
     run(work)
 

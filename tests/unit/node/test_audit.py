@@ -86,6 +86,7 @@ def test_a_replay_a_refusal_and_nonsense_are_told(world: NodeWorld, cycle: Cycle
     assert [entry.kind for entry in logged if entry.kind.startswith("charge")] == ["charge-joined"]
 
 
+@pytest.mark.attacks("E1", "P4")
 def test_a_run_that_fails_is_told_without_its_reason(world: NodeWorld) -> None:
     world.noise.fails = ValueError("17 rows of DUPONT")  # type: ignore[attr-defined]
     cycle = world.cycle()
@@ -124,6 +125,7 @@ def test_what_is_on_the_disk_at_each_place(world: NodeWorld) -> None:
     assert held["after-audit"] == OF_A_QUERY  # the answer, before it leaves
 
 
+@pytest.mark.attacks("E10")
 def test_what_cannot_be_recorded_is_not_done(world: NodeWorld, cycle: Cycle, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -136,6 +138,7 @@ def test_what_cannot_be_recorded_is_not_done(world: NodeWorld, cycle: Cycle, mon
     assert isinstance(world.ask(cycle, world.query()), NodeRelease)
 
 
+@pytest.mark.attacks("E10")
 def test_an_answer_that_cannot_be_recorded_does_not_leave(
     world: NodeWorld, cycle: Cycle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +172,7 @@ class Killed(BaseException):
     """The process ends here."""
 
 
+@pytest.mark.attacks("E9")
 @pytest.mark.parametrize(
     ("place", "missing"),
     [
@@ -231,6 +235,7 @@ def test_a_charge_that_was_open_at_the_last_start_is_settled_once(world: NodeWor
     ]  # fmt: skip
 
 
+@pytest.mark.attacks("E9")
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_ledger_that_was_rolled_back_is_found(world: NodeWorld, cycle: Cycle, kept: int) -> None:
     world.ask(cycle, world.query())
@@ -256,16 +261,25 @@ def test_a_day_begins_with_an_agreement_so_that_older_days_may_go(world: NodeWor
     assert agreement(since_agreed(reversed(world.logged())), world.ledger.entries()) == []
 
 
+@pytest.mark.attacks("E10")
 def test_what_could_not_be_written_is_written_when_they_next_agree(
     world: NodeWorld, cycle: Cycle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    world.hook = lambda place: monkeypatch.setattr(os, "pwrite", full) if place == "after-reserve" else None
+    places: list[Place] = []
+
+    def fill(place: Place) -> None:
+        places.append(place)
+        if place == "after-reserve":
+            monkeypatch.setattr(os, "pwrite", full)
+
+    world.hook = fill
     with pytest.raises(InsituError):
         world.ask(world.cycle(), world.query())
     monkeypatch.undo()
+    assert places[-1] == "after-reserve"  # its statement is not on the disk: no row was read
     cycle.audit.agree(world.ledger)
     assert only(world, "charge-reserved").fields["derived"] is True
 
@@ -284,6 +298,7 @@ def test_a_log_begun_anew_is_told_of_every_charge(world: NodeWorld, cycle: Cycle
     assert [note.kind for note in notes] == ["charge-reserved", "charge-settled"]
 
 
+@pytest.mark.attacks("E8")
 def test_a_charge_stays_while_its_grant_can_be_used(world: NodeWorld, cycle: Cycle) -> None:
     world.ask(cycle, world.query())
     charge = only(world, "charge-reserved")

@@ -96,6 +96,7 @@ def test_verify_holds_the_log_against_itself_the_ledger_and_a_kept_seal(site: Si
     assert "does NOT verify" in node(site.folder, "audit", "show", "--config", str(site.folder / "node.toml")).stderr
 
 
+@pytest.mark.attacks("E9")
 def test_a_charge_that_the_custodian_left_out_is_found_by_the_ledger(site: Site) -> None:
     (path,) = files.days(site.log)
     told = [entry for entry in entries(site.log) if entry.kind != "charge-reserved"]

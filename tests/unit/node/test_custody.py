@@ -43,6 +43,7 @@ def decide(world: NodeWorld, verdict: Any, **changes: Any) -> None:
     world.projects.decide(Decision(grant_id=world.grant.id, verdict=verdict, **said))
 
 
+@pytest.mark.attacks("C2")
 def test_a_project_waits_is_seen_and_answered_once_approved(world: NodeWorld, cycle: Cycle) -> None:
     request = world.query()
     assert refusal(world, cycle, request) == "INSITU-NODE-APPROVAL"
@@ -53,6 +54,7 @@ def test_a_project_waits_is_seen_and_answered_once_approved(world: NodeWorld, cy
     assert isinstance(world.ask(cycle, request), NodeRelease)
 
 
+@pytest.mark.attacks("C2")
 def test_a_withdrawal_counts_from_the_next_request_on_even_for_what_was_released(
     world: NodeWorld, cycle: Cycle
 ) -> None:
@@ -67,6 +69,7 @@ def test_a_withdrawal_counts_from_the_next_request_on_even_for_what_was_released
     assert [one.verdict for one in project.decisions] == ["approved", "withdrawn", "denied"]
 
 
+@pytest.mark.attacks("C2")
 def test_an_amended_grant_waits_again(world: NodeWorld, cycle: Cycle) -> None:
     decide(world, "approved")
     world.grant_with(revision=2, epsilon=Fraction(9))
@@ -87,6 +90,7 @@ def test_only_a_verified_grant_is_seen(world: NodeWorld, cycle: Cycle) -> None:
     assert world.projects.all() == ()
 
 
+@pytest.mark.attacks("C5")
 def test_the_custodians_cap_is_the_budget(world: NodeWorld, cycle: Cycle) -> None:
     decide(world, "approved", cap=Cap(epsilon=Fraction(1)))
     statement = world.ask(cycle, world.budget_request())
@@ -96,6 +100,7 @@ def test_the_custodians_cap_is_the_budget(world: NodeWorld, cycle: Cycle) -> Non
     assert isinstance(world.ask(cycle, world.query(epsilon="0.5")), NodeRelease)
 
 
+@pytest.mark.attacks("C1")
 def test_a_halted_node_answers_nothing_and_resumes(world: NodeWorld, cycle: Cycle) -> None:
     decide(world, "approved")
     world.projects.set_halt(Halt(halted=True, reason="incident", by="dr", at=world.now))
@@ -105,6 +110,7 @@ def test_a_halted_node_answers_nothing_and_resumes(world: NodeWorld, cycle: Cycl
     assert isinstance(world.ask(cycle, world.query()), NodeRelease)
 
 
+@pytest.mark.attacks("C1")
 def test_what_runs_when_the_node_is_halted_is_not_released_and_goes_on_later(world: NodeWorld) -> None:
     def halt(point: str) -> None:
         if point == "after-noise" and not world.projects.halted():
@@ -128,6 +134,7 @@ def test_what_runs_when_the_node_is_halted_is_not_released_and_goes_on_later(wor
     again.stop()
 
 
+@pytest.mark.attacks("C3", "C4")
 def test_quiet_hours_and_rate(tmp_path: Path) -> None:
     quiet = QuietHours(start=datetime(2026, 1, 1, 22).time(), end=datetime(2026, 1, 1, 6).time(), zone=UTC)
     rules = (Rule(every_grant=True),)
@@ -147,6 +154,7 @@ def test_quiet_hours_and_rate(tmp_path: Path) -> None:
     cycle.stop()
 
 
+@pytest.mark.attacks("C6")
 def test_an_old_manifest_is_not_believed_for_longer_than_the_policy_says(tmp_path: Path) -> None:
     rules = (Rule(every_grant=True),)
     world = NodeWorld(folder=tmp_path, policy=Policy(rules=rules, manifest_max_age=timedelta(hours=25)))
@@ -157,6 +165,7 @@ def test_an_old_manifest_is_not_believed_for_longer_than_the_policy_says(tmp_pat
     cycle.stop()
 
 
+@pytest.mark.attacks("G6", "G7")
 def test_suspended_and_amended_grants_are_refused(world: NodeWorld, cycle: Cycle) -> None:
     decide(world, "approved")
     world.manifest_with(suspended_grants=frozenset({world.grant.id}))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlglot
 import structlog
 from insitu_access.keys import generate_signing_key
 from insitu_access.release import BudgetStatement, NodeRelease, Refusal
@@ -46,6 +47,7 @@ class Broken:
         self.away = False
         self.fails: Exception | None = None
         self.executed = 0
+        self.statements: list[str] = []
         self.gate: threading.Event | None = None
 
     @contextmanager
@@ -58,6 +60,7 @@ class Broken:
 
     def execute(self, sql: str) -> list[Row]:
         self.executed += 1
+        self.statements.append(sql)
         if self.gate is not None:
             self.gate.wait(10)
         if self.fails is not None:
@@ -118,6 +121,7 @@ def test_a_query_of_other_parameters_is_another_charge(world: NodeWorld, cycle: 
     assert spent(world) == Fraction(3, 2)
 
 
+@pytest.mark.attacks("L4")
 def test_the_budget_refuses_and_stays_as_it_was(world: NodeWorld, cycle: Cycle) -> None:
     world.ask(cycle, world.query())
     before = world.ledger.entries()
@@ -142,6 +146,49 @@ def test_bytes_that_are_no_request_are_refused_under_the_gateways_id(world: Node
     assert (outcome.code, outcome.request_id) == ("INSITU-ACCESS-MALFORMED", "ab" * 16)
 
 
+EVIL = "'; DROP TABLE person; --"
+INNOCENT = """SELECT sex AS "x""; DROP TABLE person", COUNT(*) AS n /* DROP TABLE person */ FROM person -- DROP TABLE person
+    WHERE sex <> '\''; DROP TABLE person; --' GROUP BY sex"""
+
+
+@pytest.mark.attacks("P1")
+def test_nothing_that_a_researcher_wrote_reaches_the_database(world: NodeWorld, broken: Broken) -> None:
+    """Comments and names of its own stay behind; of a text that it compares with, no quote can be left."""
+    cycle = world.cycle()
+    assert isinstance(world.ask(cycle, world.query(INNOCENT)), NodeRelease)
+    (statement,) = broken.statements
+    assert "DROP" not in statement.replace(EVIL.replace("'", "''"), "")
+    (parsed,) = sqlglot.parse(statement, dialect="duckdb")
+    assert isinstance(parsed, sqlglot.exp.Select)
+    assert isinstance(world.ask(cycle, world.query("SELECT COUNT(*) AS n FROM person")), NodeRelease)  # still there
+
+
+@pytest.mark.attacks("P1")
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT COUNT(*) FROM person; DROP TABLE person",
+        "DROP TABLE person",
+        "SELECT COUNT(*) FROM read_csv('/etc/passwd')",
+        "SELECT COUNT(*) FROM 'site.duckdb'",
+        "SELECT COUNT(*) FROM information_schema.tables",
+        "SELECT COUNT(*) FROM person WHERE pg_sleep(9) IS NULL",
+        "SELECT COUNT(*) FROM person WHERE getenv('HOME') = 'x'",
+        "SELECT COUNT(*) FROM person WHERE sex = (SELECT content FROM read_text('/etc/passwd'))",
+        "SELECT COUNT(*) FROM person WHERE error(sex) IS NULL",
+        "INSERT INTO person SELECT * FROM person",
+        "COPY person TO 'out.csv'",
+    ],
+)
+def test_no_operation_outside_the_closed_set_is_run(world: NodeWorld, broken: Broken, sql: str) -> None:
+    """Signed as it is by a researcher whose own planner was not asked."""
+    outcome = world.ask(world.cycle(), world.query(sql, plan_digest="0" * 64))
+    assert isinstance(outcome, Refusal)
+    assert outcome.code.startswith("INSITU-SQL-")
+    assert (broken.executed, world.ledger.entries()) == (0, ())
+
+
+@pytest.mark.attacks("L1")
 def test_a_request_id_used_for_other_bytes_is_refused(world: NodeWorld, cycle: Cycle) -> None:
     request = world.query()
     world.ask(cycle, request)
@@ -193,6 +240,7 @@ def test_a_stored_release_needs_no_database(world: NodeWorld, broken: Broken) ->
     assert world.ask(cycle, request) == first
 
 
+@pytest.mark.attacks("P4")
 @pytest.mark.parametrize("error", [ExecutionFailed("INSITU-NODE-FAILED"), ValueError("Ann has 3 stays")])
 def test_a_failure_is_constant_and_stays_spent(
     world: NodeWorld, broken: Broken, error: Exception, capsys: pytest.CaptureFixture[str]
@@ -215,6 +263,7 @@ def test_a_failure_is_constant_and_stays_spent(
     assert (fresh.replayed, spent(world)) == (False, 2)
 
 
+@pytest.mark.attacks("P4")
 def test_a_failure_of_the_mechanism_is_as_constant(world: NodeWorld, broken: Broken) -> None:
     assert isinstance(world.noise, ExactNoise)
     world.noise.fails = ArithmeticError("1312 overflows")
@@ -223,6 +272,7 @@ def test_a_failure_of_the_mechanism_is_as_constant(world: NodeWorld, broken: Bro
     assert (outcome.code, spent(world)) == ("INSITU-NODE-FAILED", 1)
 
 
+@pytest.mark.attacks("P3")
 def test_a_claim_that_does_not_hold_is_found_before_anything_is_spent(world: NodeWorld, broken: Broken) -> None:
     assert isinstance(world.noise, ExactNoise)
     world.noise.claims = ExecutionFailed("INSITU-MECHANISM-CLAIM")
@@ -296,6 +346,7 @@ def test_a_statement_of_the_budget(world: NodeWorld, cycle: Cycle) -> None:
     assert (row.delta_spent, row.delta_left) == (0, Fraction(1, 10**6))
 
 
+@pytest.mark.attacks("P5")
 def test_nothing_of_the_data_is_logged(world: NodeWorld, cycle: Cycle) -> None:
     request = world.query()
     with structlog.testing.capture_logs() as said:

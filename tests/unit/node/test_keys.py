@@ -29,6 +29,7 @@ def world(tmp_path: Path) -> NodeWorld:
     return NodeWorld(folder=tmp_path)
 
 
+@pytest.mark.attacks("A2", "K7")
 def test_a_former_key_counts_until_its_day(world: NodeWorld) -> None:
     """K7, A2."""
     (entry,) = world.manifest.nodes
@@ -45,6 +46,7 @@ def test_a_former_key_counts_until_its_day(world: NodeWorld) -> None:
             assert caught.value.code == "INSITU-ACCESS-MANIFEST"
 
 
+@pytest.mark.attacks("K8")
 def test_a_succession_is_followed_across_restarts(world: NodeWorld, tmp_path: Path) -> None:
     """K8."""
     old, new = world.authority, generate_signing_key()
@@ -71,6 +73,7 @@ def test_a_crash_between_succession_and_manifest_stops_nobody(world: NodeWorld, 
     assert (store.authority, store.version) == (new.public(), world.manifest.version)
 
 
+@pytest.mark.attacks("K9")
 def test_a_pin_by_hand_starts_again(world: NodeWorld, tmp_path: Path) -> None:
     """K9: what the stolen key signed, with whatever version, is no floor for the new one."""
     stolen, new = world.authority, generate_signing_key()

@@ -103,11 +103,32 @@ def cycle_spent(world: NodeWorld) -> int:
     return len(list(world.ledger.entries()))
 
 
-@pytest.mark.parametrize("code", CROSSED)
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("INSITU-LEGAL-IDENTIFIERS", marks=pytest.mark.attacks("D1")),
+        pytest.param("INSITU-LEGAL-NEVER-RELEASED", marks=pytest.mark.attacks("D2")),
+    ],
+)
 def test_what_crosses_a_rule_is_refused_and_nothing_is_spent(world: NodeWorld, cycle: Cycle, code: str) -> None:
     found = refused(world, cycle, CROSSED[code])
     assert found.code == code
     assert found.span is not None
+
+
+@pytest.mark.attacks("D4")
+@pytest.mark.parametrize("code", CROSSED)
+def test_looser_rules_of_the_asker_count_for_nothing(world: NodeWorld, cycle: Cycle, code: str) -> None:
+    """Who asks by a contract without the rules asks by another digest, and by the node's digest the rules hold."""
+    looser = TOML.replace("at_most_identifiers = 1", "at_most_identifiers = 5").replace(', release = "never"', "")
+    theirs, ours = parse_dataset(DatasetBundle(toml=looser.encode(), files={})), world.dataset
+    world.dataset = theirs
+    request = world.query(CROSSED[code])  # planned, and signed, by the looser contract
+    for digest, refusal in ((theirs.digest, "INSITU-ACCESS-DATASET"), (ours.digest, code)):
+        found = world.ask(cycle, replace(request, request_id=digest[:32], dataset_digest=digest))
+        assert isinstance(found, Refusal)
+        assert found.code == refusal
+    assert cycle_spent(world) == 0
 
 
 def test_what_crosses_none_is_answered(world: NodeWorld, cycle: Cycle) -> None:
@@ -115,6 +136,7 @@ def test_what_crosses_none_is_answered(world: NodeWorld, cycle: Cycle) -> None:
     assert cycle_spent(world) == 1
 
 
+@pytest.mark.attacks("D3")
 @pytest.mark.parametrize("code", [None, "marketing"])
 def test_a_grant_for_another_purpose_is_refused(world: NodeWorld, cycle: Cycle, code: str | None) -> None:
     world.grant_with(purpose_code=code)

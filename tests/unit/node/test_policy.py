@@ -62,6 +62,7 @@ def test_a_rule_that_names_nothing_fits_nothing() -> None:
     assert refused(GRANT, None, Policy(rules=(Rule(),))) == "INSITU-NODE-APPROVAL"
 
 
+@pytest.mark.attacks("C2")
 def test_a_denial_and_a_withdrawal_stand_above_any_rule() -> None:
     assert refused(GRANT, decision("denied"), EVERY) == "INSITU-NODE-DENIED"
     assert refused(GRANT, decision("withdrawn"), EVERY) == "INSITU-NODE-WITHDRAWN"

@@ -23,6 +23,7 @@ def code(error: pytest.ExceptionInfo[AccessRefused]) -> str:
     return error.value.code
 
 
+@pytest.mark.attacks("M3")
 def test_a_newer_manifest_is_kept_and_an_older_one_never_believed(world: NodeWorld, tmp_path: Path) -> None:
     store = ManifestStore(tmp_path, world.authority.public())
     with pytest.raises(AccessRefused) as caught:
@@ -40,6 +41,7 @@ def test_a_newer_manifest_is_kept_and_an_older_one_never_believed(world: NodeWor
         assert again.current(world.now).revoked_grants == {"grant-1"}
 
 
+@pytest.mark.attacks("M1")
 def test_a_manifest_of_somebody_else_is_refused(world: NodeWorld, tmp_path: Path) -> None:
     store = ManifestStore(tmp_path, generate_signing_key().public())
     with pytest.raises(AccessRefused) as caught:
@@ -48,6 +50,7 @@ def test_a_manifest_of_somebody_else_is_refused(world: NodeWorld, tmp_path: Path
     assert not (tmp_path / "manifest.jws").exists()
 
 
+@pytest.mark.attacks("M5", "A2")
 def test_an_expired_manifest_is_not_current_but_still_a_floor(world: NodeWorld, tmp_path: Path) -> None:
     ManifestStore(tmp_path, world.authority.public()).offer(world.manifest_jws(), world.now)
     later = world.now + timedelta(days=31)

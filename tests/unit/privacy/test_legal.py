@@ -103,6 +103,7 @@ FINE = {
 }  # fmt: skip
 
 
+@pytest.mark.attacks("D1")
 @pytest.mark.parametrize("name", FINE)
 def test_a_finer_use_of_a_date_is_the_exact_date(name: str) -> None:
     plan(f"SELECT COUNT(*) FROM {E} WHERE {FINE[name]}")
@@ -154,6 +155,7 @@ AROUND = {
 }  # fmt: skip
 
 
+@pytest.mark.attacks("D1")
 @pytest.mark.parametrize("name", AROUND)
 def test_there_is_no_way_around(name: str) -> None:
     assert refused(AROUND[name]).code == IDENTIFIERS
@@ -253,6 +255,7 @@ def test_a_column_never_released_may_choose_rows(name: str) -> None:
     assert plan(FILTERED[name]).releases
 
 
+@pytest.mark.attacks("D2")
 @pytest.mark.parametrize("name", SHOWN)
 def test_a_column_never_released_does_not_come_out(name: str) -> None:
     found = refused(SHOWN[name])

@@ -140,6 +140,7 @@ def test_cells_and_statistics_have_noise_of_their_own() -> None:
 # -- claims ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.attacks("P3")
 @pytest.mark.parametrize("sql", [PUBLIC, PRIVATE])
 @pytest.mark.parametrize("mechanism", ["laplace", "gaussian"])
 def test_nothing_is_drawn_where_the_scale_is_a_tenth_too_small(sql: str, mechanism: Any) -> None:

@@ -16,6 +16,7 @@ def test_a_listed_purpose_is_taken(code: str) -> None:
     check_purpose(snds(), code)
 
 
+@pytest.mark.attacks("D3")
 @pytest.mark.parametrize("code", [None, "", "marketing", "PUBLIC-HEALTH-RESEARCH", "public-health-research "])
 def test_any_other_is_refused_and_so_is_none(code: str | None) -> None:
     with pytest.raises(AccessRefused) as caught:

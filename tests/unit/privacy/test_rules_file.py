@@ -37,6 +37,7 @@ def test_without_a_french_name_there_is_one_name() -> None:
     assert rules.identifiers[0].name == Phrase("commune of residence", "commune of residence")
 
 
+@pytest.mark.attacks("D4")
 def test_the_digest_covers_the_rules() -> None:
     looser = bundle(TOML.replace("at_most_identifiers = 1", "at_most_identifiers = 2"))
     assert looser.digest() != bundle().digest()
@@ -101,6 +102,7 @@ BAD = {
 }  # fmt: skip
 
 
+@pytest.mark.attacks("D4")
 @pytest.mark.parametrize("name", BAD)
 def test_rules_that_could_not_work_are_refused(name: str) -> None:
     toml, reason = BAD[name]

@@ -133,6 +133,7 @@ def test_a_bundle_without_its_contract_is_refused() -> None:
         wire.from_chunks([pb.DatasetChunk(file="codes.csv", data=b"x")])
 
 
+@pytest.mark.attacks("B1")
 def test_an_endless_bundle_is_refused() -> None:
     def endless() -> object:
         while True:
@@ -146,6 +147,7 @@ def size_of(jws: str) -> int:
     return wire.to_node_message(m.Outcome(request_id="f" * 32, outcome_jws=jws)).ByteSize()
 
 
+@pytest.mark.attacks("T4")
 @given(st.integers(1, 70_000))
 @settings(max_examples=300)
 def test_an_outcome_is_padded_to_a_power_of_two(length: int) -> None:
@@ -155,6 +157,7 @@ def test_an_outcome_is_padded_to_a_power_of_two(length: int) -> None:
     assert size < 4 * max(length, 2048)
 
 
+@pytest.mark.attacks("T4")
 @pytest.mark.parametrize("edge", [128, 4096, 8192, 16384, 2**21])
 def test_padding_at_the_edges_of_varints(edge: int) -> None:
     sizes = {size_of("x" * length) for length in range(max(1, edge - 200), edge + 20)}
@@ -230,6 +233,7 @@ def test_incomplete_events_are_refused(message: pb.Event) -> None:
         wire.EventReader().read(message)
 
 
+@pytest.mark.attacks("V1")
 def test_two_outcomes_of_one_node_are_refused() -> None:
     one = m.NodeOutcome(node_id="a", status="released", outcome_jws="j")
     with pytest.raises(AccessRefused, match="two outcomes"):
@@ -267,6 +271,23 @@ def test_arbitrary_bytes_are_a_message_or_refused(data: bytes) -> None:
         wire.from_node_message(message)
     except AccessRefused:
         return
+
+
+@pytest.mark.attacks("B1", "V1")
+def test_streams_of_a_gateway_come_to_their_end() -> None:
+    """B1: empty pieces count, and so do names; two outcomes of a node are refused when the second comes."""
+    endless = (pb.DatasetChunk(file="a") for _ in range(10**9))
+    with pytest.raises(AccessRefused):
+        wire.from_chunks(endless)
+    with pytest.raises(AccessRefused):
+        wire.from_chunks(pb.DatasetChunk(file=f"{place}") for place in range(10**9))
+    with pytest.raises(AccessRefused):
+        wire.from_chunks([pb.DatasetChunk(file="a" * 5000)])
+    reader = wire.EventReader()
+    outcome = pb.NodeOutcome(node_id="a", status=pb.STAGE_RELEASED, outcome_jws="a.b.c")
+    reader.read(pb.Event(node_outcome=outcome))
+    with pytest.raises(AccessRefused):
+        reader.read(pb.Event(node_outcome=outcome))
 
 
 def test_names_of_files_count_towards_the_size_of_a_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
