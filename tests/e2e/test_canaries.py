@@ -187,6 +187,7 @@ def written(parties: Parties) -> dict[str, bytes]:
     return texts | {str(path.relative_to(parties.dir)): path.read_bytes() for path in files}
 
 
+@pytest.mark.attacks("W4", "P4", "P5")
 def test_no_value_of_a_row_leaves_a_node(parties: Parties) -> None:
     with turned(parties, *NODES) as gateway:
         ended = answered(parties)
