@@ -1,6 +1,6 @@
 """The custodian's log: JSON lines on standard error.
 
-It tells who asked and what was decided, never what the data said: no value, no count of rows, no duration of a
+It tells who asked and what was decided, never what the data said (W4): no value, no count of rows, no duration of a
 statement, no text of a database's error (P5). Whoever collects logs centrally collects nothing that is private.
 """
 

@@ -11,7 +11,9 @@ import base64
 import gzip
 import subprocess
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -31,7 +33,7 @@ CANARIES: dict[str, Canary] = {
     "stay": 7_223_372_036_117,
     "code": "QZX97",
     "amount": 31415.92653589,
-    "day": "1893-11-27",
+    "day": date(1893, 11, 27),
     "outside": 987654.3219876,
 }
 DATASET = """
@@ -60,7 +62,16 @@ person_id = { type = "integer" }
 code = { type = "text" }
 amount = { type = "decimal", min = 0, max = 50000 }
 paid = { type = "decimal", min = 0, max = 1000, nullable = true }
+[tables.broken]
+unit = "person_id"
+one_row_per_unit = true
+[tables.broken.columns]
+person_id = { type = "integer" }
+score = { type = "decimal", min = 0, max = 10 }
 """
+SCORE = "CASE WHEN name = 'n' THEN 1 ELSE CAST(name AS DOUBLE PRECISION) END"
+BROKEN = f'broken = "SELECT person_id, {SCORE} AS score FROM person"'
+"""A site's own query that fails on the canary's row alone: the database says on what value."""
 FEDERATION = """
 [federation]
 name = "test"
@@ -74,6 +85,7 @@ database = "alpha.duckdb"
 [node.datasets.care.tables]
 person = "person"
 stay = "stay"
+{broken}
 [[node]]
 id = "beta"
 jurisdiction = "FR"
@@ -83,6 +95,7 @@ database = "{url}"
 [node.datasets.care.tables]
 person = "person"
 stay = "stay"
+{broken}
 [grant]
 epsilon = 200.0
 delta = 1e-3
@@ -120,6 +133,8 @@ QUESTIONS = (
     "SELECT COUNT(DISTINCT stay_id) AS n FROM stay WHERE LENGTH(code) > 3",
     "SELECT COUNT(*) AS n FROM stay WHERE 1 / (amount - amount) > 0 OR CAST(code AS INTEGER) > 0",
     "SELECT p.name, COUNT(*) AS n FROM stay AS s JOIN person AS p ON p.person_id = s.person_id GROUP BY p.name",
+    "SELECT AVG(score) AS s FROM broken",
+    "SELECT COUNT(*) AS n FROM broken WHERE score > 3",
     "SELECT name FROM person",
     "SELECT person_id, COUNT(*) AS n FROM stay GROUP BY person_id",
     "SELECT COUNT(DISTINCT name) AS n FROM person",
@@ -136,7 +151,7 @@ def parties(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iter
         for statement in statements("range(300) t(i)"):
             database.execute(statement)
     url = new_database(postgres_url, *statements("generate_series(0, 299) t(i)"))
-    (root / "FEDERATION.toml").write_text(FEDERATION.format(url=url))
+    (root / "FEDERATION.toml").write_text(FEDERATION.format(url=url, broken=BROKEN))
     made = Parties(root / "federation")
     command = [str(BIN / "insitu-compose"), "up", str(root / "FEDERATION.toml"), "--dir", str(made.dir), "--detach"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -147,15 +162,15 @@ def parties(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iter
         stop(made)
 
 
-def answered(parties: Parties) -> int:
-    """Asks everything; how many questions were answered."""
-    count = 0
+def answered(parties: Parties) -> Counter[str]:
+    """Asks everything; how many questions were answered, and with what the others ended."""
+    count: Counter[str] = Counter()
     with insitu.connect(parties.dir / "profile") as federation:
         for question in QUESTIONS:
             try:
-                count += len(federation.query(question, epsilon=1, delta=1e-6).nodes) == len(NODES)
-            except InsituError:
-                continue
+                count["answered"] += len(federation.query(question, epsilon=1, delta=1e-6).nodes) == len(NODES)
+            except InsituError as error:
+                count[error.code] += 1
         federation.budget()
     return count
 
@@ -172,9 +187,12 @@ def written(parties: Parties) -> dict[str, bytes]:
     return texts | {str(path.relative_to(parties.dir)): path.read_bytes() for path in files}
 
 
+@pytest.mark.attacks("W4", "P4", "P5")
 def test_no_value_of_a_row_leaves_a_node(parties: Parties) -> None:
     with turned(parties, *NODES) as gateway:
-        assert answered(parties) >= 9
+        ended = answered(parties)
+        assert ended["answered"] >= 9
+        assert ended["INSITU-NODE-FAILED"] == 2, ended  # on a row, after it was read
         sent = list(gateway.bytes_heard)
     assert sum(map(len, sent)) > 10_000
     assert {form for message in sent for form in found(message, CANARIES)} == set()

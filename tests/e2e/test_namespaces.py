@@ -181,10 +181,12 @@ def work(federation: Federation) -> None:
 
 
 @pytest.mark.attacks("T2")
+@pytest.mark.attacks("T2")
 def test_nothing_listens_but_the_gateway_where_it_is_told_to(hosts: Network, federation: Federation) -> None:
     assert {host: hosts.listening(host) for host in HOSTS} == {host: set() for host in HOSTS} | {"gateway": {PORT}}
 
 
+@pytest.mark.attacks("W3")
 def test_only_named_addresses_are_spoken_to(hosts: Network, federation: Federation) -> None:
     """Each node and the researcher open connections to the gateway, and that is all there is, loopback included."""
     work(federation)

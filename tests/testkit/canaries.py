@@ -1,7 +1,9 @@
 """Looks for values in bytes, however they may be written there: what must not leave a node, in no encoding.
 
 ``found`` reads bytes as they stand, and what is packed in them: base64 (as in every JOSE token), hexadecimal, gzip and
-zlib, to three layers. Numbers are also looked for in the binary forms of protobuf, Arrow and databases.
+zlib, to three layers. Numbers and dates are also looked for in the binary forms of protobuf, Arrow and databases, and
+decimals as the integers that they are scaled to. What is not here: lossy forms, and numbers of a few digits, which come
+about by chance.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import struct
 import urllib.parse
 import zlib
 from collections.abc import Iterator, Mapping
+from datetime import date
 
-Canary = str | int | float
+Canary = str | int | float | date
+_EPOCH = date(1970, 1, 1)
 _LAYERS = 3
 _MOST = 2**24
 _WORDS = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}")
@@ -36,6 +40,16 @@ def forms(canary: Canary) -> Mapping[str, bytes]:
         "url": urllib.parse.quote(text, safe="").encode(),
         "lower": text.lower().encode(),
     }
+    if isinstance(canary, date):
+        days = (canary - _EPOCH).days
+        made |= {"compact": f"{canary:%Y%m%d}".encode(), "day first": f"{canary:%d/%m/%Y}".encode()}
+        made |= {f"days {order}": struct.pack(f"{order}i", days) for order in "<>"}
+        made |= {f"microseconds {order}": struct.pack(f"{order}q", days * 86_400_000_000) for order in "<>"}
+    if isinstance(canary, float):
+        whole, _, rest = text.partition(".")
+        made |= {"digits": (whole + rest).encode()}  # as a whole multiple of a granularity
+        made |= {f"digits {order}": struct.pack(f"{order}q", int(whole + rest)) for order in "<>"}
+        made |= {"digits varint": _varint(int(whole + rest)), "digits zigzag": _varint(int(whole + rest) * 2)}
     if isinstance(canary, int):
         made |= {f"int64 {order}": struct.pack(f"{order}q", canary) for order in "<>"}
         made |= {"varint": _varint(canary), "zigzag": _varint(canary * 2)}

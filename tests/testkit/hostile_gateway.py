@@ -80,7 +80,7 @@ class HostileGateway:
     attack: Attack = field(default_factory=Attack)
     heard: list[tuple[str, m.NodeMessage]] = field(default_factory=list)
     bytes_heard: list[bytes] = field(default_factory=list)
-    """The same as it stood on the wire, within TLS: fields that nobody knows included."""
+    """The same as it stood on the wire, within TLS: fields that nobody knows included, and the call's metadata."""
     welcomed: dict[str, bool] = field(default_factory=dict)
     """By node, whether its stream began with an honest welcome: after any other the node is about to hang up."""
 
@@ -184,7 +184,10 @@ class _Tap:
     async def read(self) -> Any:
         message = await self._context.read()
         if isinstance(message, pb.NodeMessage):
-            self._hostile.bytes_heard.append(message.SerializeToString())
+            self._hostile.bytes_heard += [
+                message.SerializeToString(),
+                repr(self._context.invocation_metadata()).encode(),
+            ]
             said = wire.from_node_message(message)
             if isinstance(said, m.Hello):
                 self._node = said.node_id

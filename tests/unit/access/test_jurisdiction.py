@@ -87,6 +87,7 @@ def test_gateways_that_are_talked_to(shown, entry, own) -> None:
     check_gateway(certificate(shown), entry, own)
 
 
+@pytest.mark.attacks("W1", "W2")
 @pytest.mark.parametrize(
     ("shown", "entry", "own", "says"),
     [

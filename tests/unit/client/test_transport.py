@@ -108,6 +108,7 @@ def _entry(jurisdiction: str) -> tuple[GatewayEntry, ...]:
     return (GatewayEntry(id="gw", address="gw.test:8443", operator="Op", jurisdiction=jurisdiction),)
 
 
+@pytest.mark.attacks("W1", "W2")
 @pytest.mark.parametrize(
     ("country", "entry", "accepted"), [("US", "US", "EU"), ("FR", "US", "EU"), (None, "FR", "FR"), ("FR", "BE", "EU")]
 )
@@ -135,6 +136,7 @@ def test_of_several_gateways_one_that_is_accepted_is_asked(world: World) -> None
         assert federation.query(BY_SEX, epsilon=1).verified
 
 
+@pytest.mark.attacks("W1", "W5")
 def test_a_gateway_with_another_certificate_is_looked_at_again(world: World) -> None:
     """W5: a channel reaches whom it was opened to; who comes after is judged anew."""
     world.publish(gateways=_entry("FR"), jurisdictions=frozenset({"EU"}))

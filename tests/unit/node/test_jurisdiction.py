@@ -39,6 +39,7 @@ async def refused(stage: Stage) -> Any:
     return told
 
 
+@pytest.mark.attacks("W1")
 @pytest.mark.parametrize("country", ["US", None])
 def test_a_gateway_outside_the_policy_is_not_even_greeted(tmp_path: Path, country: str | None) -> None:
     async def scene() -> None:
@@ -50,6 +51,7 @@ def test_a_gateway_outside_the_policy_is_not_even_greeted(tmp_path: Path, countr
     play(scene())
 
 
+@pytest.mark.attacks("W1", "W2")
 @pytest.mark.parametrize(
     ("country", "entry", "accepted", "own"),
     [("US", "US", ("EU",), ()), ("FR", "US", ("EU",), ()), ("FR", "BE", (), ()), ("FR", "DE", (), ("FR",))],
@@ -70,6 +72,7 @@ def test_a_gateway_outside_the_manifest_gets_a_greeting_and_nothing_else(
     play(scene())
 
 
+@pytest.mark.attacks("W2")
 def test_a_manifest_that_no_longer_accepts_a_gateway_ends_its_stream_and_a_later_one_opens_it(tmp_path: Path) -> None:
     async def scene() -> None:
         async with staged(tmp_path, country="FR", gateways=gateway("FR"), jurisdictions=frozenset({"EU"})) as stage:
@@ -89,6 +92,7 @@ def test_a_manifest_that_no_longer_accepts_a_gateway_ends_its_stream_and_a_later
     play(scene())
 
 
+@pytest.mark.attacks("W2")
 def test_a_manifest_that_came_another_way_counts_before_the_next_answer(tmp_path: Path) -> None:
     """Another gateway may have brought it: this stream says nothing more."""
 
@@ -106,6 +110,7 @@ def test_a_manifest_that_came_another_way_counts_before_the_next_answer(tmp_path
     play(scene())
 
 
+@pytest.mark.attacks("W5")
 def test_who_was_looked_at_is_who_is_talked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """W5: behind one address, another certificate of the same CA than the one that was looked at."""
     looks = asyncio.Event()
