@@ -46,6 +46,7 @@ def told(parties: Parties, node: str, command: str = "status") -> Any:
     return parties.works(f"node {node}", f"insitu-node {command} --config node.toml --format json")["jurisdictions"]
 
 
+@pytest.mark.attacks("W2")
 def test_a_manifest_that_moves_the_gateway_abroad_disconnects_it(parties: Parties) -> None:
     assert parties.count() == TOTAL
     publish(parties, "--jurisdiction FR --jurisdiction ZZ")
@@ -75,6 +76,7 @@ def test_the_authority_accepts_it_there_and_everybody_comes_back(parties: Partie
     assert shown["jurisdictions"] == ["FR", "US"]
 
 
+@pytest.mark.attacks("W1")
 def test_a_node_whose_policy_is_the_union_does_not_connect_to_a_gateway_abroad(parties: Parties) -> None:
     config = parties.where("node beta") / "node.toml"
     config.write_text(config.read_text().replace("[[policy", '[policy]\njurisdictions = ["EU"]\n[[policy', 1))
