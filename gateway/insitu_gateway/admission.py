@@ -3,11 +3,11 @@
 None of this protects data: every node checks everything by itself. It keeps strangers, stale and misdirected requests
 from filling the store and the nodes' queues. Numbered:
 
-  W1  the manifest is current
-  W2  the grant is signed, valid now and not revoked
-  W3  the request is signed by a researcher of the grant, and binds the grant's exact text
-  W4  it asks no node that the grant does not name, and, for a query, a dataset that the grant names
-  W5  its deadline lies ahead, and not further than ``MAX_AHEAD``
+  (1)  the manifest is current
+  (2)  the grant is signed, valid now and not revoked
+  (3)  the request is signed by a researcher of the grant, and binds the grant's exact text
+  (4)  it asks no node that the grant does not name, and, for a query, a dataset that the grant names
+  (5)  its deadline lies ahead, and not further than ``MAX_AHEAD``
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _GRANTS_KEPT = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """A request that passed W1 to W4."""
+    """A request that passed (1) to (4)."""
 
     request: QueryRequest | BudgetRequest
     sha256: str
@@ -56,14 +56,14 @@ class Grants:
 
 
 def admit(ask: Ask, manifest: Manifest, grants: Grants, now: datetime) -> Admitted:
-    """W1 to W4. Raises AccessRefused."""
-    if now >= manifest.expires_at:  # W1
+    """(1) to (4). Raises AccessRefused."""
+    if now >= manifest.expires_at:  # (1)
         raise AccessRefused("INSITU-ACCESS-MANIFEST", reason="it has expired")
-    grant = grants.open(ask.grant_jwt, manifest, now)  # W2
-    request = open_request(ask.request_jws, grant)  # W3
+    grant = grants.open(ask.grant_jwt, manifest, now)  # (2)
+    request = open_request(ask.request_jws, grant)  # (3)
     if request.grant_sha256 != grant_sha256(ask.grant_jwt):
         raise AccessRefused("INSITU-ACCESS-MALFORMED", what="request", reason="it binds another text of the grant")
-    if not set(request.nodes) <= set(grant.nodes):  # W4
+    if not set(request.nodes) <= set(grant.nodes):  # (4)
         raise AccessRefused("INSITU-ACCESS-NOT-GRANTED", what="every node that is asked")
     if isinstance(request, QueryRequest) and grant.dataset(request.dataset) is None:
         raise AccessRefused("INSITU-ACCESS-NOT-GRANTED", what=f"dataset {request.dataset}")
@@ -71,7 +71,7 @@ def admit(ask: Ask, manifest: Manifest, grants: Grants, now: datetime) -> Admitt
 
 
 def check_time(admitted: Admitted, now: datetime) -> None:
-    """W5; not asked of a request that is known already. Raises AccessRefused or ParameterRefused."""
+    """(5); not asked of a request that is known already. Raises AccessRefused or ParameterRefused."""
     request = admitted.request
     if request.deadline <= now or request.issued_at > now + CLOCK_LEEWAY:
         raise AccessRefused("INSITU-ACCESS-STALE")

@@ -1,4 +1,4 @@
-"""Verified grants are kept, and what can change about them is looked at each time. (W1 to W5: ``test_hostile``.)"""
+"""Verified grants are kept, and what can change about them is looked at each time. (Its own checks: ``test_hostile``.)"""
 
 from __future__ import annotations
 
