@@ -157,7 +157,9 @@ def certify(
     certificate = certificate_for(authority, party, csr, now=now, lifetime=lifetime, also=also)
     signing = key if isinstance(party, GatewayEntry) else party.key
     keyring = authority.keyring
-    if signing is not None and authority.register.key_of(role, party.id) not in (None, signing):
+    present = keyring.certificate_of(role, party.id)
+    before = present.key if present and present.key else authority.register.key_of(role, party.id)
+    if signing is not None and before not in (None, signing):
         keyring = keyring.with_revoked(role, party.id)
     made = Certified(role=role, id=party.id, pem=certificate.decode(), key=signing, also=tuple(also))
     save_keyring(keyring.with_certificate(made), authority.directory)

@@ -15,7 +15,7 @@ from pathlib import Path
 from insitu_privacy.errors import ConfigInvalid
 
 from insitu_access import payload
-from insitu_access.certificates import Role, serial_of
+from insitu_access.certificates import Role, serial_of, validity
 from insitu_access.enrolment import read_role
 from insitu_access.files import read_file, write_file
 from insitu_access.keys import VerifyingKey, read_verifying_key
@@ -93,15 +93,30 @@ class Keyring:
         return next((each for each in self.invited if each.key.thumbprint == thumbprint), None)
 
     def with_certificate(self, new: Certified) -> Keyring:
+        """The party's certificate now. One before it that is still good is kept as a former one, to be revoked (K10)."""
         others = tuple(each for each in self.certified if (each.role, each.id) != (new.role, new.id))
-        return replace(self, certified=(*others, new))
+        before = self.certificate_of(new.role, new.id)
+        return replace(self._with_superseded(before) if before else self, certified=(*others, new))
+
+    def _with_superseded(self, before: Certified) -> Keyring:
+        pem = before.pem.encode()
+        serial = serial_of(pem)
+        if serial in self.revoked or any(each.serial == serial for each in self.former):
+            return self
+        kept = Former(role=before.role, id=before.id, key=None, serial=serial, until=validity(pem)[1])
+        return replace(self, former=(*self.former, kept))
 
     def with_used(self, invited: Invited) -> Keyring:
         changed = (replace(each, used=each.used or each.key == invited.key) for each in self.invited)
         return replace(self, invited=tuple(changed))
 
-    def with_former(self, former: Former) -> Keyring:
-        return replace(self, former=(*self.former, former))
+    def with_former(self, new: Former) -> Keyring:
+        """The party changes its keys: what it had before these ones counts no longer than they do."""
+        capped = tuple(
+            replace(each, until=min(each.until, new.until)) if (each.role, each.id) == (new.role, new.id) else each
+            for each in self.former
+        )
+        return replace(self, former=(*capped, new))
 
     def without_former(self, role: Role, party_id: str) -> Keyring:
         """Nothing that the party had before counts any longer: its certificates are revoked (K7, K10)."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from insitu_access import ceremonies
-from insitu_access.authority import init_authority, issue_grant, opened, publish_manifest
-from insitu_access.certificates import is_issued_by, serial_of
+from insitu_access.authority import certify, init_authority, issue_grant, opened, publish_manifest
+from insitu_access.certificates import create_csr, create_tls_key, is_issued_by, serial_of
 from insitu_access.drills import KEYS, Scene, drill
 from insitu_access.enrolment import (
     Enrolment,
@@ -30,8 +30,9 @@ from insitu_access.identity import create_keys, load_identity
 from insitu_access.jose import sign, unverified
 from insitu_access.keyring import Invited
 from insitu_access.keys import generate_signing_key, load_signing_key, load_verifying_key
-from insitu_access.manifest import open_manifest
+from insitu_access.manifest import GatewayEntry, NodeEntry, open_manifest
 from insitu_access.payload import Malformed, write
+from insitu_access.register import ResearcherEntry
 from insitu_access.site import change_keys, enrol_here, install, read_invitation, repin
 from insitu_access.watched import WatchedIdentity
 from insitu_privacy.errors import AccessRefused, ConfigInvalid
@@ -325,6 +326,61 @@ def test_a_new_invitation_ends_what_was_before(town: Town, role: str) -> None:
     assert role == "gateway" or lost <= manifest.revoked_keys  # a gateway's signing key counts for nothing anyway
     assert after.signing.thumbprint not in manifest.revoked_keys
     assert all(node.former == () for node in manifest.nodes)
+
+
+@pytest.mark.attacks("K10")
+@pytest.mark.parametrize("role", ["node", "gateway", "researcher"])
+@pytest.mark.parametrize("how", ["enrol", "certify"])
+def test_every_certificate_of_a_lost_key_is_revoked(town: Town, role: str, how: str) -> None:
+    """K10: a renewal does not make the certificate before it invalid, so the authority remembers that one too."""
+    place = town.settle(role, "p")
+    serials = {serial_of(load_identity(place).tls_cert_pem)}
+    for days in (1, 2):
+        with town.office() as authority:
+            answer = ceremonies.renew(authority, role, "p", now=NOW + days * DAY, lifetime=YEAR)
+        install(place, answer, town.pinned, ASK, now=NOW + days * DAY)
+        serials.add(serial_of(load_identity(place).tls_cert_pem))
+    assert len(serials) == 3
+    assert not town.manifest().revoked_certificates & serials
+    if how == "enrol":
+        town.enrol(lost_keys(town, place, role))
+    else:
+        certified_anew(town, role, replace_key=True)
+    assert serials <= town.manifest().revoked_certificates
+
+
+def test_earlier_certificates_end_with_the_overlap(town: Town) -> None:
+    """K7: they are for the TLS key that was changed."""
+    place = town.settle("node", "n")
+    first = serial_of(load_identity(place).tls_cert_pem)
+    with town.office() as authority:
+        answer = ceremonies.renew(authority, "node", "n", now=NOW, lifetime=YEAR)
+    install(place, answer, town.pinned, ASK, now=NOW)
+    town.enrol(change_keys(place, now=NOW, ask=ASK).path.read_text().strip())
+    assert first not in town.manifest().revoked_certificates
+    town.now = NOW + 31 * DAY
+    assert first in town.manifest().revoked_certificates
+
+
+def lost_keys(town: Town, place: Path, role: str) -> str:
+    """The request for new keys by a new invitation."""
+    invitation = town.read(town.invite(role, place.name))
+    return change_keys(place, now=NOW, ask=ASK, invitation=invitation).path.read_text().strip()
+
+
+def certified_anew(town: Town, role: str, *, key=None, party: str = "p", replace_key: bool = False) -> None:
+    """By ``insitu-authority cert``, with a new TLS key."""
+    key = key or generate_signing_key().public()
+    entry = {
+        "node": NodeEntry(id=party, organisation="CHU", jurisdiction="FR", key=key),
+        "gateway": GatewayEntry(id=party, address="gw.example.org:7443", operator="Hub", jurisdiction="FR"),
+        "researcher": ResearcherEntry(id=party, key=key),
+    }[role]
+    with town.office() as authority:
+        certify(
+            authority, entry, create_csr(create_tls_key()), now=town.now, lifetime=YEAR, key=key,
+            replace_key=replace_key,
+        )  # fmt: skip
 
 
 def test_a_lost_directory_is_no_hindrance(town: Town) -> None:
