@@ -161,6 +161,8 @@ def certify(
     before = present.key if present and present.key else authority.register.key_of(role, party.id)
     if signing is not None and before not in (None, signing):
         keyring = keyring.with_revoked(role, party.id)
+    if signing is not None and before != signing:
+        keyring = keyring.without_invitations(role, party.id)  # it has what it was invited for
     made = Certified(role=role, id=party.id, pem=certificate.decode(), key=signing, also=tuple(also))
     save_keyring(keyring.with_certificate(made), authority.directory)
     save_register(register, authority.directory)

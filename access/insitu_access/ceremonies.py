@@ -3,8 +3,9 @@
 Everything is decided from the register and the keyring, written there first, and signed after. Numbered as in the
 threat model:
 
-  K4   an invitation names its party, expires, and is used once
-  K5   an enrolment counts by its voucher: an unused invitation, or the present key of the very party
+  K4   an invitation names its party, expires, and is used once; a party has one at a time, and none once it enrolled
+  K5   an enrolment counts by its voucher: an unused invitation, or the present key of the very party; a party that was
+       invited anew has lost that key, which vouches for nothing from then on
   K7   who changes keys by the present one keeps the former one for a while; who enrols by a new invitation has lost the
        former one, or was robbed of it: nothing that was there before counts any longer
   K8   the authority's own key hands over by a succession; after a theft it publishes none
@@ -61,10 +62,13 @@ from insitu_access.succession import Succession, seal_succession
 
 
 def invite(authority: Authority, invited: Invited, voucher: SigningKey) -> str:
-    """An invitation for a party, known or new (K4). ``invited`` holds the public half of ``voucher``."""
+    """An invitation for a party, known or new (K4): the only one. ``invited`` holds the public half of ``voucher``.
+
+    From here on the present key of a party that is known vouches for nothing any more (K5).
+    """
     party_of(invited, invited.key)  # refuses what could not be registered
-    keyring = replace(authority.keyring, invited=(*authority.keyring.invited, invited))
-    save_keyring(keyring, authority.directory)
+    keyring = authority.keyring.without_invitations(invited.role, invited.id)
+    save_keyring(replace(keyring, invited=(*keyring.invited, invited)), authority.directory)
     administered(authority.log, "invite", role=invited.role, id=invited.id)
     invitation = Invitation(
         federation=authority.register.federation,
@@ -218,6 +222,7 @@ def _enrol_invited(
     if (enrolment.role, enrolment.id) != (invited.role, invited.id):
         raise _refused("it is of another party than was invited")
     keyring = authority.keyring.with_revoked(invited.role, invited.id).with_used(invited)
+    keyring = keyring.without_invitations(invited.role, invited.id)
     party = party_of(invited, enrolment.key)
     return _enter(authority, party, enrolment, keyring, also=invited.also, until=None, now=now, lifetime=lifetime)
 
@@ -233,6 +238,8 @@ def _enrol_changed(
     enrolment = open_enrolment(token, present.key)
     if (enrolment.role, enrolment.id) != (present.role, present.id):
         raise _refused("it is of another party than the one whose key vouches for it")
+    if authority.keyring.expects(present.role, present.id):
+        raise _refused("the party was invited anew, so its present key counts as lost; invite it again if need be")
     key = None if present.role == "gateway" else present.key
     serial = serial_of(present.pem.encode())
     former = Former(role=present.role, id=present.id, key=key, serial=serial, until=until)
@@ -313,7 +320,8 @@ def _answer(
 
 def _handed_over(authority: Authority, key: SigningKey, *, now: datetime, stolen: bool) -> Keyring:
     keyring = authority.keyring
-    if stolen:
+    if stolen:  # whoever copied the directory may have seen invitations being made too
+        keyring = keyring.with_invitations_expired(now)
         return replace(keyring, successions=(), former_authority_keys=())
     if authority.public in keyring.former_authority_keys:  # the last try came this far
         return keyring

@@ -92,8 +92,25 @@ class Keyring:
     def invitation(self, thumbprint: str) -> Invited | None:
         return next((each for each in self.invited if each.key.thumbprint == thumbprint), None)
 
+    def expects(self, role: Role, party_id: str) -> bool:
+        """Whether the party was invited and has not enrolled by it, though the invitation may have expired."""
+        return any((each.role, each.id) == (role, party_id) and not each.used for each in self.invited)
+
+    def without_invitations(self, role: Role, party_id: str) -> Keyring:
+        """The party's invitations that were not used are void."""
+        left = (each for each in self.invited if each.used or (each.role, each.id) != (role, party_id))
+        return replace(self, invited=tuple(left))
+
+    def with_invitations_expired(self, now: datetime) -> Keyring:
+        """No invitation can be used any more; that the parties were invited stays known."""
+        moment = now.replace(microsecond=0)  # it is written in whole seconds
+        changed = (
+            each if each.used else replace(each, expires_at=min(each.expires_at, moment)) for each in self.invited
+        )
+        return replace(self, invited=tuple(changed))
+
     def with_certificate(self, new: Certified) -> Keyring:
-        """The party's certificate now. One before it that is still good is kept as a former one, to be revoked (K10)."""
+        """The party's certificate now. The one before is kept as a former one, to be revoked (K10)."""
         others = tuple(each for each in self.certified if (each.role, each.id) != (new.role, new.id))
         before = self.certificate_of(new.role, new.id)
         return replace(self._with_superseded(before) if before else self, certified=(*others, new))

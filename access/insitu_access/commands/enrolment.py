@@ -37,7 +37,8 @@ def invite(
     """Invite a party to enrol: it makes its keys on site, and this file lets it hand in the public halves, once.
 
     Hand the file over where nobody else reads it, and tell the party the thumbprint of your key by another way. A party
-    that is registered is invited again when its keys are lost or stolen: what it had counts no longer once it enrols.
+    that is registered is invited again when its keys are lost or stolen: its present key vouches for no other from now
+    on, and what it had counts no longer once it enrols. An invitation that it had before is void.
 
     \b
     Example:

@@ -183,6 +183,52 @@ def test_an_invitation_is_used_once(town: Town) -> None:
     refused(town.enrol, first.path.read_text().strip(), match="used before")
 
 
+@pytest.mark.attacks("K4")
+def test_a_party_has_one_invitation_at_a_time(town: Town) -> None:
+    """K4: a copy of an earlier invitation is worth nothing, before the party has enrolled and after."""
+    copied, invitation = town.read(town.invite("node", "n")), town.read(town.invite("node", "n"))
+    other = town.read(town.invite("node", "m"))
+    thief = enrol_here(town.root / "thief", copied, now=NOW, passphrase=None).path.read_text().strip()
+    refused(town.enrol, thief, match="neither an invitation")
+    town.enrol(enrol_here(town.root / "n", invitation, now=NOW, passphrase=None).path.read_text().strip())
+    refused(town.enrol, thief, match="neither an invitation")
+    town.enrol(enrol_here(town.root / "m", other, now=NOW, passphrase=None).path.read_text().strip())
+
+
+@pytest.mark.attacks("K4")
+@pytest.mark.parametrize("role", ["node", "gateway", "researcher"])
+def test_a_party_that_was_certified_has_no_open_invitation(town: Town, role: str) -> None:
+    copied = town.read(town.invite(role, "p"))
+    certified_anew(town, role)
+    refused(town.enrol, enrol_here(town.root / "thief", copied, now=NOW, passphrase=None).path.read_text().strip())
+
+
+@pytest.mark.attacks("K4")
+def test_after_a_theft_of_the_authority_no_invitation_is_open(town: Town) -> None:
+    town.settle("node", "n")
+    thief = Path(shutil.copytree(town.root / "n", town.root / "thief"))
+    requests = [lost_keys(town, town.root / "n", "node"), change_keys(thief, now=NOW, ask=ASK).path.read_text().strip()]
+    with town.office() as authority:
+        ceremonies.rotate_key(authority, now=NOW, stolen=True)
+    refused(town.enrol, requests[0], match="expired")
+    refused(town.enrol, requests[1], match="invited anew")
+
+
+@pytest.mark.attacks("K5")
+@pytest.mark.parametrize("role", ["node", "gateway", "researcher"])
+def test_a_key_that_was_reported_lost_vouches_for_nothing(town: Town, role: str) -> None:
+    """K5: from the new invitation on, also once that has expired."""
+    place = town.settle(role, "p")
+    thief = change_keys(Path(shutil.copytree(place, town.root / "thief")), now=NOW, ask=ASK).path.read_text().strip()
+    anew = lost_keys(town, place, role)
+    refused(town.enrol, thief, match="invited anew")
+    town.now = NOW + 15 * DAY
+    refused(town.enrol, thief, match="invited anew")
+    town.now = NOW
+    town.enrol(anew)
+    refused(town.enrol, thief, match="neither")
+
+
 @pytest.mark.attacks("K5")
 def test_keys_cannot_be_swapped_on_the_way(town: Town) -> None:
     """K5: whoever holds the mail but not the invitation cannot put another key into an enrolment."""
