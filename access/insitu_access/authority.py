@@ -15,6 +15,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
+from insitu_privacy.errors import AccessRefused
+
 from insitu_access import certificates
 from insitu_access.audit import of_authority as audit
 from insitu_access.audit.log import AuditLog, Keys
@@ -153,11 +155,13 @@ def certify(
     act of its own. What the party had before then counts no longer.
     """
     role = ROLE_OF[type(party)]
-    register = _registered(authority.register, party, replace_key=replace_key)
-    certificate = certificate_for(authority, party, csr, now=now, lifetime=lifetime, also=also)
     signing = key if isinstance(party, GatewayEntry) else party.key
     keyring = authority.keyring
     present = keyring.certificate_of(role, party.id)
+    if signing is not None and signing not in (present and present.key, authority.register.key_of(role, party.id)):
+        refuse_known(authority, signing)
+    register = _registered(authority.register, party, replace_key=replace_key)
+    certificate = certificate_for(authority, party, csr, now=now, lifetime=lifetime, also=also)
     before = present.key if present and present.key else authority.register.key_of(role, party.id)
     if signing is not None and before not in (None, signing):
         keyring = keyring.with_revoked(role, party.id)
@@ -168,6 +172,17 @@ def certify(
     save_register(register, authority.directory)
     audit.certified(authority.log, role, party.id, signing, certificate=certificate, replaced=replace_key)
     return certificate
+
+
+def refuse_known(authority: Authority, key: VerifyingKey) -> None:
+    """A key that stood for something before may be in a thief's hands, and one key for two would stop the manifest."""
+    register, keyring = authority.register, authority.keyring
+    had: list[VerifyingKey | None] = [each.key for each in register.nodes]
+    had += [each.key for each in register.researchers]
+    had += [each.key for each in keyring.certified]
+    had += [each.key for each in keyring.former]
+    if key in had or key.thumbprint in keyring.lost_keys:
+        raise AccessRefused("INSITU-KEY-ENROLMENT", what="enrolment", reason="its key was enrolled before")
 
 
 def certificate_for(

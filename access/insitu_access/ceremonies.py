@@ -31,6 +31,7 @@ from insitu_access.authority import (
     addresses_of,
     certificate_for,
     country_of_party,
+    refuse_known,
 )
 from insitu_access.certificates import BACKDATED, Role, serial_of
 from insitu_access.enrolment import (
@@ -260,7 +261,7 @@ def _enter(
     now: datetime,
     lifetime: timedelta,
 ) -> tuple[str, Answer]:
-    _refuse_known(authority, enrolment.key)
+    refuse_known(authority, enrolment.key)
     pem = certificate_for(authority, party, enrolment.csr.encode(), now=now, lifetime=lifetime, also=also)
     made = Certified(role=enrolment.role, id=enrolment.id, pem=pem.decode(), key=enrolment.key, also=also)
     register = _with_party(authority.register, party)
@@ -277,17 +278,6 @@ def _enter(
     )
     answer = _answer(authority, enrolment.role, enrolment.id, enrolment.key, pem=pem, until=until, now=now)
     return _sealed(authority, answer), answer
-
-
-def _refuse_known(authority: Authority, key: VerifyingKey) -> None:
-    """A key that stood for something before may be in a thief's hands, and one key for two would stop the manifest."""
-    register, keyring = authority.register, authority.keyring
-    had: list[VerifyingKey | None] = [each.key for each in register.nodes]
-    had += [each.key for each in register.researchers]
-    had += [each.key for each in keyring.certified]
-    had += [each.key for each in keyring.former]
-    if key in had or key.thumbprint in keyring.lost_keys:
-        raise _refused("its key was enrolled before")
 
 
 def _sealed(authority: Authority, answer: Answer) -> str:

@@ -343,6 +343,24 @@ def test_a_key_that_stood_for_something_before_is_not_enrolled_again(town: Town)
     town.manifest()
 
 
+@pytest.mark.attacks("K10")
+@pytest.mark.parametrize("role", ["node", "researcher"])
+def test_a_key_that_was_lost_is_not_certified_again(town: Town, role: str) -> None:
+    place = town.settle(role, "p")
+    lost = load_identity(place).signing.public()
+    town.enrol(lost_keys(town, place, role))
+    for party in ("p", "another"):
+        refused(partial(certified_anew, town, role, key=lost, party=party, replace_key=True), match="enrolled before")
+    assert lost.thumbprint in town.manifest().revoked_keys
+
+
+def test_one_key_is_not_certified_for_two(town: Town) -> None:
+    present = load_identity(town.settle("node", "n")).signing.public()
+    refused(partial(certified_anew, town, "node", key=present, party="m"), match="enrolled before")
+    certified_anew(town, "node", key=present, party="n")
+    assert town.manifest().node("n") is not None
+
+
 @pytest.mark.attacks("K5")
 def test_a_party_vouches_for_itself_alone(town: Town) -> None:
     place = town.settle("node", "n")
