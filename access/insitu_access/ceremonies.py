@@ -167,20 +167,37 @@ def reseal(authority: Authority, token: str, *, researcher: str | None = None) -
 
     It names no lost key any more, and with ``researcher`` the present key of one who is named by a former one.
 
-    Raises Malformed for one that was not issued here: it is known by its digest, whoever could sign it meanwhile.
+    Raises Malformed for one that was not issued here: it is known by its digest, whoever could sign it meanwhile. Where
+    the register has the very text that this makes of it, the last try was cut off, and the text is given again.
     """
-    register = authority.register
-    known = next((each for each in register.grants if each.sha256 == grant_sha256(token)), None)
-    if known is None or known.revoked:
-        raise Malformed("this grant was not issued here in this form, or is revoked")
-    grant = peek_grant(token)
+    register, digest = authority.register, grant_sha256(token)
+    known = next((each for each in register.grants if each.sha256 == digest), None)
+    grant = _peeked(token)
+    if known is None and grant is not None:
+        known = next((each for each in register.grants if each.id == grant.id), None)
+    if grant is None or known is None or known.revoked:
+        raise _not_issued()
     grant = replace(grant, researchers=_researchers(authority, grant, researcher))
-    again = seal_grant(grant, authority.key)
+    again = seal_grant(grant, authority.key)  # the same key gives the same text
+    if known.sha256 == grant_sha256(again):
+        return again
+    if known.sha256 != digest:
+        raise _not_issued()
     changed = replace(known, sha256=grant_sha256(again))
-    grants = tuple(changed if each is known else each for each in register.grants)
-    save_register(replace(register, grants=grants), authority.directory)
+    save_register(register.with_grant(changed), authority.directory)
     audit.issued(authority.log, grant, again)
     return again
+
+
+def _peeked(token: str) -> Grant | None:
+    try:
+        return peek_grant(token)
+    except AccessRefused:
+        return None
+
+
+def _not_issued() -> Malformed:
+    return Malformed("this grant was not issued here in this form, or is revoked")
 
 
 def _researchers(authority: Authority, grant: Grant, researcher: str | None) -> tuple[VerifyingKey, ...]:

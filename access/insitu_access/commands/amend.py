@@ -63,10 +63,11 @@ def amend(
 
     from insitu_access.authority import amend_grant, opened
     from insitu_access.commands.facts import grant_facts
-    from insitu_access.files import write_file
+    from insitu_access.files import check_writable, write_file
 
     if table and not dataset:
         raise usage("--table without --dataset", "Name all datasets and tables of the amended grant.")
+    check_writable(out)
     with opened(directory) as authority:
         before = _before(grant)
         changes: dict[str, Any] = {

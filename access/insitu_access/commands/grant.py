@@ -59,10 +59,11 @@ def grant(
     """
     from insitu_access.authority import issue_grant, opened
     from insitu_access.commands.facts import grant_facts
-    from insitu_access.files import write_file
+    from insitu_access.files import check_writable, write_file
     from insitu_access.grant import Grant, read_accounting
 
     start = now() if not_before is None else moment(not_before, "--not-before")
+    check_writable(out)
     with opened(directory) as authority:
         made = Grant(
             id=uuid.uuid4().hex,

@@ -112,10 +112,11 @@ def reseal(
     from insitu_access.authority import opened
     from insitu_access.ceremonies import reseal as again
     from insitu_access.commands.facts import grant_facts
-    from insitu_access.files import read_file, write_file
+    from insitu_access.files import check_writable, read_file, write_file
     from insitu_access.grant import peek_grant
 
     token = read_file(grant).decode("ascii", "replace").strip()
+    check_writable(out)
     with opened(directory) as authority:
         made = again(authority, token, researcher=researcher)
         write_file(out, made.encode() + b"\n")

@@ -25,7 +25,7 @@ from insitu_access.enrolment import (
     seal_invitation,
     voucher_of,
 )
-from insitu_access.grant import read_grant
+from insitu_access.grant import peek_grant, read_grant, seal_grant
 from insitu_access.identity import create_keys, load_identity
 from insitu_access.jose import sign, unverified
 from insitu_access.keyring import Invited
@@ -633,6 +633,25 @@ def test_a_grant_follows_a_person_to_a_new_key_and_no_other_person(town: Town) -
     with town.office() as authority, pytest.raises(Malformed, match="not issued here"):
         ceremonies.reseal(authority, token)  # replaced by the other text
     assert load_identity(bob).signing.public() not in again.researchers
+
+
+def test_a_grant_that_was_resealed_and_not_written_is_given_again(town: Town) -> None:
+    town.settle("node", "chu-lille")
+    alice = load_identity(town.settle("researcher", "alice")).signing.public()
+    with town.office() as authority:
+        token = issue_grant(authority, grant(researchers=(alice,), nodes=("chu-lille",)))
+    with town.office() as authority:
+        ceremonies.rotate_key(authority, now=NOW, stolen=True)
+    with town.office() as authority:
+        before = authority.key
+    with town.office() as authority:
+        resealed = ceremonies.reseal(authority, token)
+    for text in (token, resealed):
+        with town.office() as authority:
+            assert ceremonies.reseal(authority, text) == resealed
+    widened = seal_grant(replace(peek_grant(token), purpose="Another"), before)
+    with town.office() as authority, pytest.raises(Malformed, match="not issued here"):
+        ceremonies.reseal(authority, widened)
 
 
 def test_who_was_never_certified_is_not_renewed(town: Town) -> None:
