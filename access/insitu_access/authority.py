@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
-from insitu_privacy.errors import AccessRefused
+from insitu_privacy.errors import AccessRefused, ConfigInvalid
 
 from insitu_access import certificates
 from insitu_access.audit import of_authority as audit
@@ -51,6 +52,8 @@ from insitu_access.register import (
 from insitu_access.sealed_key import is_sealed
 
 CA_LIFETIME = timedelta(days=3650)
+Change = Literal["key", "ca"]
+"""What ``rotate`` changes."""
 Party = NodeEntry | GatewayEntry | ResearcherEntry
 ROLE_OF: Mapping[type, Role] = MappingProxyType(
     {NodeEntry: "node", GatewayEntry: "gateway", ResearcherEntry: "researcher"}
@@ -103,8 +106,14 @@ def _clock() -> datetime:
 
 
 @contextmanager
-def opened(directory: Path, ask: Ask | None = None, *, clock: Callable[[], datetime] = _clock) -> Iterator[Authority]:
-    """The authority in ``directory``, unlocked and held against other commands. What it did is sealed at the end."""
+def opened(
+    directory: Path, ask: Ask | None = None, *, clock: Callable[[], datetime] = _clock, finishes: Change | None = None
+) -> Iterator[Authority]:
+    """The authority in ``directory``, unlocked and held against other commands. What it did is sealed at the end.
+
+    Raises ConfigInvalid where a change of its own keys was cut off, but to the command that ``finishes`` it: what was
+    signed meanwhile nobody could verify.
+    """
     ask = ask or asking()
     key_file = directory / "authority.key"
     with locked(directory):
@@ -113,7 +122,7 @@ def opened(directory: Path, ask: Ask | None = None, *, clock: Callable[[], datet
         log = audit.open_log(directory, register.federation, lambda: _sealing_keys(directory, passphrase), clock)
         try:
             audit.agree(log, register)
-            yield Authority(
+            authority = Authority(
                 directory=directory,
                 key=key,
                 ca=CertificateAuthority(
@@ -125,9 +134,22 @@ def opened(directory: Path, ask: Ask | None = None, *, clock: Callable[[], datet
                 keyring=load_keyring(directory),
                 passphrase=passphrase,
             )
+            _refuse_cut_off(authority, finishes)
+            yield authority
         finally:
             log.seal()
             log.close()
+
+
+def _refuse_cut_off(authority: Authority, finishes: Change | None) -> None:
+    for change, cut_off in (
+        ("key", any(each.key == authority.public for each in authority.keyring.signed_before)),
+        ("ca", not certificates.is_whole(authority.ca)),
+    ):
+        if cut_off and change != finishes:
+            reason = f"a change of it was cut off; finish it with `insitu-authority rotate --{change}`"
+            path = authority.directory / ("ca.key" if change == "ca" else "authority.key")
+            raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason=reason)
 
 
 def _sealing_keys(directory: Path, passphrase: bytes | None) -> Keys:

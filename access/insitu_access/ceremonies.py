@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
-from insitu_privacy.errors import AccessRefused
+from insitu_privacy.errors import AccessRefused, ConfigInvalid
 
 from insitu_access import certificates
 from insitu_access.audit import of_authority as audit
@@ -46,6 +47,7 @@ from insitu_access.enrolment import (
 from insitu_access.files import write_file
 from insitu_access.grant import Grant, grant_sha256, peek_grant, seal_grant
 from insitu_access.invariants import check
+from insitu_access.jose import unverified_kid
 from insitu_access.keyring import Certified, Former, Invited, Keyring, save_keyring
 from insitu_access.keys import (
     SigningKey,
@@ -59,7 +61,7 @@ from insitu_access.keys import (
 from insitu_access.manifest import GatewayEntry, NodeEntry
 from insitu_access.payload import Malformed
 from insitu_access.register import Register, ResearcherEntry, save_register
-from insitu_access.succession import Succession, seal_succession
+from insitu_access.succession import Succession, open_succession, seal_succession
 
 
 def invite(authority: Authority, invited: Invited, voucher: SigningKey) -> str:
@@ -118,11 +120,14 @@ def renew(authority: Authority, role: Role, party_id: str, *, now: datetime, lif
 def rotate_key(authority: Authority, *, now: datetime, stolen: bool) -> VerifyingKey:
     """The authority's next signing key. ``stolen``: nothing that the present one signed counts any longer (K8)."""
     path, waiting = authority.directory / "authority.key", authority.directory / "authority.key.next"
-    if stolen:  # one that lay there may be the thief's as well
-        waiting.unlink(missing_ok=True)
-    if not waiting.exists():  # else the last try was cut off after it had made one
-        save_signing_key(generate_signing_key(), waiting, authority.passphrase)
-    key = load_signing_key(waiting, lambda _: authority.passphrase or b"")
+    handed_over = any(each.key == authority.public for each in authority.keyring.signed_before)
+    # a theft is not forgotten because the last try was cut off
+    stolen = stolen or (handed_over and _last_step(authority) is None)
+    key = None if stolen else _waiting_key(authority, waiting)
+    if key is None:  # else the last try was cut off after it had made one
+        waiting.unlink(missing_ok=True)  # not readable, or the thief's as well
+        key = generate_signing_key()
+        save_signing_key(key, waiting, authority.passphrase)
     keyring = _handed_over(authority, key, now=now, stolen=stolen).with_signed_before(authority.public, now)
     save_keyring(keyring, authority.directory)
     administered(authority.log, "rotate --key --stolen" if stolen else "rotate --key", key=key.thumbprint)
@@ -330,16 +335,35 @@ def _handed_over(authority: Authority, key: SigningKey, *, now: datetime, stolen
     if stolen:  # whoever copied the directory may have seen invitations being made too
         keyring = keyring.with_invitations_expired(now)
         return replace(keyring, successions=(), former_authority_keys=())
-    if authority.public in keyring.former_authority_keys:  # the last try came this far
+    last = _last_step(authority)
+    if last is not None and last.key == key.public():  # the last try came this far
         return keyring
+    # a step to a key that is gone was never published: nothing is signed while a change is cut off
+    steps = keyring.successions if last is None else keyring.successions[:-1]
     step = Succession(
         federation=authority.register.federation, former=authority.public, key=key.public(), issued_at=now
     )
     return replace(
         keyring,
-        successions=(*keyring.successions, seal_succession(step, authority.key, key)),
-        former_authority_keys=(authority.public, *keyring.former_authority_keys),
+        successions=(*steps, seal_succession(step, authority.key, key)),
+        former_authority_keys=tuple(dict.fromkeys((authority.public, *keyring.former_authority_keys))),
     )
+
+
+def _last_step(authority: Authority) -> Succession | None:
+    """The succession that leads away from the present key: there is one where a change was cut off."""
+    steps = authority.keyring.successions
+    if not steps or unverified_kid(steps[-1]) != authority.public.thumbprint:
+        return None
+    return open_succession(steps[-1], authority.public)
+
+
+def _waiting_key(authority: Authority, path: Path) -> SigningKey | None:
+    """The key that the last try made; None where it made none, or was cut off while it wrote it."""
+    try:
+        return load_signing_key(path, lambda _: authority.passphrase or b"")
+    except ConfigInvalid:
+        return None
 
 
 def _refuse_where_left_behind(authority: Authority) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from insitu_access import ceremonies
+from insitu_access import ceremonies, payload
 from insitu_access.authority import certify, init_authority, issue_grant, opened, publish_manifest
 from insitu_access.certificates import create_csr, create_tls_key, is_issued_by, serial_of
 from insitu_access.drills import KEYS, Scene, drill
@@ -25,10 +25,11 @@ from insitu_access.enrolment import (
     seal_invitation,
     voucher_of,
 )
+from insitu_access.files import write_file
 from insitu_access.grant import peek_grant, read_grant, seal_grant
 from insitu_access.identity import create_keys, load_identity
 from insitu_access.jose import sign, unverified
-from insitu_access.keyring import Invited
+from insitu_access.keyring import Invited, _as_json
 from insitu_access.keys import generate_signing_key, load_signing_key, load_verifying_key
 from insitu_access.manifest import GatewayEntry, NodeEntry, open_manifest
 from insitu_access.payload import Malformed, write
@@ -539,21 +540,94 @@ def test_an_answer_finds_who_pinned_the_former_key(town: Town) -> None:
     assert load_identity(town.root / "n").answered_at == NOW
 
 
-def test_a_change_of_the_authority_s_key_that_was_cut_off_is_run_again(town: Town, monkeypatch) -> None:
-    def cut(*_: object) -> None:
+def cut_off(town: Town, act, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The act, ended before it calls what is named so."""
+
+    def cut(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with town.office() as authority, monkeypatch.context() as patch:
-        patch.setattr(ceremonies, "save_verifying_key", cut)
+        patch.setattr(*((ceremonies, name) if "." not in name else (Path, name.removeprefix("Path."))), cut)
         with pytest.raises(KeyboardInterrupt):
-            ceremonies.rotate_key(authority, now=NOW, stolen=False)
+            act(authority)
+
+
+def other_commands_refuse(town: Town, command: str) -> None:
+    with pytest.raises(ConfigInvalid, match=command), town.office():
+        pass
+
+
+@pytest.mark.parametrize("stolen", [False, True])
+@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize("last", ["save_keyring", "administered", "save_verifying_key", "Path.replace"])
+def test_a_change_of_the_authority_s_key_that_was_cut_off_is_run_again(
+    town: Town, monkeypatch, last: str, gone: bool, stolen: bool
+) -> None:
+    before, waiting = town.pinned, town.root / "authority" / "authority.key.next"
+    if last == "Path.replace":  # which files are written with as well
+        monkeypatch.setattr(ceremonies, "save_keyring", lambda k, d: write_in_place(d / "keyring.json", k))
+        monkeypatch.setattr(ceremonies, "save_verifying_key", lambda k, path: path.write_bytes(k.pem()))
+    cut_off(town, partial(ceremonies.rotate_key, now=NOW, stolen=stolen), monkeypatch, last)
+    if last != "save_keyring":
+        other_commands_refuse(town, "rotate --key")
+    if gone:
+        waiting.unlink()
+    with opened(town.root / "authority", ASK, finishes="key") as authority:
+        # by the command without --stolen: a theft is not forgotten
+        key = ceremonies.rotate_key(authority, now=NOW, stolen=stolen and last == "save_keyring")
+    assert town.pinned == key != before
+    assert not waiting.exists()
+    with town.office() as authority:
+        assert len(authority.keyring.successions) == (0 if stolen else 1)
+        assert authority.public == key
+        text, _ = publish_manifest(authority, None, now=NOW, lifetime=DAY)
+    if stolen:
+        refused(lambda: open_manifest(text, before, now=NOW, known_version=0), code="INSITU-ACCESS-SIGNATURE")
+    else:
+        assert open_manifest(text, before, now=NOW, known_version=0).authority_keys == (key, before)
+
+
+def write_in_place(path: Path, keyring) -> None:
+    path.write_bytes(payload.write(_as_json(keyring)))
+
+
+@pytest.mark.parametrize("content", [b"", b"-----BEGIN", b"eyJ.."])
+def test_a_next_key_that_was_half_written_is_made_again(town: Town, content: bytes) -> None:
+    waiting = town.root / "authority" / "authority.key.next"
+    waiting.touch(0o600)
+    waiting.write_bytes(content)
     before = town.pinned
     with town.office() as authority:
-        key = ceremonies.rotate_key(authority, now=NOW, stolen=False)
+        ceremonies.rotate_key(authority, now=NOW, stolen=False)
+    assert town.pinned != before
+    town.manifest()
+
+
+def test_a_change_of_the_ca_that_was_cut_off_is_run_again(town: Town, monkeypatch) -> None:
+    """K11: what a CA key issued without its certificate, nobody could verify."""
+    place = town.settle("node", "n")
+    written = []
+
+    def cut(path: Path, data: bytes, mode: int = 0o644) -> None:
+        if path.name == "ca.pem":
+            raise KeyboardInterrupt
+        written.append(path.name)
+        write_file(path, data, mode)
+
+    with town.office() as authority, monkeypatch.context() as patch:
+        patch.setattr(ceremonies, "write_file", cut)
+        with pytest.raises(KeyboardInterrupt):
+            ceremonies.rotate_ca(authority, now=NOW)
+    assert written == ["ca.key"]
+    other_commands_refuse(town, "rotate --ca")
+    with opened(town.root / "authority", ASK, finishes="ca") as authority:
+        ceremonies.rotate_ca(authority, now=NOW)
     with town.office() as authority:
-        assert len(authority.keyring.successions) == 1
-        text, _ = publish_manifest(authority, None, now=NOW, lifetime=DAY)
-    assert open_manifest(text, before, now=NOW, known_version=0).authority_keys[0] == key
+        answer = ceremonies.renew(authority, "node", "n", now=NOW, lifetime=YEAR)
+    install(place, answer, town.pinned, ASK, now=NOW)
+    manifest = town.manifest()
+    assert manifest.ca_pem.count("BEGIN CERTIFICATE") == 2
+    assert is_issued_by(load_identity(place).tls_cert_pem, manifest.ca_pem.encode())
 
 
 @pytest.mark.attacks("K9")
