@@ -27,7 +27,7 @@ from insitu_access.files import KEY_LIMIT, make_directory, read_file, read_priva
 from insitu_access.grant import Grant, grant_sha256, seal_grant
 from insitu_access.invariants import check
 from insitu_access.jurisdiction import country
-from insitu_access.keyring import Certified, Keyring, load_keyring, save_keyring
+from insitu_access.keyring import Certified, Invited, Keyring, load_keyring, save_keyring
 from insitu_access.keys import (
     SigningKey,
     VerifyingKey,
@@ -118,7 +118,11 @@ def opened(
     key_file = directory / "authority.key"
     with locked(directory):
         passphrase = ask(key_file) if is_sealed(read_private_file(key_file)) else None
-        key, register = load_signing_key(key_file, ask), load_register(directory)
+        key, before = load_signing_key(key_file, ask), load_register(directory)
+        keyring = load_keyring(directory)
+        register = _reconciled(before, keyring)
+        if register != before:  # a command was cut off between the two
+            save_register(register, directory)
         log = audit.open_log(directory, register.federation, lambda: _sealing_keys(directory, passphrase), clock)
         try:
             audit.agree(log, register)
@@ -131,7 +135,7 @@ def opened(
                 ),
                 register=register,
                 log=log,
-                keyring=load_keyring(directory),
+                keyring=keyring,
                 passphrase=passphrase,
             )
             _refuse_cut_off(authority, finishes)
@@ -350,6 +354,48 @@ def _registered(register: Register, party: Party, *, replace_key: bool) -> Regis
     if known is not None and known != party.key and not replace_key:
         raise Malformed("this id is registered with another signing key; say --replace to put the new one in its place")
     return register.with_node(party) if isinstance(party, NodeEntry) else register.with_researcher(party)
+
+
+def party_of(invited: Invited, key: VerifyingKey) -> Party:
+    """What the register will hold of an invited party. Raises Malformed."""
+    if invited.role == "gateway":
+        return GatewayEntry(
+            id=invited.id,
+            address=invited.address or "",
+            operator=invited.operator or "",
+            jurisdiction=invited.jurisdiction or "",
+        )
+    if invited.role == "researcher":
+        return ResearcherEntry(id=invited.id, key=key)
+    return NodeEntry(
+        id=invited.id, organisation=invited.organisation or "", jurisdiction=invited.jurisdiction or "", key=key
+    )
+
+
+def known_party(register: Register, role: Role, party_id: str) -> Party | None:
+    parties: tuple[Party, ...] = (*register.nodes, *register.gateways, *register.researchers)
+    kinds = {"node": NodeEntry, "gateway": GatewayEntry, "researcher": ResearcherEntry}
+    return next((each for each in parties if isinstance(each, kinds[role]) and each.id == party_id), None)
+
+
+def with_party(register: Register, party: Party) -> Register:
+    if isinstance(party, GatewayEntry):
+        return register.with_gateway(party)
+    return register.with_node(party) if isinstance(party, NodeEntry) else register.with_researcher(party)
+
+
+def _reconciled(register: Register, keyring: Keyring) -> Register:
+    """The register with the keys that the keyring, which is written first, has certified since."""
+    for each in keyring.certified:
+        if each.role == "gateway" or each.key is None or register.key_of(each.role, each.id) == each.key:
+            continue
+        party = known_party(register, each.role, each.id)
+        used = [i for i in keyring.invited if i.used and (i.role, i.id) == (each.role, each.id)]
+        if party is not None and not isinstance(party, GatewayEntry):
+            register = with_party(register, replace(party, key=each.key))
+        elif used:
+            register = with_party(register, party_of(used[-1], each.key))
+    return register
 
 
 def _dataset_entry(path: Path) -> DatasetEntry:

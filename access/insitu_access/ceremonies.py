@@ -32,7 +32,10 @@ from insitu_access.authority import (
     addresses_of,
     certificate_for,
     country_of_party,
+    known_party,
+    party_of,
     refuse_known,
+    with_party,
 )
 from insitu_access.certificates import BACKDATED, Role, serial_of
 from insitu_access.enrolment import (
@@ -47,7 +50,7 @@ from insitu_access.enrolment import (
 from insitu_access.files import write_file
 from insitu_access.grant import Grant, grant_sha256, peek_grant, seal_grant
 from insitu_access.invariants import check
-from insitu_access.jose import unverified_kid
+from insitu_access.jose import token_sha256, unverified_kid
 from insitu_access.keyring import Certified, Former, Invited, Keyring, save_keyring
 from insitu_access.keys import (
     SigningKey,
@@ -58,9 +61,9 @@ from insitu_access.keys import (
     save_signing_key,
     save_verifying_key,
 )
-from insitu_access.manifest import GatewayEntry, NodeEntry
+from insitu_access.manifest import GatewayEntry
 from insitu_access.payload import Malformed
-from insitu_access.register import Register, ResearcherEntry, save_register
+from insitu_access.register import save_register
 from insitu_access.succession import Succession, open_succession, seal_succession
 
 
@@ -92,6 +95,10 @@ def enrol(
 ) -> tuple[str, Answer]:
     """The answer to an enrolment: a certificate, and the new key in the register. Raises AccessRefused (K4, K5)."""
     invited = authority.keyring.invitation(voucher_of(token) or "")
+    digest = token_sha256(token)
+    answered = next((each for each in authority.keyring.certified if each.request_sha256 == digest), None)
+    if answered is not None and answered.key is not None:
+        return _answered_again(authority, answered, answered.key, invited, now=now)
     if invited is not None:
         return _enrol_invited(authority, token, invited, now=now, lifetime=lifetime)
     return _enrol_changed(authority, token, now=now, lifetime=lifetime, until=now + overlap)
@@ -99,7 +106,7 @@ def enrol(
 
 def renew(authority: Authority, role: Role, party_id: str, *, now: datetime, lifetime: timedelta) -> str:
     """A new certificate for the keys that a party has. Raises Malformed where it has none."""
-    present, party = authority.keyring.certificate_of(role, party_id), _known(authority.register, role, party_id)
+    present, party = authority.keyring.certificate_of(role, party_id), known_party(authority.register, role, party_id)
     if present is None or party is None:
         raise Malformed(f"no {role} of this id has a certificate; see `insitu-authority keys`")
     pem = certificates.renew_certificate(
@@ -218,22 +225,6 @@ def _researchers(authority: Authority, grant: Grant, researcher: str | None) -> 
     return tuple(keys)
 
 
-def party_of(invited: Invited, key: VerifyingKey) -> Party:
-    """What the register will hold of an invited party. Raises Malformed."""
-    if invited.role == "gateway":
-        return GatewayEntry(
-            id=invited.id,
-            address=invited.address or "",
-            operator=invited.operator or "",
-            jurisdiction=invited.jurisdiction or "",
-        )
-    if invited.role == "researcher":
-        return ResearcherEntry(id=invited.id, key=key)
-    return NodeEntry(
-        id=invited.id, organisation=invited.organisation or "", jurisdiction=invited.jurisdiction or "", key=key
-    )
-
-
 def _enrol_invited(
     authority: Authority, token: str, invited: Invited, *, now: datetime, lifetime: timedelta
 ) -> tuple[str, Answer]:
@@ -247,7 +238,20 @@ def _enrol_invited(
     keyring = authority.keyring.with_revoked(invited.role, invited.id).with_used(invited)
     keyring = keyring.without_invitations(invited.role, invited.id)
     party = party_of(invited, enrolment.key)
-    return _enter(authority, party, enrolment, keyring, also=invited.also, until=None, now=now, lifetime=lifetime)
+    return _enter(
+        authority, party, enrolment, token, keyring, also=invited.also, until=None, now=now, lifetime=lifetime
+    )
+
+
+def _answered_again(
+    authority: Authority, answered: Certified, key: VerifyingKey, invited: Invited | None, *, now: datetime
+) -> tuple[str, Answer]:
+    """The very enrolment that the party's present certificate answers: the last try may have been cut off."""
+    if invited is not None:
+        save_register(with_party(authority.register, party_of(invited, key)), authority.directory)
+    until, pem = answered.former_until, answered.pem.encode()
+    answer = _answer(authority, answered.role, answered.id, key, pem=pem, until=until, now=now)
+    return _sealed(authority, answer), answer
 
 
 def _enrol_changed(
@@ -255,7 +259,7 @@ def _enrol_changed(
 ) -> tuple[str, Answer]:
     voucher = voucher_of(token)
     present = next((e for e in authority.keyring.certified if e.key is not None and e.key.thumbprint == voucher), None)
-    party = None if present is None else _known(authority.register, present.role, present.id)
+    party = None if present is None else known_party(authority.register, present.role, present.id)
     if present is None or present.key is None or party is None:
         raise _refused("neither an invitation nor the present key of a party vouches for it")
     enrolment = open_enrolment(token, present.key)
@@ -269,13 +273,16 @@ def _enrol_changed(
     if not isinstance(party, GatewayEntry):
         party = replace(party, key=enrolment.key)
     keyring = authority.keyring.with_former(former)
-    return _enter(authority, party, enrolment, keyring, also=present.also, until=until, now=now, lifetime=lifetime)
+    return _enter(
+        authority, party, enrolment, token, keyring, also=present.also, until=until, now=now, lifetime=lifetime
+    )
 
 
 def _enter(
     authority: Authority,
     party: Party,
     enrolment: Enrolment,
+    token: str,
     keyring: Keyring,
     *,
     also: tuple[str, ...],
@@ -285,8 +292,16 @@ def _enter(
 ) -> tuple[str, Answer]:
     refuse_known(authority, enrolment.key)
     pem = certificate_for(authority, party, enrolment.csr.encode(), now=now, lifetime=lifetime, also=also)
-    made = Certified(role=enrolment.role, id=enrolment.id, pem=pem.decode(), key=enrolment.key, also=also)
-    register = _with_party(authority.register, party)
+    made = Certified(
+        role=enrolment.role,
+        id=enrolment.id,
+        pem=pem.decode(),
+        key=enrolment.key,
+        also=also,
+        request_sha256=token_sha256(token),
+        former_until=until,
+    )
+    register = with_party(authority.register, party)
     save_keyring(keyring.with_certificate(made), authority.directory)
     save_register(register, authority.directory)
     audit.certified(
@@ -371,18 +386,6 @@ def _refuse_where_left_behind(authority: Authority) -> None:
     own = authority.ca.certificate_pem
     left = [each.id for each in authority.keyring.certified if not certificates.is_issued_by(each.pem.encode(), own)]
     check(not left, f"these have no certificate of the new CA yet: {', '.join(sorted(left))}")
-
-
-def _known(register: Register, role: Role, party_id: str) -> Party | None:
-    parties: tuple[Party, ...] = (*register.nodes, *register.gateways, *register.researchers)
-    kinds = {"node": NodeEntry, "gateway": GatewayEntry, "researcher": ResearcherEntry}
-    return next((each for each in parties if isinstance(each, kinds[role]) and each.id == party_id), None)
-
-
-def _with_party(register: Register, party: Party) -> Register:
-    if isinstance(party, GatewayEntry):
-        return register.with_gateway(party)
-    return register.with_node(party) if isinstance(party, NodeEntry) else register.with_researcher(party)
 
 
 def _refused(reason: str) -> AccessRefused:

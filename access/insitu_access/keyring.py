@@ -52,6 +52,10 @@ class Certified:
     """The signing key beside it, which vouches for the next; None where it was never told (a gateway by ``cert``)."""
     also: tuple[str, ...] = ()
     """Further names of a gateway, to be in the next one too."""
+    request_sha256: str | None = None
+    """Of the enrolment that it answers: where that is handed in again, the answer was cut off, and is given again."""
+    former_until: datetime | None = None
+    """As that answer says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +231,8 @@ def _read_invited(value: object, path: str) -> Invited:
 
 
 def _read_certified(value: object, path: str) -> Certified:
+    if isinstance(value, dict):  # keyrings of before do not say these
+        value = {"request_sha256": None, "former_until": None, **value}
     with Fields(value, path) as fields:
         return Certified(
             role=read_role(fields.text("role")),
@@ -234,6 +240,8 @@ def _read_certified(value: object, path: str) -> Certified:
             pem=fields.text("pem"),
             key=fields.optional_item("key", read_verifying_key),
             also=fields.texts("also"),
+            request_sha256=fields.optional_text("request_sha256"),
+            former_until=fields.optional_item("former_until", payload.as_moment),
         )
 
 
@@ -284,6 +292,8 @@ def _certified_as_json(certified: Certified) -> dict[str, object]:
         "pem": certified.pem,
         "key": None if certified.key is None else certified.key.as_json(),
         "also": list(certified.also),
+        "request_sha256": certified.request_sha256,
+        "former_until": None if certified.former_until is None else payload.seconds_up(certified.former_until),
     }
 
 

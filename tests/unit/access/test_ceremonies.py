@@ -179,9 +179,15 @@ def test_an_invitation_is_used_once(town: Town) -> None:
     invitation = town.read(town.invite("node", "n"))
     first = enrol_here(town.root / "n", invitation, now=NOW, passphrase=None)
     thief = enrol_here(town.root / "thief", invitation, now=NOW, passphrase=None)
-    town.enrol(first.path.read_text().strip())
+    seen = first.path.read_text().strip()
+    town.enrol(seen)
     refused(town.enrol, thief.path.read_text().strip(), match="used before")
-    refused(town.enrol, first.path.read_text().strip(), match="used before")
+    # the very request is answered again, with the certificate it has: it uses nothing
+    again = [open_answer(town.enrol(first.path.read_text().strip()), town.pinned) for _ in range(2)]
+    assert again[0].certificate_pem == again[1].certificate_pem
+    install(town.root / "n", town.enrol(first.path.read_text().strip()), town.pinned, ASK, now=NOW)
+    town.enrol(lost_keys(town, town.root / "n", "node"))
+    refused(town.enrol, first.path.read_text().strip() if first.path.exists() else seen, match="used before")
 
 
 @pytest.mark.attacks("K4")
@@ -538,6 +544,37 @@ def test_an_answer_finds_who_pinned_the_former_key(town: Town) -> None:
     )
     install(town.root / "n", answer, invitation.authority, ASK, now=NOW)
     assert load_identity(town.root / "n").answered_at == NOW
+
+
+@pytest.mark.parametrize("role", ["node", "gateway", "researcher"])
+@pytest.mark.parametrize("by", ["invitation", "new invitation", "present key"])
+@pytest.mark.parametrize("repeated", [True, False])
+def test_an_enrolment_that_was_cut_off_is_run_again(
+    town: Town, monkeypatch, role: str, by: str, repeated: bool
+) -> None:
+    """Between keyring and register."""
+    place = town.root / "p"
+    if by == "invitation":
+        requested = enrol_here(place, town.read(town.invite(role, "p")), now=NOW, passphrase=None)
+    else:
+        town.settle(role, "p")
+        invitation = town.read(town.invite(role, "p", address="other.example.org:1")) if by != "present key" else None
+        requested = change_keys(place, now=NOW, ask=ASK, invitation=invitation)
+    token = requested.path.read_text().strip()
+    enrol = partial(ceremonies.enrol, token=token, now=NOW, lifetime=YEAR, overlap=30 * DAY)
+    cut_off(town, enrol, monkeypatch, "save_register")
+    town.manifest()
+    if repeated:
+        install(place, town.enrol(token), town.pinned, ASK, now=NOW)
+        assert load_identity(place).signing.public() == requested.key
+        assert (load_identity(place).former is not None) == (by == "present key")
+    with town.office() as authority:
+        if role != "gateway":
+            assert authority.register.key_of(role, "p") == requested.key
+        elif repeated:
+            assert [each.address for each in authority.register.gateways] == [
+                "other.example.org:1" if by == "new invitation" else "gw.example.org:7443"
+            ]
 
 
 def cut_off(town: Town, act, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
