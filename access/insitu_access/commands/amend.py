@@ -67,7 +67,6 @@ def amend(
 
     if table and not dataset:
         raise usage("--table without --dataset", "Name all datasets and tables of the amended grant.")
-    check_writable(out)
     with opened(directory) as authority:
         before = _before(grant)
         changes: dict[str, Any] = {
@@ -85,6 +84,7 @@ def amend(
         }
         named = {name: value for name, value in changes.items() if value is not None}
         made = replace(before, reference=reference, revision=before.revision + 1, **named)
+        check_writable(out)
         token = amend_grant(authority, made)
         write_file(out, token.encode() + b"\n")
     print_facts(grant_facts(made), format_)

@@ -50,11 +50,11 @@ def invite(
     from insitu_access.files import check_writable, write_private_file
     from insitu_access.keys import generate_signing_key
 
-    check_writable(out, new=True)
     voucher = generate_signing_key()
     with opened(directory) as authority:
         given = {"organisation": organisation, "operator": operator, "jurisdiction": jurisdiction, "address": address}
         made = _invited(authority, role, id_, voucher.public(), given=given, also=tuple(also or ()), lifetime=lifetime)
+        check_writable(out, new=True)
         write_private_file(out, make(authority, made, voucher).encode() + b"\n")
         thumbprint = authority.public.thumbprint
     facts = {"role": role.value, "id": id_, "invitation": str(out), "expires_at": made.expires_at.isoformat()}

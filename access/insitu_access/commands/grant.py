@@ -63,7 +63,6 @@ def grant(
     from insitu_access.grant import Grant, read_accounting
 
     start = now() if not_before is None else moment(not_before, "--not-before")
-    check_writable(out)
     with opened(directory) as authority:
         made = Grant(
             id=uuid.uuid4().hex,
@@ -84,6 +83,7 @@ def grant(
             min_units=min_units or 0,
             results=results_of(result),
         )
+        check_writable(out)
         token = issue_grant(authority, made)
         write_file(out, token.encode() + b"\n")
     print_facts(grant_facts(made), format_)
