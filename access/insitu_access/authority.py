@@ -14,6 +14,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
+
+from insitu_privacy.errors import AccessRefused, ConfigInvalid
 
 from insitu_access import certificates
 from insitu_access.audit import of_authority as audit
@@ -24,7 +27,7 @@ from insitu_access.files import KEY_LIMIT, make_directory, read_file, read_priva
 from insitu_access.grant import Grant, grant_sha256, seal_grant
 from insitu_access.invariants import check
 from insitu_access.jurisdiction import country
-from insitu_access.keyring import Certified, Keyring, load_keyring, save_keyring
+from insitu_access.keyring import Certified, Invited, Keyring, load_keyring, save_keyring
 from insitu_access.keys import (
     SigningKey,
     VerifyingKey,
@@ -49,6 +52,8 @@ from insitu_access.register import (
 from insitu_access.sealed_key import is_sealed
 
 CA_LIFETIME = timedelta(days=3650)
+Change = Literal["key", "ca"]
+"""What ``rotate`` changes."""
 Party = NodeEntry | GatewayEntry | ResearcherEntry
 ROLE_OF: Mapping[type, Role] = MappingProxyType(
     {NodeEntry: "node", GatewayEntry: "gateway", ResearcherEntry: "researcher"}
@@ -101,17 +106,27 @@ def _clock() -> datetime:
 
 
 @contextmanager
-def opened(directory: Path, ask: Ask | None = None, *, clock: Callable[[], datetime] = _clock) -> Iterator[Authority]:
-    """The authority in ``directory``, unlocked and held against other commands. What it did is sealed at the end."""
+def opened(
+    directory: Path, ask: Ask | None = None, *, clock: Callable[[], datetime] = _clock, finishes: Change | None = None
+) -> Iterator[Authority]:
+    """The authority in ``directory``, unlocked and held against other commands. What it did is sealed at the end.
+
+    Raises ConfigInvalid where a change of its own keys was cut off, but to the command that ``finishes`` it: what was
+    signed meanwhile nobody could verify.
+    """
     ask = ask or asking()
     key_file = directory / "authority.key"
     with locked(directory):
         passphrase = ask(key_file) if is_sealed(read_private_file(key_file)) else None
-        key, register = load_signing_key(key_file, ask), load_register(directory)
+        key, before = load_signing_key(key_file, ask), load_register(directory)
+        keyring = load_keyring(directory)
+        register = _reconciled(before, keyring)
+        if register != before:  # a command was cut off between the two
+            save_register(register, directory)
         log = audit.open_log(directory, register.federation, lambda: _sealing_keys(directory, passphrase), clock)
         try:
             audit.agree(log, register)
-            yield Authority(
+            authority = Authority(
                 directory=directory,
                 key=key,
                 ca=CertificateAuthority(
@@ -120,12 +135,25 @@ def opened(directory: Path, ask: Ask | None = None, *, clock: Callable[[], datet
                 ),
                 register=register,
                 log=log,
-                keyring=load_keyring(directory),
+                keyring=keyring,
                 passphrase=passphrase,
             )
+            _refuse_cut_off(authority, finishes)
+            yield authority
         finally:
             log.seal()
             log.close()
+
+
+def _refuse_cut_off(authority: Authority, finishes: Change | None) -> None:
+    for change, cut_off in (
+        ("key", any(each.key == authority.public for each in authority.keyring.signed_before)),
+        ("ca", not certificates.is_whole(authority.ca)),
+    ):
+        if cut_off and change != finishes:
+            reason = f"a change of it was cut off; finish it with `insitu-authority rotate --{change}`"
+            path = authority.directory / ("ca.key" if change == "ca" else "authority.key")
+            raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason=reason)
 
 
 def _sealing_keys(directory: Path, passphrase: bytes | None) -> Keys:
@@ -153,17 +181,34 @@ def certify(
     act of its own. What the party had before then counts no longer.
     """
     role = ROLE_OF[type(party)]
-    register = _registered(authority.register, party, replace_key=replace_key)
-    certificate = certificate_for(authority, party, csr, now=now, lifetime=lifetime, also=also)
     signing = key if isinstance(party, GatewayEntry) else party.key
     keyring = authority.keyring
-    if signing is not None and authority.register.key_of(role, party.id) not in (None, signing):
+    present = keyring.certificate_of(role, party.id)
+    if signing is not None and signing not in (present and present.key, authority.register.key_of(role, party.id)):
+        refuse_known(authority, signing)
+    register = _registered(authority.register, party, replace_key=replace_key)
+    certificate = certificate_for(authority, party, csr, now=now, lifetime=lifetime, also=also)
+    before = present.key if present and present.key else authority.register.key_of(role, party.id)
+    if signing is not None and before not in (None, signing):
         keyring = keyring.with_revoked(role, party.id)
+    if signing is not None and before != signing:
+        keyring = keyring.without_invitations(role, party.id)  # it has what it was invited for
     made = Certified(role=role, id=party.id, pem=certificate.decode(), key=signing, also=tuple(also))
     save_keyring(keyring.with_certificate(made), authority.directory)
     save_register(register, authority.directory)
     audit.certified(authority.log, role, party.id, signing, certificate=certificate, replaced=replace_key)
     return certificate
+
+
+def refuse_known(authority: Authority, key: VerifyingKey) -> None:
+    """A key that stood for something before may be in a thief's hands, and one key for two would stop the manifest."""
+    register, keyring = authority.register, authority.keyring
+    had: list[VerifyingKey | None] = [each.key for each in register.nodes]
+    had += [each.key for each in register.researchers]
+    had += [each.key for each in keyring.certified]
+    had += [each.key for each in keyring.former]
+    if key in had or key.thumbprint in keyring.lost_keys:
+        raise AccessRefused("INSITU-KEY-ENROLMENT", what="enrolment", reason="its key was enrolled before")
 
 
 def certificate_for(
@@ -309,6 +354,48 @@ def _registered(register: Register, party: Party, *, replace_key: bool) -> Regis
     if known is not None and known != party.key and not replace_key:
         raise Malformed("this id is registered with another signing key; say --replace to put the new one in its place")
     return register.with_node(party) if isinstance(party, NodeEntry) else register.with_researcher(party)
+
+
+def party_of(invited: Invited, key: VerifyingKey) -> Party:
+    """What the register will hold of an invited party. Raises Malformed."""
+    if invited.role == "gateway":
+        return GatewayEntry(
+            id=invited.id,
+            address=invited.address or "",
+            operator=invited.operator or "",
+            jurisdiction=invited.jurisdiction or "",
+        )
+    if invited.role == "researcher":
+        return ResearcherEntry(id=invited.id, key=key)
+    return NodeEntry(
+        id=invited.id, organisation=invited.organisation or "", jurisdiction=invited.jurisdiction or "", key=key
+    )
+
+
+def known_party(register: Register, role: Role, party_id: str) -> Party | None:
+    parties: tuple[Party, ...] = (*register.nodes, *register.gateways, *register.researchers)
+    kinds = {"node": NodeEntry, "gateway": GatewayEntry, "researcher": ResearcherEntry}
+    return next((each for each in parties if isinstance(each, kinds[role]) and each.id == party_id), None)
+
+
+def with_party(register: Register, party: Party) -> Register:
+    if isinstance(party, GatewayEntry):
+        return register.with_gateway(party)
+    return register.with_node(party) if isinstance(party, NodeEntry) else register.with_researcher(party)
+
+
+def _reconciled(register: Register, keyring: Keyring) -> Register:
+    """The register with the keys that the keyring, which is written first, has certified since."""
+    for each in keyring.certified:
+        if each.role == "gateway" or each.key is None or register.key_of(each.role, each.id) == each.key:
+            continue
+        party = known_party(register, each.role, each.id)
+        used = [i for i in keyring.invited if i.used and (i.role, i.id) == (each.role, each.id)]
+        if party is not None and not isinstance(party, GatewayEntry):
+            register = with_party(register, replace(party, key=each.key))
+        elif used:
+            register = with_party(register, party_of(used[-1], each.key))
+    return register
 
 
 def _dataset_entry(path: Path) -> DatasetEntry:

@@ -223,6 +223,15 @@ def _directly_issued(certificate: x509.Certificate, ca: x509.Certificate) -> boo
     return True
 
 
+def is_whole(authority: CertificateAuthority) -> bool:
+    """Whether a CA's certificate is of its private key. Raises Malformed."""
+    own = _read_key(authority.key_pem).public_key()
+    try:
+        return own == x509.load_pem_x509_certificate(authority.certificate_pem).public_key()
+    except _UNREADABLE as error:
+        raise Malformed("it is not a certificate in PEM") from error
+
+
 def serial_of(cert_pem: bytes) -> str:
     """The serial number in hex: what a revocation names. Raises Malformed."""
     try:

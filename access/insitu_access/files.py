@@ -72,6 +72,17 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise unreadable(path, error.strerror or "it cannot be written") from error
 
 
+def check_writable(path: Path, *, new: bool = False) -> None:
+    """Refuses what could not be written: asked before an act that cannot be taken back. ``new``: not over another."""
+    try:
+        if path.is_dir() or (new and path.exists()):
+            raise unreadable(path, "it is a directory" if path.is_dir() else "it exists and is not overwritten")
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".part", dir=path.parent):
+            pass
+    except OSError as error:
+        raise unreadable(path, error.strerror or "it cannot be written") from error
+
+
 def make_directory(path: Path, mode: int = 0o700) -> None:
     try:
         path.mkdir(mode=mode, parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from insitu_privacy.errors import ConfigInvalid
 
 from insitu_access import payload
-from insitu_access.certificates import Role, serial_of
+from insitu_access.certificates import Role, serial_of, validity
 from insitu_access.enrolment import read_role
 from insitu_access.files import read_file, write_file
 from insitu_access.keys import VerifyingKey, read_verifying_key
@@ -52,6 +52,10 @@ class Certified:
     """The signing key beside it, which vouches for the next; None where it was never told (a gateway by ``cert``)."""
     also: tuple[str, ...] = ()
     """Further names of a gateway, to be in the next one too."""
+    request_sha256: str | None = None
+    """Of the enrolment that it answers: where that is handed in again, the answer was cut off, and is given again."""
+    former_until: datetime | None = None
+    """As that answer says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,16 +96,48 @@ class Keyring:
     def invitation(self, thumbprint: str) -> Invited | None:
         return next((each for each in self.invited if each.key.thumbprint == thumbprint), None)
 
+    def expects(self, role: Role, party_id: str) -> bool:
+        """Whether the party was invited and has not enrolled by it, though the invitation may have expired."""
+        return any((each.role, each.id) == (role, party_id) and not each.used for each in self.invited)
+
+    def without_invitations(self, role: Role, party_id: str) -> Keyring:
+        """The party's invitations that were not used are void."""
+        left = (each for each in self.invited if each.used or (each.role, each.id) != (role, party_id))
+        return replace(self, invited=tuple(left))
+
+    def with_invitations_expired(self, now: datetime) -> Keyring:
+        """No invitation can be used any more; that the parties were invited stays known."""
+        moment = now.replace(microsecond=0)  # it is written in whole seconds
+        changed = (
+            each if each.used else replace(each, expires_at=min(each.expires_at, moment)) for each in self.invited
+        )
+        return replace(self, invited=tuple(changed))
+
     def with_certificate(self, new: Certified) -> Keyring:
+        """The party's certificate now. The one before is kept as a former one, to be revoked (K10)."""
         others = tuple(each for each in self.certified if (each.role, each.id) != (new.role, new.id))
-        return replace(self, certified=(*others, new))
+        before = self.certificate_of(new.role, new.id)
+        return replace(self._with_superseded(before) if before else self, certified=(*others, new))
+
+    def _with_superseded(self, before: Certified) -> Keyring:
+        pem = before.pem.encode()
+        serial = serial_of(pem)
+        if serial in self.revoked or any(each.serial == serial for each in self.former):
+            return self
+        kept = Former(role=before.role, id=before.id, key=None, serial=serial, until=validity(pem)[1])
+        return replace(self, former=(*self.former, kept))
 
     def with_used(self, invited: Invited) -> Keyring:
         changed = (replace(each, used=each.used or each.key == invited.key) for each in self.invited)
         return replace(self, invited=tuple(changed))
 
-    def with_former(self, former: Former) -> Keyring:
-        return replace(self, former=(*self.former, former))
+    def with_former(self, new: Former) -> Keyring:
+        """The party changes its keys: what it had before these ones counts no longer than they do."""
+        capped = tuple(
+            replace(each, until=min(each.until, new.until)) if (each.role, each.id) == (new.role, new.id) else each
+            for each in self.former
+        )
+        return replace(self, former=(*capped, new))
 
     def without_former(self, role: Role, party_id: str) -> Keyring:
         """Nothing that the party had before counts any longer: its certificates are revoked (K7, K10)."""
@@ -195,6 +231,8 @@ def _read_invited(value: object, path: str) -> Invited:
 
 
 def _read_certified(value: object, path: str) -> Certified:
+    if isinstance(value, dict):  # keyrings of before do not say these
+        value = {"request_sha256": None, "former_until": None, **value}
     with Fields(value, path) as fields:
         return Certified(
             role=read_role(fields.text("role")),
@@ -202,6 +240,8 @@ def _read_certified(value: object, path: str) -> Certified:
             pem=fields.text("pem"),
             key=fields.optional_item("key", read_verifying_key),
             also=fields.texts("also"),
+            request_sha256=fields.optional_text("request_sha256"),
+            former_until=fields.optional_item("former_until", payload.as_moment),
         )
 
 
@@ -252,6 +292,8 @@ def _certified_as_json(certified: Certified) -> dict[str, object]:
         "pem": certified.pem,
         "key": None if certified.key is None else certified.key.as_json(),
         "also": list(certified.also),
+        "request_sha256": certified.request_sha256,
+        "former_until": None if certified.former_until is None else payload.seconds_up(certified.former_until),
     }
 
 

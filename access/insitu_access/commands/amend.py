@@ -63,7 +63,7 @@ def amend(
 
     from insitu_access.authority import amend_grant, opened
     from insitu_access.commands.facts import grant_facts
-    from insitu_access.files import write_file
+    from insitu_access.files import check_writable, write_file
 
     if table and not dataset:
         raise usage("--table without --dataset", "Name all datasets and tables of the amended grant.")
@@ -84,6 +84,7 @@ def amend(
         }
         named = {name: value for name, value in changes.items() if value is not None}
         made = replace(before, reference=reference, revision=before.revision + 1, **named)
+        check_writable(out)
         token = amend_grant(authority, made)
         write_file(out, token.encode() + b"\n")
     print_facts(grant_facts(made), format_)

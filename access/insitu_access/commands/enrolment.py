@@ -37,7 +37,8 @@ def invite(
     """Invite a party to enrol: it makes its keys on site, and this file lets it hand in the public halves, once.
 
     Hand the file over where nobody else reads it, and tell the party the thumbprint of your key by another way. A party
-    that is registered is invited again when its keys are lost or stolen: what it had counts no longer once it enrols.
+    that is registered is invited again when its keys are lost or stolen: its present key vouches for no other from now
+    on, and what it had counts no longer once it enrols. An invitation that it had before is void.
 
     \b
     Example:
@@ -46,13 +47,14 @@ def invite(
     """
     from insitu_access.authority import opened
     from insitu_access.ceremonies import invite as make
-    from insitu_access.files import write_private_file
+    from insitu_access.files import check_writable, write_private_file
     from insitu_access.keys import generate_signing_key
 
     voucher = generate_signing_key()
     with opened(directory) as authority:
         given = {"organisation": organisation, "operator": operator, "jurisdiction": jurisdiction, "address": address}
         made = _invited(authority, role, id_, voucher.public(), given=given, also=tuple(also or ()), lifetime=lifetime)
+        check_writable(out, new=True)
         write_private_file(out, make(authority, made, voucher).encode() + b"\n")
         thumbprint = authority.public.thumbprint
     facts = {"role": role.value, "id": id_, "invitation": str(out), "expires_at": made.expires_at.isoformat()}
@@ -79,10 +81,11 @@ def enrol(
     """
     from insitu_access.authority import opened
     from insitu_access.ceremonies import enrol as take
-    from insitu_access.files import KEY_LIMIT, read_file, write_file
+    from insitu_access.files import KEY_LIMIT, check_writable, read_file, write_file
 
     token = read_file(request, KEY_LIMIT * 4).decode("ascii", "replace").strip()
     _check_key(token, fingerprint)
+    check_writable(out)
     with opened(directory) as authority:
         signed, answer = take(authority, token, now=now(), lifetime=days(lifetime), overlap=days(overlap))
         write_file(out, signed.encode() + b"\n")
@@ -115,7 +118,7 @@ def renew(
     """
     from insitu_access.authority import opened
     from insitu_access.ceremonies import renew as again
-    from insitu_access.files import make_directory, write_file
+    from insitu_access.files import check_writable, make_directory, write_file
 
     written = []
     with opened(directory) as authority:
@@ -127,6 +130,7 @@ def renew(
             named = required(role.value if role else None, "--role", "renewal")
             parties = [(RoleName(named).value, required(id_, "--id", "renewal"), out)]
     for each, party_id, path in parties:
+        check_writable(path)
         with opened(directory) as authority:  # opened anew: each renewal is written before the next is made
             write_file(path, again(authority, each, party_id, now=now(), lifetime=days(lifetime)).encode() + b"\n")
         written.append({"role": each, "id": party_id, "answer": str(path)})

@@ -59,7 +59,7 @@ def grant(
     """
     from insitu_access.authority import issue_grant, opened
     from insitu_access.commands.facts import grant_facts
-    from insitu_access.files import write_file
+    from insitu_access.files import check_writable, write_file
     from insitu_access.grant import Grant, read_accounting
 
     start = now() if not_before is None else moment(not_before, "--not-before")
@@ -83,6 +83,7 @@ def grant(
             min_units=min_units or 0,
             results=results_of(result),
         )
+        check_writable(out)
         token = issue_grant(authority, made)
         write_file(out, token.encode() + b"\n")
     print_facts(grant_facts(made), format_)

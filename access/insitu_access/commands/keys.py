@@ -41,6 +41,7 @@ def rotate(
 
     A new signing key is signed by the former one, so that everybody follows with the next manifest and pins it without
     being asked. With --stolen it is not: everybody must pin the new key by hand, and grants must be resealed.
+    Where it was cut off, run it again: no other command does anything before.
 
     \b
     Example:
@@ -52,7 +53,7 @@ def rotate(
 
     check_one(key, ca)
     check_one(not stolen or key)
-    with opened(directory) as authority:
+    with opened(directory, finishes="key" if key else "ca") as authority:
         if key:
             made = rotate_key(authority, now=now(), stolen=stolen)
             facts = {"authority_key": made.thumbprint, "pin": str(directory / "authority.pub"), "pin_by_hand": stolen}
@@ -112,10 +113,11 @@ def reseal(
     from insitu_access.authority import opened
     from insitu_access.ceremonies import reseal as again
     from insitu_access.commands.facts import grant_facts
-    from insitu_access.files import read_file, write_file
+    from insitu_access.files import check_writable, read_file, write_file
     from insitu_access.grant import peek_grant
 
     token = read_file(grant).decode("ascii", "replace").strip()
+    check_writable(out)
     with opened(directory) as authority:
         made = again(authority, token, researcher=researcher)
         write_file(out, made.encode() + b"\n")

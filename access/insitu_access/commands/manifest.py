@@ -38,8 +38,9 @@ def manifest(
     """
     from insitu_access.authority import opened, publish_manifest
     from insitu_access.commands.facts import ANY, manifest_facts
-    from insitu_access.files import write_file
+    from insitu_access.files import check_writable, write_file
 
+    check_writable(out)
     with opened(directory) as authority:
         accepted = [] if jurisdiction == [ANY] else jurisdiction or None
         token, made = publish_manifest(

@@ -16,7 +16,7 @@ from insitu_access.keys import load_verifying_key
 from insitu_access.manifest import GatewayEntry, open_manifest
 from insitu_access.payload import Malformed
 from insitu_access.register import FILE_NAME, Register, ResearcherEntry, load_register, locked, save_register
-from insitu_privacy.errors import ConfigInvalid
+from insitu_privacy.errors import AccessRefused, ConfigInvalid
 
 from tests.unit.access.world import DAY, NOW, RESEARCHER, STRANGER, grant, node
 
@@ -154,7 +154,7 @@ def test_a_name_keeps_its_key(home: Path, mine, theirs) -> None:
 
 def test_two_nodes_never_share_a_key(home: Path) -> None:
     certify(home, node("a"))
-    with pytest.raises(Malformed):
+    with pytest.raises(AccessRefused, match="enrolled before"):
         certify(home, node("b"))
     with pytest.raises(Malformed):
         certify(home, node("A", STRANGER))

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from insitu_access import ceremonies
-from insitu_access.authority import init_authority, issue_grant, opened, publish_manifest
-from insitu_access.certificates import is_issued_by, serial_of
+from insitu_access import ceremonies, payload
+from insitu_access.authority import certify, init_authority, issue_grant, opened, publish_manifest
+from insitu_access.certificates import create_csr, create_tls_key, is_issued_by, serial_of
 from insitu_access.drills import KEYS, Scene, drill
 from insitu_access.enrolment import (
     Enrolment,
@@ -25,13 +25,15 @@ from insitu_access.enrolment import (
     seal_invitation,
     voucher_of,
 )
-from insitu_access.grant import read_grant
+from insitu_access.files import write_file
+from insitu_access.grant import peek_grant, read_grant, seal_grant
 from insitu_access.identity import create_keys, load_identity
 from insitu_access.jose import sign, unverified
-from insitu_access.keyring import Invited
+from insitu_access.keyring import Invited, _as_json
 from insitu_access.keys import generate_signing_key, load_signing_key, load_verifying_key
-from insitu_access.manifest import open_manifest
+from insitu_access.manifest import GatewayEntry, NodeEntry, open_manifest
 from insitu_access.payload import Malformed, write
+from insitu_access.register import ResearcherEntry
 from insitu_access.site import change_keys, enrol_here, install, read_invitation, repin
 from insitu_access.watched import WatchedIdentity
 from insitu_privacy.errors import AccessRefused, ConfigInvalid
@@ -177,9 +179,61 @@ def test_an_invitation_is_used_once(town: Town) -> None:
     invitation = town.read(town.invite("node", "n"))
     first = enrol_here(town.root / "n", invitation, now=NOW, passphrase=None)
     thief = enrol_here(town.root / "thief", invitation, now=NOW, passphrase=None)
-    town.enrol(first.path.read_text().strip())
+    seen = first.path.read_text().strip()
+    town.enrol(seen)
     refused(town.enrol, thief.path.read_text().strip(), match="used before")
-    refused(town.enrol, first.path.read_text().strip(), match="used before")
+    # the very request is answered again, with the certificate it has: it uses nothing
+    again = [open_answer(town.enrol(first.path.read_text().strip()), town.pinned) for _ in range(2)]
+    assert again[0].certificate_pem == again[1].certificate_pem
+    install(town.root / "n", town.enrol(first.path.read_text().strip()), town.pinned, ASK, now=NOW)
+    town.enrol(lost_keys(town, town.root / "n", "node"))
+    refused(town.enrol, first.path.read_text().strip() if first.path.exists() else seen, match="used before")
+
+
+@pytest.mark.attacks("K4")
+def test_a_party_has_one_invitation_at_a_time(town: Town) -> None:
+    """K4: a copy of an earlier invitation is worth nothing, before the party has enrolled and after."""
+    copied, invitation = town.read(town.invite("node", "n")), town.read(town.invite("node", "n"))
+    other = town.read(town.invite("node", "m"))
+    thief = enrol_here(town.root / "thief", copied, now=NOW, passphrase=None).path.read_text().strip()
+    refused(town.enrol, thief, match="neither an invitation")
+    town.enrol(enrol_here(town.root / "n", invitation, now=NOW, passphrase=None).path.read_text().strip())
+    refused(town.enrol, thief, match="neither an invitation")
+    town.enrol(enrol_here(town.root / "m", other, now=NOW, passphrase=None).path.read_text().strip())
+
+
+@pytest.mark.attacks("K4")
+@pytest.mark.parametrize("role", ["node", "gateway", "researcher"])
+def test_a_party_that_was_certified_has_no_open_invitation(town: Town, role: str) -> None:
+    copied = town.read(town.invite(role, "p"))
+    certified_anew(town, role)
+    refused(town.enrol, enrol_here(town.root / "thief", copied, now=NOW, passphrase=None).path.read_text().strip())
+
+
+@pytest.mark.attacks("K4")
+def test_after_a_theft_of_the_authority_no_invitation_is_open(town: Town) -> None:
+    town.settle("node", "n")
+    thief = Path(shutil.copytree(town.root / "n", town.root / "thief"))
+    requests = [lost_keys(town, town.root / "n", "node"), change_keys(thief, now=NOW, ask=ASK).path.read_text().strip()]
+    with town.office() as authority:
+        ceremonies.rotate_key(authority, now=NOW, stolen=True)
+    refused(town.enrol, requests[0], match="expired")
+    refused(town.enrol, requests[1], match="invited anew")
+
+
+@pytest.mark.attacks("K5")
+@pytest.mark.parametrize("role", ["node", "gateway", "researcher"])
+def test_a_key_that_was_reported_lost_vouches_for_nothing(town: Town, role: str) -> None:
+    """K5: from the new invitation on, also once that has expired."""
+    place = town.settle(role, "p")
+    thief = change_keys(Path(shutil.copytree(place, town.root / "thief")), now=NOW, ask=ASK).path.read_text().strip()
+    anew = lost_keys(town, place, role)
+    refused(town.enrol, thief, match="invited anew")
+    town.now = NOW + 15 * DAY
+    refused(town.enrol, thief, match="invited anew")
+    town.now = NOW
+    town.enrol(anew)
+    refused(town.enrol, thief, match="neither")
 
 
 @pytest.mark.attacks("K5")
@@ -296,6 +350,24 @@ def test_a_key_that_stood_for_something_before_is_not_enrolled_again(town: Town)
     town.manifest()
 
 
+@pytest.mark.attacks("K10")
+@pytest.mark.parametrize("role", ["node", "researcher"])
+def test_a_key_that_was_lost_is_not_certified_again(town: Town, role: str) -> None:
+    place = town.settle(role, "p")
+    lost = load_identity(place).signing.public()
+    town.enrol(lost_keys(town, place, role))
+    for party in ("p", "another"):
+        refused(partial(certified_anew, town, role, key=lost, party=party, replace_key=True), match="enrolled before")
+    assert lost.thumbprint in town.manifest().revoked_keys
+
+
+def test_one_key_is_not_certified_for_two(town: Town) -> None:
+    present = load_identity(town.settle("node", "n")).signing.public()
+    refused(partial(certified_anew, town, "node", key=present, party="m"), match="enrolled before")
+    certified_anew(town, "node", key=present, party="n")
+    assert town.manifest().node("n") is not None
+
+
 @pytest.mark.attacks("K5")
 def test_a_party_vouches_for_itself_alone(town: Town) -> None:
     place = town.settle("node", "n")
@@ -325,6 +397,61 @@ def test_a_new_invitation_ends_what_was_before(town: Town, role: str) -> None:
     assert role == "gateway" or lost <= manifest.revoked_keys  # a gateway's signing key counts for nothing anyway
     assert after.signing.thumbprint not in manifest.revoked_keys
     assert all(node.former == () for node in manifest.nodes)
+
+
+@pytest.mark.attacks("K10")
+@pytest.mark.parametrize("role", ["node", "gateway", "researcher"])
+@pytest.mark.parametrize("how", ["enrol", "certify"])
+def test_every_certificate_of_a_lost_key_is_revoked(town: Town, role: str, how: str) -> None:
+    """K10: a renewal does not make the certificate before it invalid, so the authority remembers that one too."""
+    place = town.settle(role, "p")
+    serials = {serial_of(load_identity(place).tls_cert_pem)}
+    for days in (1, 2):
+        with town.office() as authority:
+            answer = ceremonies.renew(authority, role, "p", now=NOW + days * DAY, lifetime=YEAR)
+        install(place, answer, town.pinned, ASK, now=NOW + days * DAY)
+        serials.add(serial_of(load_identity(place).tls_cert_pem))
+    assert len(serials) == 3
+    assert not town.manifest().revoked_certificates & serials
+    if how == "enrol":
+        town.enrol(lost_keys(town, place, role))
+    else:
+        certified_anew(town, role, replace_key=True)
+    assert serials <= town.manifest().revoked_certificates
+
+
+def test_earlier_certificates_end_with_the_overlap(town: Town) -> None:
+    """K7: they are for the TLS key that was changed."""
+    place = town.settle("node", "n")
+    first = serial_of(load_identity(place).tls_cert_pem)
+    with town.office() as authority:
+        answer = ceremonies.renew(authority, "node", "n", now=NOW, lifetime=YEAR)
+    install(place, answer, town.pinned, ASK, now=NOW)
+    town.enrol(change_keys(place, now=NOW, ask=ASK).path.read_text().strip())
+    assert first not in town.manifest().revoked_certificates
+    town.now = NOW + 31 * DAY
+    assert first in town.manifest().revoked_certificates
+
+
+def lost_keys(town: Town, place: Path, role: str) -> str:
+    """The request for new keys by a new invitation."""
+    invitation = town.read(town.invite(role, place.name))
+    return change_keys(place, now=NOW, ask=ASK, invitation=invitation).path.read_text().strip()
+
+
+def certified_anew(town: Town, role: str, *, key=None, party: str = "p", replace_key: bool = False) -> None:
+    """By ``insitu-authority cert``, with a new TLS key."""
+    key = key or generate_signing_key().public()
+    entry = {
+        "node": NodeEntry(id=party, organisation="CHU", jurisdiction="FR", key=key),
+        "gateway": GatewayEntry(id=party, address="gw.example.org:7443", operator="Hub", jurisdiction="FR"),
+        "researcher": ResearcherEntry(id=party, key=key),
+    }[role]
+    with town.office() as authority:
+        certify(
+            authority, entry, create_csr(create_tls_key()), now=town.now, lifetime=YEAR, key=key,
+            replace_key=replace_key,
+        )  # fmt: skip
 
 
 def test_a_lost_directory_is_no_hindrance(town: Town) -> None:
@@ -419,21 +546,125 @@ def test_an_answer_finds_who_pinned_the_former_key(town: Town) -> None:
     assert load_identity(town.root / "n").answered_at == NOW
 
 
-def test_a_change_of_the_authority_s_key_that_was_cut_off_is_run_again(town: Town, monkeypatch) -> None:
-    def cut(*_: object) -> None:
+@pytest.mark.parametrize("role", ["node", "gateway", "researcher"])
+@pytest.mark.parametrize("by", ["invitation", "new invitation", "present key"])
+@pytest.mark.parametrize("repeated", [True, False])
+def test_an_enrolment_that_was_cut_off_is_run_again(
+    town: Town, monkeypatch, role: str, by: str, repeated: bool
+) -> None:
+    """Between keyring and register."""
+    place = town.root / "p"
+    if by == "invitation":
+        requested = enrol_here(place, town.read(town.invite(role, "p")), now=NOW, passphrase=None)
+    else:
+        town.settle(role, "p")
+        invitation = town.read(town.invite(role, "p", address="other.example.org:1")) if by != "present key" else None
+        requested = change_keys(place, now=NOW, ask=ASK, invitation=invitation)
+    token = requested.path.read_text().strip()
+    enrol = partial(ceremonies.enrol, token=token, now=NOW, lifetime=YEAR, overlap=30 * DAY)
+    cut_off(town, enrol, monkeypatch, "save_register")
+    town.manifest()
+    if repeated:
+        install(place, town.enrol(token), town.pinned, ASK, now=NOW)
+        assert load_identity(place).signing.public() == requested.key
+        assert (load_identity(place).former is not None) == (by == "present key")
+    with town.office() as authority:
+        if role != "gateway":
+            assert authority.register.key_of(role, "p") == requested.key
+        elif repeated:
+            assert [each.address for each in authority.register.gateways] == [
+                "other.example.org:1" if by == "new invitation" else "gw.example.org:7443"
+            ]
+
+
+def cut_off(town: Town, act, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The act, ended before it calls what is named so."""
+
+    def cut(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with town.office() as authority, monkeypatch.context() as patch:
-        patch.setattr(ceremonies, "save_verifying_key", cut)
+        patch.setattr(*((ceremonies, name) if "." not in name else (Path, name.removeprefix("Path."))), cut)
         with pytest.raises(KeyboardInterrupt):
-            ceremonies.rotate_key(authority, now=NOW, stolen=False)
+            act(authority)
+
+
+def other_commands_refuse(town: Town, command: str) -> None:
+    with pytest.raises(ConfigInvalid, match=command), town.office():
+        pass
+
+
+@pytest.mark.parametrize("stolen", [False, True])
+@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize("last", ["save_keyring", "administered", "save_verifying_key", "Path.replace"])
+def test_a_change_of_the_authority_s_key_that_was_cut_off_is_run_again(
+    town: Town, monkeypatch, last: str, gone: bool, stolen: bool
+) -> None:
+    before, waiting = town.pinned, town.root / "authority" / "authority.key.next"
+    if last == "Path.replace":  # which files are written with as well
+        monkeypatch.setattr(ceremonies, "save_keyring", lambda k, d: write_in_place(d / "keyring.json", k))
+        monkeypatch.setattr(ceremonies, "save_verifying_key", lambda k, path: path.write_bytes(k.pem()))
+    cut_off(town, partial(ceremonies.rotate_key, now=NOW, stolen=stolen), monkeypatch, last)
+    if last != "save_keyring":
+        other_commands_refuse(town, "rotate --key")
+    if gone:
+        waiting.unlink()
+    with opened(town.root / "authority", ASK, finishes="key") as authority:
+        # by the command without --stolen: a theft is not forgotten
+        key = ceremonies.rotate_key(authority, now=NOW, stolen=stolen and last == "save_keyring")
+    assert town.pinned == key != before
+    assert not waiting.exists()
+    with town.office() as authority:
+        assert len(authority.keyring.successions) == (0 if stolen else 1)
+        assert authority.public == key
+        text, _ = publish_manifest(authority, None, now=NOW, lifetime=DAY)
+    if stolen:
+        refused(lambda: open_manifest(text, before, now=NOW, known_version=0), code="INSITU-ACCESS-SIGNATURE")
+    else:
+        assert open_manifest(text, before, now=NOW, known_version=0).authority_keys == (key, before)
+
+
+def write_in_place(path: Path, keyring) -> None:
+    path.write_bytes(payload.write(_as_json(keyring)))
+
+
+@pytest.mark.parametrize("content", [b"", b"-----BEGIN", b"eyJ.."])
+def test_a_next_key_that_was_half_written_is_made_again(town: Town, content: bytes) -> None:
+    waiting = town.root / "authority" / "authority.key.next"
+    waiting.touch(0o600)
+    waiting.write_bytes(content)
     before = town.pinned
     with town.office() as authority:
-        key = ceremonies.rotate_key(authority, now=NOW, stolen=False)
+        ceremonies.rotate_key(authority, now=NOW, stolen=False)
+    assert town.pinned != before
+    town.manifest()
+
+
+def test_a_change_of_the_ca_that_was_cut_off_is_run_again(town: Town, monkeypatch) -> None:
+    """K11: what a CA key issued without its certificate, nobody could verify."""
+    place = town.settle("node", "n")
+    written = []
+
+    def cut(path: Path, data: bytes, mode: int = 0o644) -> None:
+        if path.name == "ca.pem":
+            raise KeyboardInterrupt
+        written.append(path.name)
+        write_file(path, data, mode)
+
+    with town.office() as authority, monkeypatch.context() as patch:
+        patch.setattr(ceremonies, "write_file", cut)
+        with pytest.raises(KeyboardInterrupt):
+            ceremonies.rotate_ca(authority, now=NOW)
+    assert written == ["ca.key"]
+    other_commands_refuse(town, "rotate --ca")
+    with opened(town.root / "authority", ASK, finishes="ca") as authority:
+        ceremonies.rotate_ca(authority, now=NOW)
     with town.office() as authority:
-        assert len(authority.keyring.successions) == 1
-        text, _ = publish_manifest(authority, None, now=NOW, lifetime=DAY)
-    assert open_manifest(text, before, now=NOW, known_version=0).authority_keys[0] == key
+        answer = ceremonies.renew(authority, "node", "n", now=NOW, lifetime=YEAR)
+    install(place, answer, town.pinned, ASK, now=NOW)
+    manifest = town.manifest()
+    assert manifest.ca_pem.count("BEGIN CERTIFICATE") == 2
+    assert is_issued_by(load_identity(place).tls_cert_pem, manifest.ca_pem.encode())
 
 
 @pytest.mark.attacks("K9")
@@ -513,6 +744,25 @@ def test_a_grant_follows_a_person_to_a_new_key_and_no_other_person(town: Town) -
     with town.office() as authority, pytest.raises(Malformed, match="not issued here"):
         ceremonies.reseal(authority, token)  # replaced by the other text
     assert load_identity(bob).signing.public() not in again.researchers
+
+
+def test_a_grant_that_was_resealed_and_not_written_is_given_again(town: Town) -> None:
+    town.settle("node", "chu-lille")
+    alice = load_identity(town.settle("researcher", "alice")).signing.public()
+    with town.office() as authority:
+        token = issue_grant(authority, grant(researchers=(alice,), nodes=("chu-lille",)))
+    with town.office() as authority:
+        ceremonies.rotate_key(authority, now=NOW, stolen=True)
+    with town.office() as authority:
+        before = authority.key
+    with town.office() as authority:
+        resealed = ceremonies.reseal(authority, token)
+    for text in (token, resealed):
+        with town.office() as authority:
+            assert ceremonies.reseal(authority, text) == resealed
+    widened = seal_grant(replace(peek_grant(token), purpose="Another"), before)
+    with town.office() as authority, pytest.raises(Malformed, match="not issued here"):
+        ceremonies.reseal(authority, widened)
 
 
 def test_who_was_never_certified_is_not_renewed(town: Town) -> None:

@@ -217,6 +217,28 @@ def test_a_manifest_repeats_the_datasets_of_the_last_one(type_, tmp_path: Path) 
     assert works(type_("show m.jws --format json")).facts["verified"] is False
 
 
+def test_nothing_is_done_where_the_file_cannot_be_written(type_, tmp_path: Path) -> None:
+    settle(type_)
+    (tmp_path / "dataset.toml").write_text(DATASET)
+    (tmp_path / "folder").mkdir()
+    works(type_("manifest auth --dataset dataset.toml --out m.jws"))
+    works(type_(f"{GRANT} --out g.jwt"))
+    works(type_("rotate auth --key"))
+    works(type_("invite auth --role node --id n1 --out n1.inv"))
+    found = read_invitation(tmp_path / "n1.inv", pinned(tmp_path), now=datetime.now(UTC))
+    requested = change_keys(tmp_path / "n1", now=datetime.now(UTC), ask=asking(), invitation=found)
+    held = {name: (tmp_path / "auth" / name).read_bytes() for name in ("keyring.json", "register.json")}
+    for line in (
+        "reseal auth --grant g.jwt", f"enrol auth {requested.path}", "invite auth --role node --id n1", GRANT,
+        "amend auth --grant g.jwt --epsilon 6 --reference R-2", "manifest auth", "renew auth --role node --id n1",
+    ):  # fmt: skip
+        for out in ("missing/file", "folder"):
+            done = type_(f"{line} --out {out}")
+            assert (done.code, done.err[:18]) == (2, "INSITU-CONFIG-FILE"), line
+    assert held == {name: (tmp_path / "auth" / name).read_bytes() for name in held}
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
 def test_a_drill_is_read_by_people(type_) -> None:
     settle(type_)
     out = works(type_("drill node-key auth --id n1")).out
