@@ -47,6 +47,7 @@ from insitu_access.keys import (
     save_verifying_key,
 )
 from insitu_access.passphrase import Ask
+from insitu_access.pin import Pin
 from insitu_access.sealed_key import is_sealed
 from insitu_access.succession import follow
 
@@ -96,14 +97,21 @@ def change_keys(directory: Path, *, now: datetime, ask: Ask, invitation: Invitat
     return _request(directory / NEXT, role, party_id, key, voucher=voucher, now=now)
 
 
-def install(directory: Path, token: str, authority: VerifyingKey, ask: Ask, *, now: datetime) -> Answer:
-    """Put the authority's answer in place, with the keys that it is for (K6). Raises AccessRefused or ConfigInvalid."""
+def install(
+    directory: Path, token: str, authority: VerifyingKey, ask: Ask, *, now: datetime, pin: Pin | None = None
+) -> Answer:
+    """Put the authority's answer in place, with the keys that it is for (K6). Raises AccessRefused or ConfigInvalid.
+
+    ``pin`` is where the successions that lead to the answer are kept, so that the former key leads nobody any more.
+    """
     followed = follow(token, authority)
     answer = open_answer(followed.token, followed.key)
     ask_here = _for(directory, ask)
     folder = next((each for each in (directory / NEXT, directory) if _is_for(each, answer, ask_here)), None)
     if folder is None:
         raise AccessRefused("INSITU-KEY-ENROLMENT", what="answer", reason="it is for keys that are not here")
+    if pin is not None:
+        pin.advance(followed)
     if folder != directory:
         _give_up_present(directory, now)
         _keep_former(directory, keep=answer.former_until is not None)

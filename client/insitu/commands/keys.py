@@ -14,7 +14,7 @@ from insitu_access.cli import Format, FormatOption, print_facts, usage
 from insitu_access.commands import site as s
 
 if TYPE_CHECKING:
-    from insitu_access.keys import VerifyingKey
+    from insitu_access.pin import Pin
 
 key_app = typer.Typer(help="The researcher's own keys.", rich_markup_mode=None)
 KeysOption = Annotated[
@@ -92,7 +92,9 @@ def install(answer: s.AnswerArgument, *, keys: KeysOption = None, format_: Forma
     from insitu_access.site import install as put
 
     folder = _folder(keys)
-    print_facts(installed_facts(put(folder, s.answer_text(answer), _pin(folder), asking(), now=s.now())), format_)
+    pin = _pin(folder)
+    done = put(folder, s.answer_text(answer), pin.key, asking(), now=s.now(), pin=pin)
+    print_facts(installed_facts(done), format_)
 
 
 @key_app.command("show")
@@ -104,7 +106,7 @@ def show(*, keys: KeysOption = None, format_: FormatOption = Format.TEXT) -> Non
     from insitu_access.commands.facts import identity_facts
 
     folder = _folder(keys)
-    print_facts(identity_facts(folder, _pin(folder)), format_)
+    print_facts(identity_facts(folder, _pin(folder).key), format_)
 
 
 @key_app.command("change-passphrase")
@@ -171,8 +173,8 @@ def _folder(keys: Path | None) -> Path:
     return keys or default_folder()
 
 
-def _pin(folder: Path) -> VerifyingKey:
+def _pin(folder: Path) -> Pin:
     from insitu_access.keys import load_verifying_key
     from insitu_access.pin import Pin
 
-    return Pin(folder, load_verifying_key(folder / "authority.pub"), keep=False).key
+    return Pin(folder, load_verifying_key(folder / "authority.pub"))

@@ -32,6 +32,7 @@ from insitu_access.keyring import Invited
 from insitu_access.keys import generate_signing_key, load_signing_key, load_verifying_key
 from insitu_access.manifest import open_manifest
 from insitu_access.payload import Malformed, write
+from insitu_access.pin import Pin
 from insitu_access.site import change_keys, enrol_here, install, read_invitation, repin
 from insitu_access.watched import WatchedIdentity
 from insitu_privacy.errors import AccessRefused, ConfigInvalid
@@ -85,6 +86,10 @@ class Town:
         requested = enrol_here(place, self.read(self.invite(role, party)), now=self.now, passphrase=passphrase)
         install(place, self.enrol(requested.path.read_text().strip()), self.pinned, ASK, now=NOW)
         return place
+
+    def manifest_text(self) -> str:
+        with self.office() as authority:
+            return publish_manifest(authority, None, now=self.now, lifetime=30 * DAY)[0]
 
     def manifest(self):
         with self.office() as authority:
@@ -417,6 +422,24 @@ def test_an_answer_finds_who_pinned_the_former_key(town: Town) -> None:
     )
     install(town.root / "n", answer, invitation.authority, ASK, now=NOW)
     assert load_identity(town.root / "n").answered_at == NOW
+
+
+@pytest.mark.attacks("K8")
+def test_an_answer_keeps_the_way_it_was_come_to(town: Town) -> None:
+    """K8: the former key leads nobody who has followed it once, and a kept manifest of a key on the way still opens."""
+    first = town.pinned
+    place = town.settle("node", "n")
+    for _ in range(2):
+        kept = town.manifest_text()
+        with town.office() as authority:
+            ceremonies.rotate_key(authority, now=NOW, stolen=False)
+    with town.office() as authority:
+        answer = ceremonies.renew(authority, "node", "n", now=NOW + DAY, lifetime=YEAR)
+    pin = Pin(place, first)
+    install(place, answer, pin.key, ASK, now=NOW, pin=pin)
+    again = Pin(place, first)
+    assert pin.key == again.key == town.pinned != first
+    assert again.reopen(kept.split("\n")[-1])
 
 
 def test_a_change_of_the_authority_s_key_that_was_cut_off_is_run_again(town: Town, monkeypatch) -> None:

@@ -206,6 +206,35 @@ def test_a_succession_is_followed_and_kept(insitu: Run, world: World) -> None:
         assert insitu("verify", world.folder / f"{name}.json", "--profile", folder)[0] == 0
 
 
+@pytest.mark.attacks("K8")
+@pytest.mark.parametrize("place", ["of the profile", "over the profile"])
+def test_a_profile_made_of_another_is_not_led_by_a_key_that_was_left_behind(
+    insitu: Run, world: World, place: str
+) -> None:
+    """The former key is stolen long after it handed over, and hands over again, to the thief."""
+    folder, former = world.folder / "profile", world.authority
+    hand_over(world)
+    assert insitu("query", BY_SEX, "--epsilon", "1")[0] == 0
+    thief = generate_signing_key()
+    step = Succession(federation="demo", former=former.public(), key=thief.public(), issued_at=world.now)
+    forged = f"{seal_succession(step, former, thief)}\n{seal_manifest(replace(world.manifest, version=99), thief)}"
+    from insitu.profile import create_profile, pin_of
+
+    over = place == "over the profile"
+    made = create_profile(
+        world.folder / "new",
+        federation="demo",
+        gateways=("gw.test:8443",),
+        identity=world.identity if over else folder,
+        grant=folder / "grant.jwt",
+        before=folder if over else None,
+    )
+    assert pin_of(made).key == world.authority.public()
+    world.manifest_token = forged
+    code, _, err = insitu("query", BY_SEX, "--epsilon", "1", "--profile", made.folder)
+    assert (code, err.split(":")[0]) == (2, "INSITU-ACCESS-SIGNATURE")
+
+
 @pytest.mark.attacks("K9")
 def test_after_a_theft_the_new_key_is_pinned_by_hand(insitu: Run, world: World) -> None:
     """K9."""
