@@ -48,6 +48,7 @@ from insitu_access.keys import (
 )
 from insitu_access.passphrase import Ask
 from insitu_access.pin import Pin
+from insitu_access.relocking import finish
 from insitu_access.sealed_key import is_sealed
 from insitu_access.succession import follow
 
@@ -141,6 +142,7 @@ def repin(directory: Path, state: Path, key: VerifyingKey, confirmed: str | None
 
 
 def _present(directory: Path, ask: Ask, invitation: Invitation | None) -> tuple[Role, str, SigningKey, bytes | None]:
+    finish(directory)
     if invitation is not None:
         sealed = (directory / "signing.key").exists() and is_sealed(read_private_file(directory / "signing.key"))
         passphrase = ask(directory / "signing.key") if sealed else None

@@ -87,6 +87,29 @@ def test_the_authority_s_keys_under_a_passphrase(type_, tmp_path: Path, monkeypa
     assert works(type_("keys auth --format json")).facts["former_cas"] == 1
 
 
+def test_a_change_of_the_authority_s_passphrase_that_was_cut_off_is_finished(
+    type_, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_private_file(tmp_path / "pass", b"correct horse battery\n")
+    works(type_("init auth --federation demo"))
+    replace = Path.replace
+
+    def cut(path: Path, target: Path) -> Path:
+        if target.name == "ca.key":
+            raise OSError(28, "No space left on device")
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", cut)
+        assert type_("passphrase auth --passphrase-file pass").code == 2
+    assert type_("keys auth").err.startswith("INSITU-KEY-LOCKED")
+    monkeypatch.setenv("INSITU_PASSPHRASE_FILE", str(tmp_path / "pass"))
+    works(type_("rotate auth --key"))
+    for name in ("authority.key", "ca.key"):
+        assert (tmp_path / "auth" / name).read_bytes().startswith(b"eyJ")
+    assert not list((tmp_path / "auth").glob("*relock*"))
+
+
 def test_new_code_reads_the_keys_under_the_passphrase_too(
     type_, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
