@@ -128,17 +128,32 @@ def install(
     return answer
 
 
-def repin(directory: Path, state: Path, key: VerifyingKey, confirmed: str | None) -> None:
+def repin(directory: Path, state: Path, key: VerifyingKey, confirmed: str | None) -> bool:
     """K9: pin ``key`` in place of the one that is pinned, once ``confirmed`` is its thumbprint.
 
     The last manifest is put aside: a thief may have signed it, and its version is no floor for what the new key signs.
+    Where the key is the one that is believed already nothing is done, and the floor stays (M3); returns whether it was
+    another. Cut off before the manifest is put aside, it is run again.
     """
     if confirmed != key.thumbprint:
         raise AccessRefused("INSITU-KEY-FINGERPRINT", what="authority key", name=key.thumbprint)
-    kept = state / "manifest.jws"
-    if kept.exists():
+    pinned, kept = directory / "authority.pub", state / "manifest.jws"
+    present = Pin(state, load_verifying_key(pinned), keep=False) if pinned.exists() else None
+    changed = present is None or present.key != key
+    if changed:
+        save_verifying_key(key, pinned)
+    if kept.exists() and (changed or not _opens(kept, present)):
         kept.replace(state / "manifest.jws.before-trust")
-    save_verifying_key(key, directory / "authority.pub")
+    return changed
+
+
+def _opens(manifest: Path, pin: Pin | None) -> bool:
+    try:
+        return pin is not None and bool(
+            pin.reopen(read_file(manifest).decode("ascii", "replace").strip().split("\n")[-1])
+        )
+    except AccessRefused:
+        return False
 
 
 def _present(directory: Path, ask: Ask, invitation: Invitation | None) -> tuple[Role, str, SigningKey, bytes | None]:

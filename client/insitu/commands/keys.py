@@ -153,8 +153,8 @@ def trust(
 
     folder = _folder(keys)
     key, confirmed = s.authority_key(authority, fingerprint)
-    repin(folder, folder, key, confirmed)
-    print_facts({"keys": str(folder), "pinned_authority_key": key.thumbprint}, format_)
+    changed = repin(folder, folder, key, confirmed)
+    print_facts({"keys": str(folder), "pinned_authority_key": key.thumbprint, "changed": changed}, format_)
 
 
 def _say(folder: Path, facts: Mapping[str, object], format_: Format) -> None:

@@ -159,6 +159,7 @@ def trust(
     loaded = load_config(config)
     key, confirmed = s.authority_key(authority, fingerprint)
     with opened(loaded) as log:
-        repin(loaded.identity, loaded.state, key, confirmed)
-        administered(log, "trust", key=key.thumbprint)
-    print_facts({"gateway": loaded.id, "pinned_authority_key": key.thumbprint}, format_)
+        changed = repin(loaded.identity, loaded.state, key, confirmed)
+        if changed:
+            administered(log, "trust", key=key.thumbprint)
+    print_facts({"gateway": loaded.id, "pinned_authority_key": key.thumbprint, "changed": changed}, format_)

@@ -25,6 +25,7 @@ from insitu_access.enrolment import (
     seal_invitation,
     voucher_of,
 )
+from insitu_access.files import write_file
 from insitu_access.grant import read_grant
 from insitu_access.identity import create_keys, load_identity
 from insitu_access.jose import sign, unverified
@@ -482,6 +483,34 @@ def test_after_a_theft_nobody_is_led_on(town: Town) -> None:
     repin(place, state, key, key.thumbprint)
     assert load_identity(place).authority == key
     assert not (state / "manifest.jws").exists()
+
+
+@pytest.mark.attacks("K9", "M3")
+def test_pinning_the_same_key_again_keeps_the_floor(town: Town) -> None:
+    """M3: else an older manifest, which a gateway has kept, would be believed again."""
+    place = town.settle("node", "n")
+    state = town.root / "state"
+    state.mkdir()
+    (state / "manifest.jws").write_text(town.manifest_text())
+    assert not repin(place, state, town.pinned, town.pinned.thumbprint)
+    assert (state / "manifest.jws").exists()
+    other = generate_signing_key().public()
+    assert repin(place, state, other, other.thumbprint)
+    assert not (state / "manifest.jws").exists()
+
+
+def test_a_pin_by_hand_comes_before_the_manifest_is_put_aside(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut off before, the former key finds its floor still there; cut off after, it is run again."""
+    place, other = town.settle("node", "n"), generate_signing_key().public()
+    (place / "manifest.jws").write_text(town.manifest_text())
+    with monkeypatch.context() as patch:
+        patch.setattr("insitu_access.site.save_verifying_key", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            repin(place, place, other, other.thumbprint)
+    assert (place / "manifest.jws").exists()
+    write_file(place / "authority.pub", other.pem())
+    repin(place, place, other, other.thumbprint)
+    assert not (place / "manifest.jws").exists()
 
 
 def test_the_ca_changes_with_overlap(town: Town, tmp_path: Path) -> None:
