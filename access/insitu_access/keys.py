@@ -141,6 +141,9 @@ def relock(paths: Sequence[Path], ask: Ask, choose: Callable[[], bytes | None]) 
     every = dict.fromkeys([*paths, *(path for path in waiting if path.exists())])
     opened = {path: load_private_pem(path, ask) for path in every}
     passphrase = choose()
+    if passphrase is not None and is_sealed(read_private_file(paths[0])) and ask(paths[0]) == passphrase:
+        hint = "Type another one, or pass --passphrase-file with another file."
+        raise ConfigInvalid("INSITU-CONFIG-USAGE", reason="the new passphrase is the present one", hint=hint)
     replace_together(paths[0].parent, {path: locked_pem(pem, passphrase) for path, pem in opened.items()})
 
 

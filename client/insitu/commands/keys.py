@@ -48,7 +48,7 @@ def new(
     found = None if token is None else s.invitation(token, fingerprint)
     if found is not None and found.role != "researcher":
         raise usage(f"the invitation is for a {found.role}", "Use the command of that party.")
-    passphrase = choose(passphrase_file, none=no_passphrase)
+    passphrase = choose(passphrase_file, none=no_passphrase, variable=True)
     if found is not None:
         requested = enrol_here(folder, found, now=s.now(), passphrase=passphrase)
         _say(folder, requested_facts(requested), format_)
@@ -119,7 +119,7 @@ def change_passphrase(
 ) -> None:
     """Put your private keys under another passphrase.
 
-    The present one comes from INSITU_PASSPHRASE_FILE or the terminal.
+    The present one comes from INSITU_PASSPHRASE_FILE or the terminal; the new one from --passphrase-file, or typed.
 
     Example: insitu key change-passphrase --keys me
     """

@@ -110,6 +110,16 @@ def test_a_change_of_the_authority_s_passphrase_that_was_cut_off_is_finished(
     assert not list((tmp_path / "auth").glob("*relock*"))
 
 
+def test_the_new_passphrase_is_not_the_present_one(type_, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_private_file(tmp_path / "pass", b"correct horse battery\n")
+    works(type_("init auth --federation demo --passphrase-file pass"))
+    monkeypatch.setenv("INSITU_PASSPHRASE_FILE", str(tmp_path / "pass"))
+    before = (tmp_path / "auth" / "authority.key").read_bytes()
+    assert "--passphrase-file FILE or spell out" in type_("passphrase auth").err
+    assert "is the present one" in type_("passphrase auth --passphrase-file pass").err
+    assert (tmp_path / "auth" / "authority.key").read_bytes() == before
+
+
 def test_new_code_reads_the_keys_under_the_passphrase_too(
     type_, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
