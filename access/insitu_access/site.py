@@ -26,7 +26,7 @@ from pathlib import Path
 
 from insitu_privacy.errors import AccessRefused, ConfigInvalid
 
-from insitu_access.certificates import Role, key_matches, peer_identity
+from insitu_access.certificates import Role, is_issued_by, key_matches, peer_identity
 from insitu_access.enrolment import (
     Answer,
     Enrolment,
@@ -37,7 +37,7 @@ from insitu_access.enrolment import (
     seal_enrolment,
 )
 from insitu_access.files import KEY_LIMIT, make_directory, read_file, read_private_file, write_file
-from insitu_access.identity import FORMER, NEXT, create_keys, give_up, load_identity
+from insitu_access.identity import FORMER, NEXT, answered_at, create_keys, give_up, load_identity
 from insitu_access.keys import (
     SigningKey,
     VerifyingKey,
@@ -53,6 +53,7 @@ from insitu_access.sealed_key import is_sealed
 from insitu_access.succession import follow
 
 REQUEST, ANSWER = "request.jws", "answer.jws"
+_INSTALLED = ".next.installed"
 _FILES = ("signing.key", "signing.pub", "tls.key", "tls.csr")
 
 
@@ -111,6 +112,7 @@ def install(
     folder = next((each for each in (directory / NEXT, directory) if _is_for(each, answer, ask_here)), None)
     if folder is None:
         raise AccessRefused("INSITU-KEY-ENROLMENT", what="answer", reason="it is for keys that are not here")
+    _check_answer(answer, answered_at(directory / ANSWER) if folder == directory else None)
     if pin is not None:
         pin.advance(followed)
     if folder != directory:
@@ -122,10 +124,22 @@ def install(
     write_file(directory / "tls.pem", answer.certificate_pem.encode())
     write_file(directory / "ca.pem", answer.ca_pem.encode())
     write_file(directory / ANSWER, followed.token.encode() + b"\n")
+    taken = directory / _INSTALLED
+    shutil.rmtree(taken, ignore_errors=True)
     if folder != directory:
-        shutil.rmtree(folder)
+        folder.rename(taken)  # cut off while it is removed, half of it would be taken for keys that wait
+        shutil.rmtree(taken)
     (directory / REQUEST).unlink(missing_ok=True)
     return answer
+
+
+def _check_answer(answer: Answer, present: datetime | None) -> None:
+    """Raises AccessRefused."""
+    if present is not None and answer.issued_at < present:
+        reason = f"it is of {answer.issued_at:%Y-%m-%d %H:%M:%S} UTC, older than the one installed: is it an old mail?"
+        raise AccessRefused("INSITU-KEY-ENROLMENT", what="answer", reason=reason)
+    if not is_issued_by(answer.certificate_pem.encode(), answer.ca_pem.encode()):
+        raise AccessRefused("INSITU-KEY-ENROLMENT", what="answer", reason="its certificate is not of the CA it names")
 
 
 def repin(directory: Path, state: Path, key: VerifyingKey, confirmed: str | None) -> bool:

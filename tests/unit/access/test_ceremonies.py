@@ -389,6 +389,56 @@ def test_an_installation_that_was_cut_off_is_run_again(town: Town, monkeypatch: 
     assert not watched.refresh()
 
 
+@pytest.mark.attacks("K6")
+def test_an_older_answer_does_not_come_back(town: Town) -> None:
+    """K6: from an old mail; its CA may be one that was given up since."""
+    place = town.settle("node", "n")
+    answers = []
+    for days in (1, 2):
+        with town.office() as authority:
+            answers.append(ceremonies.renew(authority, "node", "n", now=NOW + days * DAY, lifetime=YEAR))
+    install(place, answers[1], town.pinned, ASK, now=NOW)
+    present = load_identity(place)
+    refused(lambda: install(place, answers[0], town.pinned, ASK, now=NOW), match="older than the one installed")
+    assert load_identity(place) == present
+    install(place, answers[1], town.pinned, ASK, now=NOW)  # the same one again
+
+
+def test_a_certificate_of_another_ca_is_not_installed(town: Town) -> None:
+    place = town.settle("node", "n")
+    present = load_identity(place)
+    with town.office() as authority:
+        answer = open_answer(ceremonies.renew(authority, "node", "n", now=NOW + DAY, lifetime=YEAR), town.pinned)
+    with town.office() as authority:
+        ceremonies.rotate_ca(authority, now=NOW)
+    with town.office() as authority:
+        other = replace(answer, ca_pem=authority.ca.certificate_pem.decode())
+        token = seal_answer(other, authority.key)
+    refused(lambda: install(place, token, town.pinned, ASK, now=NOW), match="CA")
+    assert load_identity(place) == present
+
+
+def test_an_installation_that_was_cut_off_while_cleaning_up_is_run_again(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = town.settle("node", "n")
+    requested = change_keys(place, now=NOW, ask=ASK)
+    answer = town.enrol(requested.path.read_text().strip())
+
+    def half(folder: Path, **_: object) -> None:
+        if folder.exists():
+            (folder / "tls.csr").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("insitu_access.site.shutil.rmtree", half)
+        with pytest.raises(KeyboardInterrupt):
+            install(place, answer, town.pinned, ASK, now=NOW)
+    install(place, answer, town.pinned, ASK, now=NOW)
+    assert load_identity(place).signing.public() == requested.key
+    assert not [each for each in place.rglob("*") if "next" in each.name]
+
+
 # -- the authority's own keys --------------------------------------------------------------------------------------
 
 
