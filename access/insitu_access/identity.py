@@ -174,7 +174,7 @@ def _former(path: Path, ask: Ask) -> SigningKey | None:
 
 
 def answered_at(path: Path) -> datetime | None:
-    """When the authority gave an answer; None where there is no file. From a file that was verified when it was put there (``site``)."""
+    """When the authority gave an answer that was verified when it was put there (``site``); None where there is none."""
     if not path.exists():
         return None
     token = read_file(path, KEY_LIMIT * 4).decode("ascii", "replace").strip()

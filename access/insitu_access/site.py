@@ -20,6 +20,7 @@ Not here: what the authority does (``ceremonies``); which key is believed after 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -84,16 +85,24 @@ def enrol_here(directory: Path, invitation: Invitation, *, now: datetime, passph
     return _request(directory, invitation.role, invitation.id, key, voucher=invitation.voucher, now=now)
 
 
-def change_keys(directory: Path, *, now: datetime, ask: Ask, invitation: Invitation | None = None) -> Requested:
+def change_keys(
+    directory: Path,
+    *,
+    now: datetime,
+    ask: Ask,
+    invitation: Invitation | None = None,
+    choose: Callable[[], bytes | None] | None = None,
+) -> Requested:
     """New keys in ``next/``, and the enrolment to send: vouched for by the present key, or by an invitation.
 
-    The present keys are used until the answer is installed. They may be gone, where there is an invitation.
+    The present keys are used until the answer is installed. They may be gone, where there is an invitation: then
+    ``choose`` gives the passphrase of the new ones, which are else under that of the present ones.
     """
     if (directory / NEXT).exists():
         reason = f"{directory / NEXT} holds keys that were not answered yet"
         hint = f"Install their answer, or remove {directory / NEXT} and make new ones."
         raise ConfigInvalid("INSITU-CONFIG-STATE", reason=reason, hint=hint)
-    role, party_id, voucher, passphrase = _present(directory, ask, invitation)
+    role, party_id, voucher, passphrase = _present(directory, ask, invitation, choose)
     create_keys(directory / NEXT, passphrase)
     key = load_signing_key(directory / NEXT / "signing.key", lambda _: passphrase or b"")
     return _request(directory / NEXT, role, party_id, key, voucher=voucher, now=now)
@@ -170,13 +179,17 @@ def _opens(manifest: Path, pin: Pin | None) -> bool:
         return False
 
 
-def _present(directory: Path, ask: Ask, invitation: Invitation | None) -> tuple[Role, str, SigningKey, bytes | None]:
+def _present(
+    directory: Path, ask: Ask, invitation: Invitation | None, choose: Callable[[], bytes | None] | None
+) -> tuple[Role, str, SigningKey, bytes | None]:
     finish(directory)
     if invitation is not None:
-        sealed = (directory / "signing.key").exists() and is_sealed(read_private_file(directory / "signing.key"))
-        passphrase = ask(directory / "signing.key") if sealed else None
         if (directory / "tls.pem").exists():
             _same_party(directory, invitation)
+        if choose is not None:
+            return invitation.role, invitation.id, invitation.voucher, choose()
+        sealed = (directory / "signing.key").exists() and is_sealed(read_private_file(directory / "signing.key"))
+        passphrase = ask(directory / "signing.key") if sealed else None
         return invitation.role, invitation.id, invitation.voucher, passphrase
     identity = load_identity(directory, ask)
     passphrase = ask(directory / "signing.key") if is_sealed(read_private_file(directory / "signing.key")) else None

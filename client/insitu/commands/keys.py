@@ -64,21 +64,34 @@ def rotate(
     keys: KeysOption = None,
     token: InvitationOption = None,
     fingerprint: s.FingerprintOption = None,
+    passphrase_file: s.PassphraseOption = None,
+    no_passphrase: s.NoPassphraseOption = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Make the next keys, under the same passphrase, and the enrolment to send to the access authority.
 
     You go on with the present ones until you install its answer, and with the former signing key for grants that do not
-    name the new one yet. Where the present keys are lost or stolen, pass the invitation you were sent.
+    name the new one yet. Where the present keys are lost or stolen, pass the invitation you were sent: the new keys are
+    then under a new passphrase, which is typed or comes from --passphrase-file.
 
     Example: insitu key rotate
     """
     from insitu_access.commands.facts import requested_facts
-    from insitu_access.passphrase import asking
+    from insitu_access.passphrase import asking, choose
     from insitu_access.site import change_keys
 
+    if token is None and (passphrase_file is not None or no_passphrase):
+        hint = "Use `insitu key change-passphrase`."
+        raise usage("without --token the next keys are under the passphrase of the present ones", hint)
     found = None if token is None else s.invitation(token, fingerprint)
-    print_facts(requested_facts(change_keys(_folder(keys), now=s.now(), ask=asking(), invitation=found)), format_)
+    requested = change_keys(
+        _folder(keys),
+        now=s.now(),
+        ask=asking(),
+        invitation=found,
+        choose=lambda: choose(passphrase_file, none=no_passphrase),
+    )
+    print_facts(requested_facts(requested), format_)
 
 
 @key_app.command("install")

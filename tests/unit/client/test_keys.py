@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from insitu.commands.main import app
 from insitu_access.cli import run
+from insitu_access.enrolment import Invitation, seal_invitation
 from insitu_access.files import write_private_file
 from insitu_access.identity import load_identity
 from insitu_access.jose import unverified_kid
-from insitu_access.keys import generate_signing_key, save_signing_key, save_verifying_key
+from insitu_access.keys import generate_signing_key, load_signing_key, save_signing_key, save_verifying_key
 from insitu_access.manifest import FormerKey, seal_manifest
 from insitu_access.succession import Succession, seal_succession
 from insitu_privacy.errors import AccessRefused, IntegrityFailed
@@ -99,6 +100,28 @@ def test_a_locked_profile_asks_and_answers(insitu: Run, world: World, monkeypatc
     assert insitu("key", "change-passphrase", "--no-passphrase")[0] == 0
     assert load_identity(folder).signing.public() == world.researcher
     assert insitu("key", "change-passphrase", "--keys", world.folder / "nothing", "--no-passphrase")[0] == 2
+
+
+@pytest.mark.attacks("K2")
+def test_keys_in_place_of_lost_ones_are_under_a_new_passphrase(
+    insitu: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never plain because the lost ones are gone, never under the passphrase that was stolen with them."""
+    authority, place = generate_signing_key(), tmp_path / "me"
+    invitation = Invitation(
+        federation="demo", role="researcher", id="alice", voucher=generate_signing_key(), authority=authority.public(),
+        address=None, gateways=(), datasets=(), expires_at=datetime.now(UTC).replace(microsecond=0) + DAY,
+    )  # fmt: skip
+    write_private_file(tmp_path / "token", seal_invitation(invitation, authority).encode())
+    rotate = ("key", "rotate", "--keys", place, "--token", tmp_path / "token", "--fingerprint", authority.thumbprint)
+    place.mkdir()
+    monkeypatch.setenv("INSITU_PASSPHRASE_FILE", str(secret(tmp_path, b"the stolen passphrase")))
+    code, _, err = insitu(*rotate)
+    assert (code, err.startswith("INSITU-CONFIG-USAGE: a new key needs a passphrase")) == (2, True)
+    assert not (place / "next").exists()
+    assert insitu(*rotate, "--passphrase-file", secret(tmp_path))[0] == 0
+    assert load_signing_key(place / "next" / "signing.key", lambda _: GOOD)
+    assert insitu("key", "rotate", "--keys", place, "--no-passphrase")[0] == 2
 
 
 # -- overlap -------------------------------------------------------------------------------------------------------
