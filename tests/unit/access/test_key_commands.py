@@ -253,8 +253,17 @@ def test_a_manifest_repeats_the_datasets_of_the_last_one(type_, tmp_path: Path) 
 def test_a_drill_is_read_by_people(type_) -> None:
     settle(type_)
     out = works(type_("drill node-key auth --id n1")).out
-    assert "insitu-authority invite auth --role node --id n1 --out n1.invitation" in out
-    assert 'insitu-node key rotate --config node.toml --token n1.invitation --fingerprint "$THUMBPRINT"' in out
+    invite = next(line for line in out.splitlines() if line.startswith("insitu-authority invite"))
+    name = invite.split()[-1]
+    assert name.startswith("node-n1-")
+    assert f'insitu-node key rotate --config node.toml --token {name} --fingerprint "$THUMBPRINT"' in out
+    assert name not in works(type_("drill node-key auth --id n1")).out  # an invitation is never overwritten
+    assert pinned(Path()) in out
+    stolen = works(type_("drill authority-key auth --grant a.jwt --grant b.jwt")).out
+    assert pinned(Path()) not in stolen
+    assert "authority_key that step 1 prints" in stolen
+    connects = [line.split()[2] for line in stolen.splitlines() if line.startswith("insitu connect")]
+    assert len(set(connects)) == len(connects) == 2
     assert "# hand manifest.jws to gateway gw as manifest.jws" in out
     facts = works(type_("drill ca-key auth --format json")).facts
     assert facts["steps"][0]["run"] == "insitu-authority rotate auth --ca"
