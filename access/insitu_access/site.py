@@ -19,6 +19,7 @@ Not here: what the authority does (``ceremonies``); which key is believed after 
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,9 +69,19 @@ class Requested:
     path: Path
 
 
+def invitation_text(path: Path) -> str:
+    """What is in the file of an invitation, which nobody else may read. Raises ConfigInvalid."""
+    read_file(path, KEY_LIMIT)
+    if path.stat().st_mode & 0o077:
+        reason = f"{path} is an invitation, which only you may read: whoever has it can enrol in your place"
+        hint = f"Run `chmod 600 {shlex.quote(str(path))}`."
+        raise ConfigInvalid("INSITU-CONFIG-STATE", reason=reason, hint=hint)
+    return read_private_file(path).decode("ascii", "replace").strip()
+
+
 def read_invitation(path: Path, confirmed: str | None, *, now: datetime) -> Invitation:
     """The invitation in a file, once ``confirmed`` is the thumbprint of the authority key it names (K3)."""
-    token = read_private_file(path).decode("ascii", "replace").strip()
+    token = invitation_text(path)
     claimed = peek_authority(token)
     if confirmed != claimed.thumbprint:
         raise AccessRefused("INSITU-KEY-FINGERPRINT", what="authority key", name=claimed.thumbprint)

@@ -168,7 +168,7 @@ def test_nothing_is_believed_before_the_authority_key_is_compared(town: Town) ->
 def test_an_invitation_is_private_and_expires(town: Town) -> None:
     path = town.invite("node", "n")
     path.chmod(0o644)
-    with pytest.raises(ConfigInvalid, match="0600"):
+    with pytest.raises(ConfigInvalid, match="only you may read"):
         town.read(path)
     path.chmod(0o600)
     invitation = town.read(path)
