@@ -174,7 +174,7 @@ def _former(path: Path, ask: Ask) -> SigningKey | None:
 
 
 def answered_at(path: Path) -> datetime | None:
-    """When the authority gave the answer in a file that was verified when it was put there (``site``), if there is one."""
+    """When the authority gave the answer in this file, which was verified when it was put there; None without one."""
     if not path.exists():
         return None
     token = read_file(path, KEY_LIMIT * 4).decode("ascii", "replace").strip()
