@@ -57,6 +57,8 @@ class Scene:
     keyring: Keyring
     grants: tuple[Path, ...]
     """The grants that are to go on, in the authority's copies."""
+    mark: str = "1"
+    """Tells the files of this drill from those of another: an invitation is never overwritten."""
 
     def authority(self, command: str, *arguments: object) -> str:
         return shlex.join(["insitu-authority", command, str(self.directory), *map(str, arguments)])
@@ -132,7 +134,8 @@ def _authority_key(scene: Scene) -> Iterator[Step]:
     yield Step(
         who=AUTHORITY,
         run=scene.authority("rotate", "--key", "--stolen"),
-        why="a new key, without a succession: nobody may follow what the thief could sign. Note its thumbprint",
+        why="a new key, without a succession: nobody may follow what the thief could sign. $THUMBPRINT is the"
+        " authority_key that this prints",
     )
     yield from _reseal(scene, "the same grant under the new key: its id and its budget go on", None)
     yield Step(who=AUTHORITY, run=_manifest(scene), why="signed by the new key, and naming no other")
@@ -153,7 +156,8 @@ def _new_keys(scene: Scene, role: Role, party_id: str, *, install: bool = True) 
     """An invitation, new keys on site, and the answer."""
     who, token, request, answer = (
         f"{role} {party_id}",
-        *(f"{party_id}.{end}" for end in ("invitation", "request", "answer")),
+        f"{role}-{party_id}-{scene.mark}.invitation",
+        *(f"{party_id}.{end}" for end in ("request", "answer")),
     )
     invite = scene.authority("invite", "--role", role, "--id", party_id, "--out", token)
     yield Step(who=AUTHORITY, run=invite, why="a secret for one use; tell the thumbprint it prints by another way")
@@ -177,11 +181,17 @@ def _reseal(scene: Scene, why: str, researcher: str | None) -> Iterator[Step]:
 def _reconnect(scene: Scene, researchers: Sequence[tuple[Role, str]]) -> Iterator[Step]:
     gateways = [part for gateway in scene.register.gateways for part in ("--gateway", gateway.address)]
     for _, party in researchers:
-        for grant in scene.grants:
+        several = len(scene.grants) > 1
+        for number, grant in enumerate(scene.grants, 1):
             who = f"researcher {party}"
-            yield Step(who=AUTHORITY, carry=str(grant), to=who, as_="new-grant.jwt", why="the grant as it is now")
-            run = shlex.join(["insitu", "connect", ".", *gateways, "--identity", ".", "--grant", "new-grant.jwt"])
-            yield Step(who=who, run=run, why="takes the grant into the profile, once all of it verifies")
+            given, folder = ("new-grant.jwt", ".")
+            why = "takes the grant into the profile, once all of it verifies"
+            if several:
+                given, folder = f"new-grant-{number}.jwt", f"../{grant.stem}-{scene.mark}-{number}"
+                why = "a profile of its own for this grant, once all of it verifies"
+            yield Step(who=AUTHORITY, carry=str(grant), to=who, as_=given, why="the grant as it is now")
+            run = shlex.join(["insitu", "connect", folder, *gateways, "--identity", ".", "--grant", given])
+            yield Step(who=who, run=run, why=why)
 
 
 def _publish(scene: Scene, why: str) -> Iterator[Step]:

@@ -140,7 +140,7 @@ def load_identity(directory: Path, ask: Ask | None = None) -> Identity:
         authority=load_verifying_key(directory / "authority.pub"),
         former=_former(directory / FORMER / "signing.key", lambda _: ask(directory / "signing.key")),
         signed_before=load_signed_before(directory),
-        answered_at=_answered_at(directory / "answer.jws"),
+        answered_at=answered_at(directory / "answer.jws"),
     )
 
 
@@ -173,8 +173,8 @@ def _former(path: Path, ask: Ask) -> SigningKey | None:
     return load_signing_key(path, ask) if path.exists() else None
 
 
-def _answered_at(path: Path) -> datetime | None:
-    """From a file that was verified when it was put there (``site``)."""
+def answered_at(path: Path) -> datetime | None:
+    """When the authority gave the answer in this file, which was verified when it was put there; None without one."""
     if not path.exists():
         return None
     token = read_file(path, KEY_LIMIT * 4).decode("ascii", "replace").strip()

@@ -28,7 +28,11 @@ from joserfc.jwk import OKPKey
 from insitu_access.files import KEY_LIMIT, read_file, read_private_file, unreadable, write_file, write_private_file
 from insitu_access.passphrase import Ask, asking
 from insitu_access.payload import Fields, Malformed
+from insitu_access.relocking import finish, replace_together
 from insitu_access.sealed_key import WrongPassphrase, is_sealed, seal, unseal
+
+_BELOW = ("former", "next")
+"""Directories of keys below those of a party, under one passphrase with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +115,11 @@ def load_signing_key(path: Path, ask: Ask | None = None) -> SigningKey:
 
 
 def load_private_pem(path: Path, ask: Ask | None = None) -> bytes:
-    """A private key file as PEM, unlocked with the passphrase that ``ask`` gives. Raises ConfigInvalid."""
+    """A private key file as PEM, unlocked with the passphrase that ``ask`` gives. Raises ConfigInvalid.
+
+    A change of passphrase that was cut off is finished first (``relocking``).
+    """
+    finish(path.parent.parent if path.parent.name in _BELOW else path.parent)
     data = read_private_file(path)
     if not is_sealed(data):
         return data
@@ -124,11 +132,19 @@ def load_private_pem(path: Path, ask: Ask | None = None) -> bytes:
 
 
 def relock(paths: Sequence[Path], ask: Ask, choose: Callable[[], bytes | None]) -> None:
-    """Put key files under another passphrase, or under none. All are unlocked before the first is written."""
-    opened = [(path, load_private_pem(path, ask)) for path in paths]
+    """Put key files under another passphrase, or under none: all of them or none, wherever it is cut off.
+
+    The first is in the directory of the keys, the others in it or below. A key that waits to take the place of one of
+    them (``authority.key.next``) goes with it.
+    """
+    waiting = (path.with_name(f"{path.name}.next") for path in paths)
+    every = dict.fromkeys([*paths, *(path for path in waiting if path.exists())])
+    opened = {path: load_private_pem(path, ask) for path in every}
     passphrase = choose()
-    for path, pem in opened:
-        write_file(path, locked_pem(pem, passphrase), 0o600)
+    if passphrase is not None and is_sealed(read_private_file(paths[0])) and ask(paths[0]) == passphrase:
+        hint = "Type another one, or pass --passphrase-file with another file."
+        raise ConfigInvalid("INSITU-CONFIG-USAGE", reason="the new passphrase is the present one", hint=hint)
+    replace_together(paths[0].parent, {path: locked_pem(pem, passphrase) for path, pem in opened.items()})
 
 
 def save_verifying_key(key: VerifyingKey, path: Path) -> None:

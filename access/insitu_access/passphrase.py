@@ -45,17 +45,22 @@ def from_file(path: Path) -> bytes:
     return lines[0] if lines else b""
 
 
-def choose(file: Path | None, *, none: bool) -> bytes | None:
-    """For new keys: from a file, typed twice, or none where that is spelled out. Raises ConfigInvalid."""
+def choose(file: Path | None, *, none: bool, variable: bool = False) -> bytes | None:
+    """A new passphrase: from a file, typed twice, or none where that is spelled out. Raises ConfigInvalid.
+
+    From the file of ``INSITU_PASSPHRASE_FILE`` only where ``variable`` says so, for the first keys of a directory:
+    where there are keys already it holds their passphrase, which is no new one.
+    """
     if file is not None and none:
         raise _usage("--passphrase-file and --no-passphrase exclude each other", "Pass one of them.")
     if none:
         return None
-    named = file or _named()
+    named = file or (_named() if variable else None)
     if named is not None:
         return from_file(named)
     if not sys.stdin.isatty():
-        hint = f"Pass --passphrase-file FILE, set {VARIABLE}, or spell out --no-passphrase."
+        ways = f"--passphrase-file FILE, set {VARIABLE}," if variable else "--passphrase-file FILE"
+        hint = f"Pass {ways} or spell out --no-passphrase."
         raise _usage("a new key needs a passphrase, and there is no terminal to type one", hint)
     first = getpass.getpass("New passphrase: ")
     if getpass.getpass("Again: ") != first:

@@ -15,7 +15,7 @@ from insitu_privacy.errors import AccessRefused
 from insitu_access.files import read_file, write_file
 from insitu_access.keys import VerifyingKey
 from insitu_access.manifest import Manifest, Opened, verify_manifest
-from insitu_access.succession import walk
+from insitu_access.succession import Followed, walk
 
 FILE_NAME = "successions.jws"
 
@@ -34,20 +34,32 @@ class Pin:
         self._pinned = pinned
         self.key, self._steps = walk(kept, pinned)
 
-    def advance(self, opened: Opened) -> None:
-        """Remember how a manifest was come to, on disk before in memory. Raises ConfigInvalid where it cannot be."""
-        if opened.steps:
-            steps = (*self._steps, *opened.steps)
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The way from the pinned key to ``key``."""
+        return self._steps
+
+    def advance(self, reached: Opened | Followed) -> None:
+        """Remember how a text was come to, on disk before in memory. Raises ConfigInvalid where it cannot be."""
+        if reached.steps:
+            steps = (*self._steps, *reached.steps)
             if self._keep:
-                write_file(self._path, "".join(f"{step}\n" for step in steps).encode())
-            self.key, self._steps = opened.key, steps
+                write_file(self._path, steps_text(steps))
+            self.key, self._steps = reached.key, steps
 
     def reopen(self, text: str) -> Manifest:
         """A manifest that was kept. Raises AccessRefused.
 
-        Where a crash came between a succession and the manifest that brought it, the pinned key still verifies it.
+        Where a succession was kept before a manifest of the new key came, a key on the way there still verifies it.
         """
-        try:
-            return verify_manifest(text, self.key)
-        except AccessRefused:
-            return verify_manifest(text, self._pinned)
+        for count in range(len(self._steps), 0, -1):
+            try:
+                return verify_manifest(text, walk(list(self._steps[:count]), self._pinned)[0])
+            except AccessRefused:
+                continue
+        return verify_manifest(text, self._pinned)
+
+
+def steps_text(steps: tuple[str, ...]) -> bytes:
+    """What stands in the file."""
+    return "".join(f"{step}\n" for step in steps).encode()

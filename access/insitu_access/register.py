@@ -42,6 +42,7 @@ from insitu_access.manifest import (
     read_node,
 )
 from insitu_access.payload import Fields, Malformed
+from insitu_access.relocking import finish
 
 FILE_NAME = "register.json"
 
@@ -138,13 +139,14 @@ class Register:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Holds the authority's directory for one command at a time."""
+    """Holds the authority's directory for one command at a time. Finishes a change of passphrase that was cut off."""
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise unreadable(directory, error.strerror or "it cannot be opened") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        finish(directory)
         yield
     finally:
         os.close(descriptor)

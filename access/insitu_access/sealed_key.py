@@ -34,7 +34,7 @@ class WrongPassphrase(ValueError):
 def seal(pem: bytes, passphrase: bytes) -> bytes:
     """The key under a passphrase. Raises Malformed where the passphrase is too short."""
     if len(passphrase) < SHORTEST:
-        raise Malformed(f"a passphrase must have at least {SHORTEST} characters")
+        raise Malformed(f"a passphrase must have at least {SHORTEST} bytes (letters without accents are one each)")
     header = {"alg": ALGORITHM, "enc": ENCRYPTION, "typ": TYP, "p2c": ROUNDS}
     return jwe.encrypt_compact(header, pem, OctKey.import_key(passphrase), registry=_REGISTRY).encode() + b"\n"
 

@@ -19,14 +19,16 @@ Not here: what the authority does (``ceremonies``); which key is believed after 
 
 from __future__ import annotations
 
+import shlex
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from insitu_privacy.errors import AccessRefused, ConfigInvalid
 
-from insitu_access.certificates import Role, key_matches, peer_identity
+from insitu_access.certificates import Role, is_issued_by, key_matches, peer_identity
 from insitu_access.enrolment import (
     Answer,
     Enrolment,
@@ -37,7 +39,7 @@ from insitu_access.enrolment import (
     seal_enrolment,
 )
 from insitu_access.files import KEY_LIMIT, make_directory, read_file, read_private_file, write_file
-from insitu_access.identity import FORMER, NEXT, create_keys, give_up, load_identity
+from insitu_access.identity import FORMER, NEXT, answered_at, create_keys, give_up, load_identity
 from insitu_access.keys import (
     SigningKey,
     VerifyingKey,
@@ -47,10 +49,13 @@ from insitu_access.keys import (
     save_verifying_key,
 )
 from insitu_access.passphrase import Ask
+from insitu_access.pin import Pin
+from insitu_access.relocking import finish
 from insitu_access.sealed_key import is_sealed
 from insitu_access.succession import follow
 
 REQUEST, ANSWER = "request.jws", "answer.jws"
+_INSTALLED = ".next.installed"
 _FILES = ("signing.key", "signing.pub", "tls.key", "tls.csr")
 
 
@@ -64,9 +69,19 @@ class Requested:
     path: Path
 
 
+def invitation_text(path: Path) -> str:
+    """What is in the file of an invitation, which nobody else may read. Raises ConfigInvalid."""
+    read_file(path, KEY_LIMIT)
+    if path.stat().st_mode & 0o077:
+        reason = f"{path} is an invitation, which only you may read: whoever has it can enrol in your place"
+        hint = f"Run `chmod 600 {shlex.quote(str(path))}`."
+        raise ConfigInvalid("INSITU-CONFIG-STATE", reason=reason, hint=hint)
+    return read_private_file(path).decode("ascii", "replace").strip()
+
+
 def read_invitation(path: Path, confirmed: str | None, *, now: datetime) -> Invitation:
     """The invitation in a file, once ``confirmed`` is the thumbprint of the authority key it names (K3)."""
-    token = read_private_file(path).decode("ascii", "replace").strip()
+    token = invitation_text(path)
     claimed = peek_authority(token)
     if confirmed != claimed.thumbprint:
         raise AccessRefused("INSITU-KEY-FINGERPRINT", what="authority key", name=claimed.thumbprint)
@@ -81,29 +96,45 @@ def enrol_here(directory: Path, invitation: Invitation, *, now: datetime, passph
     return _request(directory, invitation.role, invitation.id, key, voucher=invitation.voucher, now=now)
 
 
-def change_keys(directory: Path, *, now: datetime, ask: Ask, invitation: Invitation | None = None) -> Requested:
+def change_keys(
+    directory: Path,
+    *,
+    now: datetime,
+    ask: Ask,
+    invitation: Invitation | None = None,
+    choose: Callable[[], bytes | None] | None = None,
+) -> Requested:
     """New keys in ``next/``, and the enrolment to send: vouched for by the present key, or by an invitation.
 
-    The present keys are used until the answer is installed. They may be gone, where there is an invitation.
+    The present keys are used until the answer is installed. They may be gone, where there is an invitation: then
+    ``choose`` gives the passphrase of the new ones, which are else under that of the present ones.
     """
     if (directory / NEXT).exists():
         reason = f"{directory / NEXT} holds keys that were not answered yet"
         hint = f"Install their answer, or remove {directory / NEXT} and make new ones."
         raise ConfigInvalid("INSITU-CONFIG-STATE", reason=reason, hint=hint)
-    role, party_id, voucher, passphrase = _present(directory, ask, invitation)
+    role, party_id, voucher, passphrase = _present(directory, ask, invitation, choose)
     create_keys(directory / NEXT, passphrase)
     key = load_signing_key(directory / NEXT / "signing.key", lambda _: passphrase or b"")
     return _request(directory / NEXT, role, party_id, key, voucher=voucher, now=now)
 
 
-def install(directory: Path, token: str, authority: VerifyingKey, ask: Ask, *, now: datetime) -> Answer:
-    """Put the authority's answer in place, with the keys that it is for (K6). Raises AccessRefused or ConfigInvalid."""
+def install(
+    directory: Path, token: str, authority: VerifyingKey, ask: Ask, *, now: datetime, pin: Pin | None = None
+) -> Answer:
+    """Put the authority's answer in place, with the keys that it is for (K6). Raises AccessRefused or ConfigInvalid.
+
+    ``pin`` is where the successions that lead to the answer are kept, so that the former key leads nobody any more.
+    """
     followed = follow(token, authority)
     answer = open_answer(followed.token, followed.key)
     ask_here = _for(directory, ask)
     folder = next((each for each in (directory / NEXT, directory) if _is_for(each, answer, ask_here)), None)
     if folder is None:
         raise AccessRefused("INSITU-KEY-ENROLMENT", what="answer", reason="it is for keys that are not here")
+    _check_answer(answer, answered_at(directory / ANSWER) if folder == directory else None)
+    if pin is not None:
+        pin.advance(followed)
     if folder != directory:
         _give_up_present(directory, now)
         _keep_former(directory, keep=answer.former_until is not None)
@@ -113,31 +144,63 @@ def install(directory: Path, token: str, authority: VerifyingKey, ask: Ask, *, n
     write_file(directory / "tls.pem", answer.certificate_pem.encode())
     write_file(directory / "ca.pem", answer.ca_pem.encode())
     write_file(directory / ANSWER, followed.token.encode() + b"\n")
+    taken = directory / _INSTALLED
+    shutil.rmtree(taken, ignore_errors=True)
     if folder != directory:
-        shutil.rmtree(folder)
+        folder.rename(taken)  # cut off while it is removed, half of it would be taken for keys that wait
+        shutil.rmtree(taken)
     (directory / REQUEST).unlink(missing_ok=True)
     return answer
 
 
-def repin(directory: Path, state: Path, key: VerifyingKey, confirmed: str | None) -> None:
+def _check_answer(answer: Answer, present: datetime | None) -> None:
+    """Raises AccessRefused."""
+    if present is not None and answer.issued_at < present:
+        reason = f"it is of {answer.issued_at:%Y-%m-%d %H:%M:%S} UTC, older than the one installed: is it an old mail?"
+        raise AccessRefused("INSITU-KEY-ENROLMENT", what="answer", reason=reason)
+    if not is_issued_by(answer.certificate_pem.encode(), answer.ca_pem.encode()):
+        raise AccessRefused("INSITU-KEY-ENROLMENT", what="answer", reason="its certificate is not of the CA it names")
+
+
+def repin(directory: Path, state: Path, key: VerifyingKey, confirmed: str | None) -> bool:
     """K9: pin ``key`` in place of the one that is pinned, once ``confirmed`` is its thumbprint.
 
     The last manifest is put aside: a thief may have signed it, and its version is no floor for what the new key signs.
+    Where the key is the one that is believed already nothing is done, and the floor stays (M3); returns whether it was
+    another. Cut off before the manifest is put aside, it is run again.
     """
     if confirmed != key.thumbprint:
         raise AccessRefused("INSITU-KEY-FINGERPRINT", what="authority key", name=key.thumbprint)
-    kept = state / "manifest.jws"
-    if kept.exists():
+    pinned, kept = directory / "authority.pub", state / "manifest.jws"
+    present = Pin(state, load_verifying_key(pinned), keep=False) if pinned.exists() else None
+    changed = present is None or present.key != key
+    if changed:
+        save_verifying_key(key, pinned)
+    if kept.exists() and (changed or not _opens(kept, present)):
         kept.replace(state / "manifest.jws.before-trust")
-    save_verifying_key(key, directory / "authority.pub")
+    return changed
 
 
-def _present(directory: Path, ask: Ask, invitation: Invitation | None) -> tuple[Role, str, SigningKey, bytes | None]:
+def _opens(manifest: Path, pin: Pin | None) -> bool:
+    try:
+        return pin is not None and bool(
+            pin.reopen(read_file(manifest).decode("ascii", "replace").strip().split("\n")[-1])
+        )
+    except AccessRefused:
+        return False
+
+
+def _present(
+    directory: Path, ask: Ask, invitation: Invitation | None, choose: Callable[[], bytes | None] | None
+) -> tuple[Role, str, SigningKey, bytes | None]:
+    finish(directory)
     if invitation is not None:
-        sealed = (directory / "signing.key").exists() and is_sealed(read_private_file(directory / "signing.key"))
-        passphrase = ask(directory / "signing.key") if sealed else None
         if (directory / "tls.pem").exists():
             _same_party(directory, invitation)
+        if choose is not None:
+            return invitation.role, invitation.id, invitation.voucher, choose()
+        sealed = (directory / "signing.key").exists() and is_sealed(read_private_file(directory / "signing.key"))
+        passphrase = ask(directory / "signing.key") if sealed else None
         return invitation.role, invitation.id, invitation.voucher, passphrase
     identity = load_identity(directory, ask)
     passphrase = ask(directory / "signing.key") if is_sealed(read_private_file(directory / "signing.key")) else None

@@ -42,7 +42,13 @@ def write_profile(
         raise ConfigInvalid("INSITU-CONFIG-FILE", path=folder, reason=error.strerror or "cannot be written") from error
     try:
         profile = create_profile(
-            draft, federation=name or "federation", gateways=gateways, identity=identity, grant=grant, dataset=dataset
+            draft,
+            federation=name or "federation",
+            gateways=gateways,
+            identity=identity,
+            grant=grant,
+            dataset=dataset,
+            before=folder,
         )
         with Federation(profile, dial(profile)) as federation:
             catalog = federation.catalog(dataset)

@@ -87,20 +87,46 @@ def read_profile(folder: Path) -> Profile:
 
 
 def create_profile(
-    folder: Path, *, federation: str, gateways: tuple[str, ...], identity: Path, grant: Path, dataset: str | None = None
+    folder: Path,
+    *,
+    federation: str,
+    gateways: tuple[str, ...],
+    identity: Path,
+    grant: Path,
+    dataset: str | None = None,
+    before: Path | None = None,
 ) -> Profile:
-    """Write a profile from an identity folder and a grant file; a profile that is there is replaced whole."""
+    """Write a profile from an identity folder and a grant file; a profile that is there is replaced whole.
+
+    It believes the authority key that the identity's folder had reached, and the profile ``before`` that it is to
+    replace: an earlier key, which may be in other hands since, leads it nowhere. ``authority.pub`` stays the key that a
+    person compared, from which the results saved before are verified too.
+    """
     make_directory(folder)
     for name in (*_IDENTITY_FILES, *(each for each in _WHERE_THERE if (identity / each).exists())):
         make_directory((folder / name).parent)
         if (identity / name).resolve() != (folder / name).resolve():
             write_file(folder / name, read_file(identity / name, KEY_LIMIT), 0o600)
+    _keep_steps(folder, identity, before)
     _write(folder / "grant.jwt", _read(grant))
     lines = ["[profile]", f"federation = {json.dumps(federation)}", f"gateways = {json.dumps(list(gateways))}"]
     if dataset is not None:
         lines.append(f"dataset = {json.dumps(dataset)}")
     _write(folder / "profile.toml", "\n".join(lines))
     return read_profile(folder)
+
+
+def _keep_steps(folder: Path, identity: Path, before: Path | None) -> None:
+    from insitu_access.keys import load_verifying_key
+    from insitu_access.pin import FILE_NAME, Pin, steps_text
+
+    reached = Pin(identity, load_verifying_key(folder / "authority.pub"), keep=False)
+    steps = reached.steps
+    for other in (folder, *(() if before is None else (before,))):
+        reached = Pin(other, reached.key, keep=False)
+        steps += reached.steps
+    if steps:
+        write_file(folder / FILE_NAME, steps_text(steps), 0o600)
 
 
 def pin_of(profile: Profile) -> Pin:

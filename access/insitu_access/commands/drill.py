@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,25 +56,30 @@ def drill(
 
     with opened(directory) as authority:
         scene = Scene(
-            directory=directory, register=authority.register, keyring=authority.keyring, grants=tuple(grant or ())
+            directory=directory,
+            register=authority.register,
+            keyring=authority.keyring,
+            grants=tuple(grant or ()),
+            mark=f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}",
         )
         steps = written(key.value, scene, id_)
         administered(authority.log, f"drill {key.value}", **({"id": id_} if id_ else {}))
-        facts = {"drill": key.value, "id": id_, "thumbprint": authority.public.thumbprint}
+        thumbprint = None if key is KeyName.AUTHORITY else authority.public.thumbprint  # never that of a stolen key
+        facts = {"drill": key.value, "id": id_, "thumbprint": thumbprint}
     if format_ is Format.JSON:
         print_facts({**facts, "steps": [_step(each) for each in steps]}, format_)
     else:
-        typer.echo("\n".join(_lines(steps, authority.public.thumbprint)))
+        typer.echo("\n".join(_lines(steps, thumbprint)))
 
 
 def _step(step: Step) -> dict[str, object]:
     return {name.rstrip("_"): value for name, value in asdict(step).items() if value is not None}
 
 
-def _lines(steps: tuple[Step, ...], thumbprint: str) -> list[str]:
+def _lines(steps: tuple[Step, ...], thumbprint: str | None) -> list[str]:
     lines = [
         "# $THUMBPRINT is that of the authority's key, told by another way than these files.",
-        f"# Now: {thumbprint}",
+        "# It is the authority_key that step 1 prints." if thumbprint is None else f"# Now: {thumbprint}",
     ]
     for number, step in enumerate(steps, 1):
         lines.append(f"\n# {number}. {step.who}: {step.why}")

@@ -50,10 +50,9 @@ def now() -> datetime:
 def invitation(path: Path, fingerprint: str | None) -> Invitation:
     """The invitation, once a person has compared the authority key that it names. Raises AccessRefused."""
     from insitu_access.enrolment import peek_authority
-    from insitu_access.files import read_private_file
-    from insitu_access.site import read_invitation
+    from insitu_access.site import invitation_text, read_invitation
 
-    token = read_private_file(path).decode("ascii", "replace").strip()
+    token = invitation_text(path)
     return read_invitation(path, fingerprint or _compared(peek_authority(token)), now=now())
 
 

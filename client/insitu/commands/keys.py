@@ -14,7 +14,7 @@ from insitu_access.cli import Format, FormatOption, print_facts, usage
 from insitu_access.commands import site as s
 
 if TYPE_CHECKING:
-    from insitu_access.keys import VerifyingKey
+    from insitu_access.pin import Pin
 
 key_app = typer.Typer(help="The researcher's own keys.", rich_markup_mode=None)
 KeysOption = Annotated[
@@ -48,7 +48,7 @@ def new(
     found = None if token is None else s.invitation(token, fingerprint)
     if found is not None and found.role != "researcher":
         raise usage(f"the invitation is for a {found.role}", "Use the command of that party.")
-    passphrase = choose(passphrase_file, none=no_passphrase)
+    passphrase = choose(passphrase_file, none=no_passphrase, variable=True)
     if found is not None:
         requested = enrol_here(folder, found, now=s.now(), passphrase=passphrase)
         _say(folder, requested_facts(requested), format_)
@@ -64,21 +64,34 @@ def rotate(
     keys: KeysOption = None,
     token: InvitationOption = None,
     fingerprint: s.FingerprintOption = None,
+    passphrase_file: s.PassphraseOption = None,
+    no_passphrase: s.NoPassphraseOption = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Make the next keys, under the same passphrase, and the enrolment to send to the access authority.
 
     You go on with the present ones until you install its answer, and with the former signing key for grants that do not
-    name the new one yet. Where the present keys are lost or stolen, pass the invitation you were sent.
+    name the new one yet. Where the present keys are lost or stolen, pass the invitation you were sent: the new keys are
+    then under a new passphrase, which is typed or comes from --passphrase-file.
 
     Example: insitu key rotate
     """
     from insitu_access.commands.facts import requested_facts
-    from insitu_access.passphrase import asking
+    from insitu_access.passphrase import asking, choose
     from insitu_access.site import change_keys
 
+    if token is None and (passphrase_file is not None or no_passphrase):
+        hint = "Use `insitu key change-passphrase`."
+        raise usage("without --token the next keys are under the passphrase of the present ones", hint)
     found = None if token is None else s.invitation(token, fingerprint)
-    print_facts(requested_facts(change_keys(_folder(keys), now=s.now(), ask=asking(), invitation=found)), format_)
+    requested = change_keys(
+        _folder(keys),
+        now=s.now(),
+        ask=asking(),
+        invitation=found,
+        choose=lambda: choose(passphrase_file, none=no_passphrase),
+    )
+    print_facts(requested_facts(requested), format_)
 
 
 @key_app.command("install")
@@ -92,7 +105,9 @@ def install(answer: s.AnswerArgument, *, keys: KeysOption = None, format_: Forma
     from insitu_access.site import install as put
 
     folder = _folder(keys)
-    print_facts(installed_facts(put(folder, s.answer_text(answer), _pin(folder), asking(), now=s.now())), format_)
+    pin = _pin(folder)
+    done = put(folder, s.answer_text(answer), pin.key, asking(), now=s.now(), pin=pin)
+    print_facts(installed_facts(done), format_)
 
 
 @key_app.command("show")
@@ -104,7 +119,7 @@ def show(*, keys: KeysOption = None, format_: FormatOption = Format.TEXT) -> Non
     from insitu_access.commands.facts import identity_facts
 
     folder = _folder(keys)
-    print_facts(identity_facts(folder, _pin(folder)), format_)
+    print_facts(identity_facts(folder, _pin(folder).key), format_)
 
 
 @key_app.command("change-passphrase")
@@ -117,7 +132,7 @@ def change_passphrase(
 ) -> None:
     """Put your private keys under another passphrase.
 
-    The present one comes from INSITU_PASSPHRASE_FILE or the terminal.
+    The present one comes from INSITU_PASSPHRASE_FILE or the terminal; the new one from --passphrase-file, or typed.
 
     Example: insitu key change-passphrase --keys me
     """
@@ -151,8 +166,8 @@ def trust(
 
     folder = _folder(keys)
     key, confirmed = s.authority_key(authority, fingerprint)
-    repin(folder, folder, key, confirmed)
-    print_facts({"keys": str(folder), "pinned_authority_key": key.thumbprint}, format_)
+    changed = repin(folder, folder, key, confirmed)
+    print_facts({"keys": str(folder), "pinned_authority_key": key.thumbprint, "changed": changed}, format_)
 
 
 def _say(folder: Path, facts: Mapping[str, object], format_: Format) -> None:
@@ -171,8 +186,8 @@ def _folder(keys: Path | None) -> Path:
     return keys or default_folder()
 
 
-def _pin(folder: Path) -> VerifyingKey:
+def _pin(folder: Path) -> Pin:
     from insitu_access.keys import load_verifying_key
     from insitu_access.pin import Pin
 
-    return Pin(folder, load_verifying_key(folder / "authority.pub"), keep=False).key
+    return Pin(folder, load_verifying_key(folder / "authority.pub"))

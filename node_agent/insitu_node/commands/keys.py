@@ -108,9 +108,9 @@ def install(config: ConfigOption, answer: s.AnswerArgument, *, format_: FormatOp
     from insitu_node.config import load_config
 
     loaded = load_config(config)
-    pin = Pin(loaded.state, load_verifying_key(loaded.identity / "authority.pub"), keep=False)
+    pin = Pin(loaded.state, load_verifying_key(loaded.identity / "authority.pub"))
     ask = asking()
-    installed = put(loaded.identity, s.answer_text(answer), pin.key, ask, now=s.now())
+    installed = put(loaded.identity, s.answer_text(answer), pin.key, ask, now=s.now(), pin=pin)
     with opened(loaded, ask) as log:  # under the keys that count from here on
         administered(log, "key install", key=load_verifying_key(loaded.identity / "signing.pub").thumbprint)
         log.seal()
@@ -157,6 +157,7 @@ def trust(
     loaded = load_config(config)
     key, confirmed = s.authority_key(authority, fingerprint)
     with opened(loaded) as log:
-        repin(loaded.identity, loaded.state, key, confirmed)
-        administered(log, "trust", key=key.thumbprint)
-    print_facts({"node": loaded.node_id, "pinned_authority_key": key.thumbprint}, format_)
+        changed = repin(loaded.identity, loaded.state, key, confirmed)
+        if changed:
+            administered(log, "trust", key=key.thumbprint)
+    print_facts({"node": loaded.node_id, "pinned_authority_key": key.thumbprint, "changed": changed}, format_)

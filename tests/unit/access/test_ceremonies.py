@@ -33,6 +33,7 @@ from insitu_access.keyring import Invited, _as_json
 from insitu_access.keys import generate_signing_key, load_signing_key, load_verifying_key
 from insitu_access.manifest import GatewayEntry, NodeEntry, open_manifest
 from insitu_access.payload import Malformed, write
+from insitu_access.pin import Pin
 from insitu_access.register import ResearcherEntry
 from insitu_access.site import change_keys, enrol_here, install, read_invitation, repin
 from insitu_access.watched import WatchedIdentity
@@ -87,6 +88,10 @@ class Town:
         requested = enrol_here(place, self.read(self.invite(role, party)), now=self.now, passphrase=passphrase)
         install(place, self.enrol(requested.path.read_text().strip()), self.pinned, ASK, now=NOW)
         return place
+
+    def manifest_text(self) -> str:
+        with self.office() as authority:
+            return publish_manifest(authority, None, now=self.now, lifetime=30 * DAY)[0]
 
     def manifest(self):
         with self.office() as authority:
@@ -164,7 +169,7 @@ def test_nothing_is_believed_before_the_authority_key_is_compared(town: Town) ->
 def test_an_invitation_is_private_and_expires(town: Town) -> None:
     path = town.invite("node", "n")
     path.chmod(0o644)
-    with pytest.raises(ConfigInvalid, match="0600"):
+    with pytest.raises(ConfigInvalid, match="only you may read"):
         town.read(path)
     path.chmod(0o600)
     invitation = town.read(path)
@@ -510,6 +515,56 @@ def test_an_installation_that_was_cut_off_is_run_again(town: Town, monkeypatch: 
     assert not watched.refresh()
 
 
+@pytest.mark.attacks("K6")
+def test_an_older_answer_does_not_come_back(town: Town) -> None:
+    """K6: from an old mail; its CA may be one that was given up since."""
+    place = town.settle("node", "n")
+    answers = []
+    for days in (1, 2):
+        with town.office() as authority:
+            answers.append(ceremonies.renew(authority, "node", "n", now=NOW + days * DAY, lifetime=YEAR))
+    install(place, answers[1], town.pinned, ASK, now=NOW)
+    present = load_identity(place)
+    refused(lambda: install(place, answers[0], town.pinned, ASK, now=NOW), match="older than the one installed")
+    assert load_identity(place) == present
+    install(place, answers[1], town.pinned, ASK, now=NOW)  # the same one again
+
+
+def test_a_certificate_of_another_ca_is_not_installed(town: Town) -> None:
+    place = town.settle("node", "n")
+    present = load_identity(place)
+    with town.office() as authority:
+        answer = open_answer(ceremonies.renew(authority, "node", "n", now=NOW + DAY, lifetime=YEAR), town.pinned)
+    with town.office() as authority:
+        ceremonies.rotate_ca(authority, now=NOW)
+    with town.office() as authority:
+        other = replace(answer, ca_pem=authority.ca.certificate_pem.decode())
+        token = seal_answer(other, authority.key)
+    refused(lambda: install(place, token, town.pinned, ASK, now=NOW), match="CA")
+    assert load_identity(place) == present
+
+
+def test_an_installation_that_was_cut_off_while_cleaning_up_is_run_again(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = town.settle("node", "n")
+    requested = change_keys(place, now=NOW, ask=ASK)
+    answer = town.enrol(requested.path.read_text().strip())
+
+    def half(folder: Path, **_: object) -> None:
+        if folder.exists():
+            (folder / "tls.csr").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("insitu_access.site.shutil.rmtree", half)
+        with pytest.raises(KeyboardInterrupt):
+            install(place, answer, town.pinned, ASK, now=NOW)
+    install(place, answer, town.pinned, ASK, now=NOW)
+    assert load_identity(place).signing.public() == requested.key
+    assert not [each for each in place.rglob("*") if "next" in each.name]
+
+
 # -- the authority's own keys --------------------------------------------------------------------------------------
 
 
@@ -575,6 +630,24 @@ def test_an_enrolment_that_was_cut_off_is_run_again(
             assert [each.address for each in authority.register.gateways] == [
                 "other.example.org:1" if by == "new invitation" else "gw.example.org:7443"
             ]
+
+
+@pytest.mark.attacks("K8")
+def test_an_answer_keeps_the_way_it_was_come_to(town: Town) -> None:
+    """K8: the former key leads nobody who has followed it once, and a kept manifest of a key on the way still opens."""
+    first = town.pinned
+    place = town.settle("node", "n")
+    for _ in range(2):
+        kept = town.manifest_text()
+        with town.office() as authority:
+            ceremonies.rotate_key(authority, now=NOW, stolen=False)
+    with town.office() as authority:
+        answer = ceremonies.renew(authority, "node", "n", now=NOW + DAY, lifetime=YEAR)
+    pin = Pin(place, first)
+    install(place, answer, pin.key, ASK, now=NOW, pin=pin)
+    again = Pin(place, first)
+    assert pin.key == again.key == town.pinned != first
+    assert again.reopen(kept.split("\n")[-1])
 
 
 def cut_off(town: Town, act, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -690,6 +763,34 @@ def test_after_a_theft_nobody_is_led_on(town: Town) -> None:
     repin(place, state, key, key.thumbprint)
     assert load_identity(place).authority == key
     assert not (state / "manifest.jws").exists()
+
+
+@pytest.mark.attacks("K9", "M3")
+def test_pinning_the_same_key_again_keeps_the_floor(town: Town) -> None:
+    """M3: else an older manifest, which a gateway has kept, would be believed again."""
+    place = town.settle("node", "n")
+    state = town.root / "state"
+    state.mkdir()
+    (state / "manifest.jws").write_text(town.manifest_text())
+    assert not repin(place, state, town.pinned, town.pinned.thumbprint)
+    assert (state / "manifest.jws").exists()
+    other = generate_signing_key().public()
+    assert repin(place, state, other, other.thumbprint)
+    assert not (state / "manifest.jws").exists()
+
+
+def test_a_pin_by_hand_comes_before_the_manifest_is_put_aside(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut off before, the former key finds its floor still there; cut off after, it is run again."""
+    place, other = town.settle("node", "n"), generate_signing_key().public()
+    (place / "manifest.jws").write_text(town.manifest_text())
+    with monkeypatch.context() as patch:
+        patch.setattr("insitu_access.site.save_verifying_key", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            repin(place, place, other, other.thumbprint)
+    assert (place / "manifest.jws").exists()
+    write_file(place / "authority.pub", other.pem())
+    repin(place, place, other, other.thumbprint)
+    assert not (place / "manifest.jws").exists()
 
 
 def test_the_ca_changes_with_overlap(town: Town, tmp_path: Path) -> None:

@@ -87,6 +87,39 @@ def test_the_authority_s_keys_under_a_passphrase(type_, tmp_path: Path, monkeypa
     assert works(type_("keys auth --format json")).facts["former_cas"] == 1
 
 
+def test_a_change_of_the_authority_s_passphrase_that_was_cut_off_is_finished(
+    type_, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_private_file(tmp_path / "pass", b"correct horse battery\n")
+    works(type_("init auth --federation demo"))
+    replace = Path.replace
+
+    def cut(path: Path, target: Path) -> Path:
+        if target.name == "ca.key":
+            raise OSError(28, "No space left on device")
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", cut)
+        assert type_("passphrase auth --passphrase-file pass").code == 2
+    assert type_("keys auth").err.startswith("INSITU-KEY-LOCKED")
+    monkeypatch.setenv("INSITU_PASSPHRASE_FILE", str(tmp_path / "pass"))
+    works(type_("rotate auth --key"))
+    for name in ("authority.key", "ca.key"):
+        assert (tmp_path / "auth" / name).read_bytes().startswith(b"eyJ")
+    assert not list((tmp_path / "auth").glob("*relock*"))
+
+
+def test_the_new_passphrase_is_not_the_present_one(type_, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_private_file(tmp_path / "pass", b"correct horse battery\n")
+    works(type_("init auth --federation demo --passphrase-file pass"))
+    monkeypatch.setenv("INSITU_PASSPHRASE_FILE", str(tmp_path / "pass"))
+    before = (tmp_path / "auth" / "authority.key").read_bytes()
+    assert "--passphrase-file FILE or spell out" in type_("passphrase auth").err
+    assert "is the present one" in type_("passphrase auth --passphrase-file pass").err
+    assert (tmp_path / "auth" / "authority.key").read_bytes() == before
+
+
 def test_new_code_reads_the_keys_under_the_passphrase_too(
     type_, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,8 +275,17 @@ def test_nothing_is_done_where_the_file_cannot_be_written(type_, tmp_path: Path)
 def test_a_drill_is_read_by_people(type_) -> None:
     settle(type_)
     out = works(type_("drill node-key auth --id n1")).out
-    assert "insitu-authority invite auth --role node --id n1 --out n1.invitation" in out
-    assert 'insitu-node key rotate --config node.toml --token n1.invitation --fingerprint "$THUMBPRINT"' in out
+    invite = next(line for line in out.splitlines() if line.startswith("insitu-authority invite"))
+    name = invite.split()[-1]
+    assert name.startswith("node-n1-")
+    assert f'insitu-node key rotate --config node.toml --token {name} --fingerprint "$THUMBPRINT"' in out
+    assert name not in works(type_("drill node-key auth --id n1")).out  # an invitation is never overwritten
+    assert pinned(Path()) in out
+    stolen = works(type_("drill authority-key auth --grant a.jwt --grant b.jwt")).out
+    assert pinned(Path()) not in stolen
+    assert "authority_key that step 1 prints" in stolen
+    connects = [line.split()[2] for line in stolen.splitlines() if line.startswith("insitu connect")]
+    assert len(set(connects)) == len(connects) == 2
     assert "# hand manifest.jws to gateway gw as manifest.jws" in out
     facts = works(type_("drill ca-key auth --format json")).facts
     assert facts["steps"][0]["run"] == "insitu-authority rotate auth --ca"

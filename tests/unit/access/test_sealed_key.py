@@ -18,6 +18,7 @@ from insitu_access.keys import (
 )
 from insitu_access.passphrase import asking, choose, from_file
 from insitu_access.payload import Malformed
+from insitu_access.relocking import _holding
 from insitu_access.sealed_key import ROUNDS, WrongPassphrase, is_sealed, seal, unseal
 from insitu_privacy.errors import ConfigInvalid
 from joserfc import jwe
@@ -70,7 +71,7 @@ def test_fewer_rounds_by_the_same_passphrase_are_refused() -> None:
 
 
 def test_short_passphrases_are_refused() -> None:
-    with pytest.raises(Malformed, match="14 characters"):
+    with pytest.raises(Malformed, match="14 bytes"):
         seal(b"pem", b"short")
 
 
@@ -107,6 +108,78 @@ def test_a_passphrase_is_changed_for_all_files_or_none(tmp_path: Path) -> None:
     assert load_signing_key(paths[0], lambda _: b"a new passphrase")
     relock(paths, lambda _: b"a new passphrase", lambda: None)
     assert load_signing_key(paths[0])
+
+
+NAMES = ("signing.key", "tls.key", "next/signing.key", "next/tls.key")
+
+
+@pytest.mark.parametrize("of", ["a party", "the authority"])
+@pytest.mark.parametrize("after", range(1, 13))
+@pytest.mark.parametrize("to", [b"another passphrase", None])
+def test_a_change_that_is_cut_off_leaves_one_passphrase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: str, after: int, to: bytes | None
+) -> None:
+    """Wherever it stops: all keys are under the new one, or all under the former one, and nothing is left beside."""
+    monkeypatch.setattr("insitu_access.sealed_key.ROUNDS", 1000)  # many keys
+    names = ("authority.key", "ca.key", "authority.key.next") if of == "the authority" else NAMES
+    (tmp_path / "next").mkdir()
+    for name in names:
+        save_signing_key(generate_signing_key(), tmp_path / name, GOOD)
+    before = sorted(tmp_path.rglob("*"))
+    done, replace, unlink = [0], Path.replace, Path.unlink
+
+    def cut(act):
+        def cutting(path: Path, *arguments, **options):
+            result = act(path, *arguments, **options)
+            done[0] += 1
+            if done[0] == after:
+                raise KeyboardInterrupt
+            return result
+
+        return cutting
+
+    paths = [tmp_path / name for name in names if not name.endswith(".next")]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", cut(replace))
+        patch.setattr(Path, "unlink", cut(unlink))
+        try:
+            relock(paths, lambda _: GOOD, lambda: to)
+            assert after > 2 * len(names) + 1
+        except KeyboardInterrupt:
+            assert after <= 2 * len(names) + 2
+    if after <= len(names):
+        open_, shut = GOOD, to
+    else:
+        open_, shut = to, GOOD
+    for name in names:
+        assert load_signing_key(tmp_path / name, lambda _: open_ or b"")
+        assert is_sealed((tmp_path / name).read_bytes()) is (open_ is not None)
+        if open_ is not None:
+            with pytest.raises(ConfigInvalid):
+                load_signing_key(tmp_path / name, lambda _: shut or b"")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_two_changes_at_once_are_refused_and_a_reader_disturbs_none(tmp_path: Path) -> None:
+    create_keys(tmp_path, GOOD)
+    paths = [tmp_path / "signing.key", tmp_path / "tls.key"]
+    with _holding(tmp_path) as held:
+        assert held
+        (tmp_path / ".tls.key.00.relock").write_bytes(b"of the change under way")
+        assert load_signing_key(paths[0], lambda _: GOOD)
+        assert (tmp_path / ".tls.key.00.relock").exists()
+        with pytest.raises(ConfigInvalid, match="another command"):
+            relock(paths, lambda _: GOOD, lambda: None)
+    assert load_signing_key(paths[0], lambda _: GOOD)
+    assert not (tmp_path / ".tls.key.00.relock").exists()
+
+
+@pytest.mark.parametrize("names", ['["../x"]', '["/etc/x"]', "[1]", '"x"'])
+def test_a_marker_names_keys_of_its_directory_alone(tmp_path: Path, names: str) -> None:
+    create_keys(tmp_path, GOOD)
+    (tmp_path / "relock.json").write_text(f'{{"token":"00","names":{names}}}')
+    with pytest.raises(ConfigInvalid, match="relock"):
+        load_signing_key(tmp_path / "signing.key", lambda _: GOOD)
 
 
 def test_the_passphrase_comes_from_a_private_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

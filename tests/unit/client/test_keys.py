@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from insitu.commands.main import app
 from insitu_access.cli import run
+from insitu_access.enrolment import Invitation, seal_invitation
 from insitu_access.files import write_private_file
 from insitu_access.identity import load_identity
 from insitu_access.jose import unverified_kid
-from insitu_access.keys import generate_signing_key, save_signing_key, save_verifying_key
+from insitu_access.keys import generate_signing_key, load_signing_key, save_signing_key, save_verifying_key
 from insitu_access.manifest import FormerKey, seal_manifest
 from insitu_access.succession import Succession, seal_succession
 from insitu_privacy.errors import AccessRefused, IntegrityFailed
@@ -99,6 +100,28 @@ def test_a_locked_profile_asks_and_answers(insitu: Run, world: World, monkeypatc
     assert insitu("key", "change-passphrase", "--no-passphrase")[0] == 0
     assert load_identity(folder).signing.public() == world.researcher
     assert insitu("key", "change-passphrase", "--keys", world.folder / "nothing", "--no-passphrase")[0] == 2
+
+
+@pytest.mark.attacks("K2")
+def test_keys_in_place_of_lost_ones_are_under_a_new_passphrase(
+    insitu: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never plain because the lost ones are gone, never under the passphrase that was stolen with them."""
+    authority, place = generate_signing_key(), tmp_path / "me"
+    invitation = Invitation(
+        federation="demo", role="researcher", id="alice", voucher=generate_signing_key(), authority=authority.public(),
+        address=None, gateways=(), datasets=(), expires_at=datetime.now(UTC).replace(microsecond=0) + DAY,
+    )  # fmt: skip
+    write_private_file(tmp_path / "token", seal_invitation(invitation, authority).encode())
+    rotate = ("key", "rotate", "--keys", place, "--token", tmp_path / "token", "--fingerprint", authority.thumbprint)
+    place.mkdir()
+    monkeypatch.setenv("INSITU_PASSPHRASE_FILE", str(secret(tmp_path, b"the stolen passphrase")))
+    code, _, err = insitu(*rotate)
+    assert (code, err.startswith("INSITU-CONFIG-USAGE: a new key needs a passphrase")) == (2, True)
+    assert not (place / "next").exists()
+    assert insitu(*rotate, "--passphrase-file", secret(tmp_path))[0] == 0
+    assert load_signing_key(place / "next" / "signing.key", lambda _: GOOD)
+    assert insitu("key", "rotate", "--keys", place, "--no-passphrase")[0] == 2
 
 
 # -- overlap -------------------------------------------------------------------------------------------------------
@@ -204,6 +227,35 @@ def test_a_succession_is_followed_and_kept(insitu: Run, world: World) -> None:
     assert insitu("query", BY_SEX, "--epsilon", "1")[2].startswith("INSITU-ACCESS-SIGNATURE")
     for name in ("before", "after"):
         assert insitu("verify", world.folder / f"{name}.json", "--profile", folder)[0] == 0
+
+
+@pytest.mark.attacks("K8")
+@pytest.mark.parametrize("place", ["of the profile", "over the profile"])
+def test_a_profile_made_of_another_is_not_led_by_a_key_that_was_left_behind(
+    insitu: Run, world: World, place: str
+) -> None:
+    """The former key is stolen long after it handed over, and hands over again, to the thief."""
+    folder, former = world.folder / "profile", world.authority
+    hand_over(world)
+    assert insitu("query", BY_SEX, "--epsilon", "1")[0] == 0
+    thief = generate_signing_key()
+    step = Succession(federation="demo", former=former.public(), key=thief.public(), issued_at=world.now)
+    forged = f"{seal_succession(step, former, thief)}\n{seal_manifest(replace(world.manifest, version=99), thief)}"
+    from insitu.profile import create_profile, pin_of
+
+    over = place == "over the profile"
+    made = create_profile(
+        world.folder / "new",
+        federation="demo",
+        gateways=("gw.test:8443",),
+        identity=world.identity if over else folder,
+        grant=folder / "grant.jwt",
+        before=folder if over else None,
+    )
+    assert pin_of(made).key == world.authority.public()
+    world.manifest_token = forged
+    code, _, err = insitu("query", BY_SEX, "--epsilon", "1", "--profile", made.folder)
+    assert (code, err.split(":")[0]) == (2, "INSITU-ACCESS-SIGNATURE")
 
 
 @pytest.mark.attacks("K9")
