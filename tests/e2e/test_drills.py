@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -154,7 +155,8 @@ def test_the_authority_key_is_stolen(parties: Parties, tmp_path: Path) -> None:
     # a grant that the thief signs is refused
     token = (parties.where("authority") / "grant.jwt").read_text().strip()
     forged = tmp_path / "forged.jwt"
-    forged.write_text(seal_grant(read_grant(unverified(token, "insitu-grant+jwt", "grant")), stolen))
+    wider = replace(read_grant(unverified(token, "insitu-grant+jwt", "grant")), purpose="Another")
+    forged.write_text(seal_grant(wider, stolen))
     line = f"insitu connect {tmp_path}/p --gateway {parties.address} --identity profile --grant {forged}"
     assert "INSITU-ACCESS-SIGNATURE" in parties.run("authority", line).err
     line = f"insitu-authority reseal authority --grant {forged} --out {tmp_path}/resealed.jwt"
