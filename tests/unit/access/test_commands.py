@@ -285,9 +285,9 @@ def test_bad_grants_are_not_signed(home: Path, inside, change: list[str]) -> Non
         ("INSITU-CONFIG-USAGE", ["cert", "auth", "--role", "gateway", "--id", "a", "--out", "x"]),
         ("INSITU-CONFIG-USAGE", ["cert", "auth", "--role", "researcher", "--id", "a/b", "--out", "x"]),
         ("INSITU-CONFIG-FILE", ["cert", "nowhere", "--role", "researcher", "--id", "a", "--out", "x"]),
-        ("INSITU-CONFIG-FILE", ["manifest", "auth", "--dataset", "nowhere.toml", "--out", "x"]),
-        ("INSITU-CONFIG-INVALID", ["manifest", "auth", "--dataset", "manifest.jws", "--out", "x"]),
-        ("INSITU-CONFIG-USAGE", ["manifest", "auth", "--dataset", "dataset.toml", "--dataset", "dataset.toml", "--out", "x"]),
+        ("INSITU-CONFIG-FILE", ["manifest", "auth", "--dataset", "nowhere.toml", "--out", "next.jws"]),
+        ("INSITU-CONFIG-INVALID", ["manifest", "auth", "--dataset", "manifest.jws", "--out", "next.jws"]),
+        ("INSITU-CONFIG-USAGE", ["manifest", "auth", "--dataset", "dataset.toml", "--dataset", "dataset.toml", "--out", "next.jws"]),
         ("INSITU-CONFIG-FILE", ["show", "nowhere"]),
         ("INSITU-CONFIG-FILE", ["show", "."]),
         ("INSITU-CONFIG-FILE", [*GRANT, "--researcher", "nobody", "--out", "x"]),
@@ -302,7 +302,7 @@ def test_mistakes_are_one_line(inside, code: str, arguments: list[str]) -> None:
 def test_mistakes_are_one_line_in_a_process_too(home: Path) -> None:
     fails("INSITU-CONFIG-USAGE", *GRANT, "--epsilon", "0", "--out", "x", cwd=home)
     fails("INSITU-CONFIG-USAGE", "destroy", cwd=home)
-    fails("INSITU-CONFIG-INVALID", "manifest", "auth", "--dataset", "manifest.jws", "--out", "x", cwd=home)
+    fails("INSITU-CONFIG-INVALID", "manifest", "auth", "--dataset", "manifest.jws", "--out", "next.jws", cwd=home)
     fails("INSITU-CONFIG-FILE", "show", "nowhere", cwd=home)
 
 
