@@ -189,8 +189,13 @@ def test_a_new_node_and_a_new_researcher_enrol_by_invitation(parties: Parties) -
         "authority", "insitu-authority enrol authority gamma/identity/request.jws --out g.answer --format json"
     )
     assert enrolled["key"] == made["key"]
-    again = parties.run("authority", "insitu-authority enrol authority gamma/identity/request.jws --out again.answer")
-    assert again.err.startswith("INSITU-KEY-ENROLMENT"), again.err
+    # the very request is answered again, with the key it has; another one by the same invitation is not
+    line = "insitu-authority enrol authority {}/identity/request.jws --out {}.answer --format json"
+    assert parties.works("authority", line.format("gamma", "again"))["key"] == made["key"]
+    thief = f"insitu-node init --token g.inv --out thief --fingerprint {parties.thumbprint()} --format json"
+    assert parties.works("authority", thief)["key"] != made["key"]
+    stolen = parties.run("authority", line.format("thief", "thief"))
+    assert stolen.err.startswith("INSITU-KEY-ENROLMENT"), stolen.err
     config = (new / "node.toml").read_text()
     assert f'address = "{parties.address}"' in config
     (new / "care").mkdir()
