@@ -168,7 +168,8 @@ def test_the_same_request_asked_again_and_again_is_one_draw_of_noise(world: Host
             assert isinstance(again, NodeRelease)
             assert again.values == first["alpha"].values
             assert again.request_id == task.request_id
-    assert first["alpha"].values != first["beta"].values
+    fresh = {released(world, world.task(), node).values for _ in range(6) for node in NODES}
+    assert len(fresh) > 1  # other questions are other draws; any two may be equal
 
 
 @pytest.mark.attacks("L2", "L3")

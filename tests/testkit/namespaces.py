@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import select
+import selectors
 import shutil
 import socket
 import struct
@@ -63,7 +63,8 @@ class Network:
         self.addresses = {host: f"{_SUBNET}.{place}" for place, host in enumerate(hosts, 10)}
         self.contacts: set[Contact] = set()
         self._sockets: dict[socket.socket, str] = {}
-        self._stop, self._stopped = os.pipe()
+        self._by_number: dict[int, socket.socket] = {}
+        self._stop = threading.Event()
         self._watch = threading.Thread(target=self._watched, daemon=True)
 
     def open(self) -> None:
@@ -79,17 +80,16 @@ class Network:
             _in(space, f"address add {_SUBNET6}:{place}/64 dev eth0 nodad", f"route add default via {_SUBNET}.1")
             _in(space, f"-6 route add default via {_SUBNET6}:1")
         self._sockets = {self.run(host, _packets): host for host in self.spaces}
+        self._by_number = {one.fileno(): one for one in self._sockets}
         self._watch.start()
 
     def close(self) -> None:
         """Ends the watch and removes the namespaces."""
-        os.write(self._stopped, b".")
+        self._stop.set()
         if self._watch.ident is not None:
             self._watch.join()
         for one in self._sockets:
             one.close()
-        os.close(self._stop)
-        os.close(self._stopped)
         for space in (*self.spaces.values(), self._hub):
             subprocess.run(["ip", "netns", "delete", space], capture_output=True, check=False)
 
@@ -123,14 +123,14 @@ class Network:
 
     def _watched(self) -> None:
         """Only what a host sends counts: on loopback everything is both sent and received."""
-        while True:
-            stopped, _, _ = select.select([self._stop], [], [], 0)
-            if stopped:
-                return
-            for one in select.select([*self._sockets], [], [], 0.1)[0]:
-                frame, (_, _, direction, *_) = one.recvfrom(65535)
-                if direction == socket.PACKET_OUTGOING:
-                    self.contacts |= {Contact(self._sockets[one], *found) for found in first_words(frame)}
+        with selectors.DefaultSelector() as ready:
+            for one, host in self._sockets.items():
+                ready.register(one, selectors.EVENT_READ, host)
+            while not self._stop.is_set():
+                for key, _ in ready.select(0.1):
+                    frame, (_, _, direction, *_) = self._by_number[key.fd].recvfrom(65535)
+                    if direction == socket.PACKET_OUTGOING:
+                        self.contacts |= {Contact(key.data, *found) for found in first_words(frame)}
 
 
 def first_words(frame: bytes) -> Iterator[tuple[str, str, int]]:
