@@ -36,6 +36,7 @@ from tests.testkit.node_world import BUNDLE, LIMITS, NodeWorld, care
 ALPHA = 1e-3
 """Each of the two bounds fails as often; that both do in favour of a false alarm is rarer by two orders."""
 HER = 7
+pytestmark = pytest.mark.timeout(600)  # a whole node, thousands of times
 PERSONS = "INSERT INTO person SELECT i, CASE WHEN i % 2 = 1 THEN 'F' ELSE 'M' END, 1960 + i FROM range({}) t(i)"
 VISITS = "INSERT INTO visit SELECT i, i, DATE '2020-01-01', {} FROM range(40) t(i)"
 SPREAD = "CASE WHEN i = 7 THEN 50000.0 WHEN i < 30 THEN 10.5 ELSE 20.5 END"
