@@ -84,15 +84,7 @@ def open_log(config: Config, clock: Callable[[], datetime], ask: Ask | None = No
         identity = load_gateway_identity(config, ask)
         return identity.signing, (*identity.signed_before, *config.audit.former())
 
-    key, former = keys()
-    return AuditLog(
-        config.state / "audit",
-        Party(role="gateway", id=config.id),
-        key,
-        clock=clock,
-        former=former,
-        reread=keys,
-    )
+    return AuditLog.kept(config.state / "audit", Party(role="gateway", id=config.id), keys, clock=clock)
 
 
 class Gateway:

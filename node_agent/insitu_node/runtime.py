@@ -185,15 +185,7 @@ def open_log(config: NodeConfig, ask: Ask | None = None) -> AuditLog:
         identity = identity_of(config, ask)
         return identity.signing, (*identity.signed_before, *config.audit.former())
 
-    key, former = keys()
-    return AuditLog(
-        config.state / "audit",
-        Party(role="node", id=config.node_id),
-        key,
-        clock=utc_now,
-        former=former,
-        reread=keys,
-    )
+    return AuditLog.kept(config.state / "audit", Party(role="node", id=config.node_id), keys, clock=utc_now)
 
 
 def _started(

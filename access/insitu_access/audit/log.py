@@ -59,6 +59,14 @@ class AuditLog:
     does not verify, ConfigInvalid where it cannot be read or written.
     """
 
+    @classmethod
+    def kept(
+        cls, directory: Path, party: Party, keys: Callable[[], Keys], *, clock: Callable[[], datetime]
+    ) -> AuditLog:
+        """The log of a party whose keys change while it runs: ``keys`` reads them where they stand."""
+        key, former = keys()
+        return cls(directory, party, key, clock=clock, former=former, reread=keys)
+
     def __init__(
         self,
         directory: Path,

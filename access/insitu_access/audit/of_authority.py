@@ -25,9 +25,7 @@ from insitu_access.register import GrantEntry, Register
 
 def open_log(directory: Path, federation: str, keys: Callable[[], Keys], clock: Callable[[], datetime]) -> AuditLog:
     """The log beside the register. Raises IntegrityFailed where it does not verify: then nothing is signed."""
-    key, former = keys()
-    party = Party(role="authority", id=federation)
-    return AuditLog(directory / "audit", party, key, clock=clock, former=former, reread=keys)
+    return AuditLog.kept(directory / "audit", Party(role="authority", id=federation), keys, clock=clock)
 
 
 def agree(log: AuditLog, register: Register) -> None:
