@@ -24,9 +24,10 @@ from insitu_privacy.data_profile import DataProfile, Histogram, Measure, Measure
 from insitu_privacy.errors import AccessRefused, IntegrityFailed
 
 from insitu_access import payload
+from insitu_access.fits_json import read_signed
 from insitu_access.jose import Typ, refusing_malformed, sign, verify
 from insitu_access.keys import SigningKey, VerifyingKey
-from insitu_access.payload import Fields, Malformed, as_integer, as_text, read_number
+from insitu_access.payload import Fields, Malformed, as_integer, as_text
 
 _TYP: Typ = "insitu-profile+jws"
 _PARTS = 1000
@@ -111,7 +112,7 @@ def _read_histogram(value: object, path: str) -> Histogram:
             table=fields.text("table"),
             kind=fields.item("kind", _read_kind),
             column=fields.optional_text("column"),
-            edges=fields.items("edges", _read_edge),
+            edges=fields.items("edges", read_signed),
         )
     if len(counts) != measure.bins or any(a >= b for a, b in zip(measure.edges, measure.edges[1:], strict=False)):
         raise Malformed(f"{path} must have ascending edges and a count for each bin")
@@ -126,11 +127,3 @@ def _read_kind(value: object, path: str) -> MeasureKind:
     if kind is None:
         raise Malformed(f"{path} must be one of {', '.join(kinds)}")
     return kind
-
-
-def _read_edge(value: object, path: str) -> Fraction:
-    text = as_text(value, path)
-    number = read_number(text.removeprefix("-"))
-    if number is None:
-        raise Malformed(f'{path} must be an exact number as text, such as "-1/2"')
-    return -number if text.startswith("-") else number
