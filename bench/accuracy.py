@@ -2,9 +2,9 @@
 
 For each of Q1 to Q8, several epsilons, one node and three (the persons split between them): the profile is made by
 the node's own plans at epsilon 1, the bounds are chosen by the SDK's own code, the statement runs on DuckDB once, and
-OpenDP draws the noise many times. For each cell and noisy column of the answer: the bias is what the answer without noise is
-off the plain query's, the noise the standard deviation of the answers, the total error the root of their mean square
-from the truth, each in shares of the truth. A query's figures are medians over the cells of its worst column.
+OpenDP draws the noise many times. For each cell and noisy column of the answer: the bias is what the answer without
+noise is off the plain query's, the noise the standard deviation of the answers, the total error the root of their mean
+square from the truth, each in shares of the truth. A query's figures are medians over the cells of its worst column.
 """
 
 from __future__ import annotations

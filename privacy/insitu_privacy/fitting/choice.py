@@ -51,6 +51,8 @@ class Choice:
     """In shares of a typical group."""
     bias: tuple[float, ...]
     """The share of each statistic that clipping is expected to take."""
+    rows_bias: float
+    """The share of rows that is taken."""
     noise: float
     """The root of the noise's mean square over the statistics, in shares of a typical group."""
 
@@ -128,6 +130,7 @@ def _tried(
             for index, (linf, _, _) in enumerate(found)
         ),
         bias=bias,
+        rows_bias=sum(part.rows_bias for part in parts) / len(parts),
         noise=math.sqrt(sum(one**2 for one in noises) / len(noises)),
     )
 
@@ -172,7 +175,8 @@ class _Statistics:
         self.rows, self._groups = rows, groups
         self._in_group = crowd.rows / crowd.groups
         self._kept_groups = np.minimum(crowd.groups, groups)
-        self._kept_rows = float(crowd.units @ (self._kept_groups * self._at_most(rows)))
+        kept = float(crowd.units @ (self._kept_groups * self._at_most(rows)))
+        self.rows_bias = max(0.0, 1 - kept / max(crowd.total, 1e-9))
 
     def _at_most(self, rows: int) -> Array:
         """Expected rows of a group that count: they lie unevenly, where there are several groups."""
@@ -214,13 +218,12 @@ class _Statistics:
         statistic, crowd = self._release.statistics[index], self._crowd
         if statistic.kind == "units":
             return 1 - float(crowd.units @ self._kept_groups) / max(self.total(index), 1e-9)
-        by_rows = max(0.0, 1 - self._kept_rows / max(crowd.total, 1e-9))
         if statistic.kind != "sum":
-            return by_rows
+            return self.rows_bias
         assert statistic.value is not None
         sums = crowd.sums.get(statistic.value)
         if sums is None:
-            return by_rows
+            return self.rows_bias
         scaled = np.minimum(1.0, self.rows / self._in_group)
         in_group = np.abs(sums) / crowd.groups * scaled / float(statistic.granularity)
         kept = float(crowd.units @ (self._kept_groups * np.minimum(in_group, linf)))

@@ -10,7 +10,7 @@ from fractions import Fraction
 from insitu_privacy.data_profile import DataProfile
 from insitu_privacy.dataset import Dataset
 from insitu_privacy.fits import ReleaseFit, StatisticFit
-from insitu_privacy.fitting.choice import Choice, Terms, choose
+from insitu_privacy.fitting.choice import Choice, Terms, choose, expected_totals
 from insitu_privacy.fitting.crowd import Crowd, crowds
 from insitu_privacy.plan import Accounting, PrivacyPlan, QueryParameters, Release
 
@@ -22,11 +22,13 @@ _GUESSED_CELLS = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """What is expected of one release: totals of a typical group over all nodes, without and with bounds."""
+    """What is expected of one release: a typical group over all nodes, without bounds and with those chosen."""
 
     cells: int
+    rows: float
+    rows_kept: float
     totals: tuple[float, ...]
-    """In integers of each statistic, as a node counts them, but before bounds."""
+    """In integers of each statistic, but of sums before a centre is taken off."""
     kept: tuple[float, ...]
     choice: Choice
 
@@ -151,9 +153,15 @@ def _rounded(center: float, granularity: Fraction) -> Fraction:
 
 
 def _outlook(release: Release, found: Sequence[Crowd], choice: Choice) -> Outlook:
-    from insitu_privacy.fitting.choice import expected_totals
-
     totals = [expected_totals(release, crowd) for crowd in found]
     mean = [sum(each) / len(each) for each in zip(*totals, strict=True)]
     kept = [one * (1 - bias) for one, bias in zip(mean, choice.bias, strict=True)]
-    return Outlook(cells=found[0].cells, totals=tuple(mean), kept=tuple(kept), choice=choice)
+    rows = sum(crowd.total for crowd in found) / len(found) / found[0].cells
+    return Outlook(
+        cells=found[0].cells,
+        rows=rows,
+        rows_kept=rows * (1 - choice.rows_bias),
+        totals=tuple(mean),
+        kept=tuple(kept),
+        choice=choice,
+    )
