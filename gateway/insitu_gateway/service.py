@@ -15,8 +15,8 @@ from typing import Any
 
 import grpc.aio
 from insitu_privacy.errors import AccessRefused, InsituError, Unavailable
-from insitu_proto import wire
-from insitu_proto.messages import Event, GatewayStatus, Hello, ManifestUpdate, Welcome
+from insitu_proto import wire, wire_profiles
+from insitu_proto.messages import Event, GatewayStatus, Hello, ManifestUpdate, Profiles, Welcome
 from insitu_proto.status import abort
 from insitu_proto.v1 import insitu_pb2 as pb
 from insitu_proto.v1 import insitu_pb2_grpc as stubs
@@ -104,6 +104,16 @@ class ResearchService(stubs.ResearchServicer):
                 bundle = self._datasets.bundle(wanted.name, wanted.digest, self._manifest().manifest)
                 for chunk in wire.to_chunks(bundle):
                     yield chunk
+        except InsituError as error:
+            await abort(context, error)
+
+    async def GetProfiles(self, request: pb.GetProfilesRequest, context: Context) -> AsyncIterator[pb.NodeProfile]:
+        """The profiles of a dataset: none are kept yet."""
+        try:
+            with self._one_more(self._researcher(context)):
+                wire_profiles.from_get_profiles(request)
+                for message in wire_profiles.to_profiles(Profiles(profile_jws=())):
+                    yield message
         except InsituError as error:
             await abort(context, error)
 
