@@ -215,11 +215,11 @@ def _as_json(request: QueryRequest | BudgetRequest) -> dict[str, object]:
 
 
 def _parameters_as_json(parameters: QueryParameters) -> dict[str, object]:
-    fits = {"fits": [fit_as_json(one) for one in parameters.fits]} if parameters.fits else {}
-    return fits | {
+    return {
         "epsilon": str(parameters.epsilon),
         "delta": str(parameters.delta),
         "mechanism": parameters.mechanism,
         "max_rows_per_group": parameters.max_rows_per_group,
         "max_groups": parameters.max_groups,
+        "fits": [fit_as_json(one) for one in parameters.fits] or None,
     }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -29,6 +28,7 @@ from insitu.accuracy import Reach, least_epsilon, read_accuracy
 from insitu.budget import Budget, budget_of
 from insitu.catalog import Catalog, catalog_of
 from insitu.computing import LEVEL, compute
+from insitu.data_profiles import DataProfiles
 from insitu.delivery import Delivered, Delivery
 from insitu.explain import Explanation, expected, explain_plan
 from insitu.marking import marking
@@ -45,13 +45,15 @@ from insitu.profile import (
 )
 from insitu.progress import Progress, silent
 from insitu.result import Evidence, Result
+from insitu.signing import sign_budget, sign_query
 from insitu.transport import GetManifest, GrpcTransport, Transport, receive
 from insitu.trust import Trusted, check_gateway, check_researcher, open_bundle, open_trusted, seen_before
 from insitu.verification import Answer, Sent, check_gateway_result, open_answers, require
 
 if TYPE_CHECKING:
+    from insitu_access.data_profile import NodeProfile
     from insitu_access.manifest import DatasetEntry
-    from insitu_access.request import BudgetRequest, QueryRequest
+    from insitu_privacy.data_profile import DataProfile
     from insitu_privacy.postprocess import Postprocessor
 
 EXPLAIN_EPSILON = Fraction(1)
@@ -86,6 +88,7 @@ class Federation:
         self._pin = pin_of(profile)
         self._fetched = datetime.min.replace(tzinfo=UTC)
         self._datasets: dict[str, tuple[Dataset, DatasetBundle]] = {}
+        self._data_profiles = DataProfiles(profile.folder, transport)
         self._shared_postprocessor: Postprocessor | None = None
 
     def __enter__(self) -> Federation:
@@ -105,12 +108,29 @@ class Federation:
     # -- what a researcher does --------------------------------------------------------------------------------------
 
     def catalog(self, dataset: str | None = None) -> Catalog:
-        """What the grant lets this researcher ask about: datasets, tables, columns and their public facts.
+        """What the grant lets this researcher ask about: datasets, tables, columns, their public facts, and profiles.
 
         Fetches the manifest anew, so that a dataset which changed is seen at once.
         """
         trusted = self.refresh()
-        return catalog_of(trusted.grant, trusted.manifest, lambda entry: self._dataset(entry)[0], dataset)
+        return catalog_of(
+            trusted.grant,
+            trusted.manifest,
+            lambda entry: self._dataset(entry)[0],
+            dataset,
+            profiles=lambda entry: self._profiles_of(entry, trusted),
+        )
+
+    def profiles(self, dataset: str | None = None) -> Mapping[str, NodeProfile]:
+        """By node of the grant, the profile that it has released of a dataset: verified, public, and it spends nothing.
+
+        A node that has released none, or whose profile a gateway withholds, is left out.
+        """
+        trusted = self._trust()
+        options = Options(dataset=dataset, epsilon=EXPLAIN_EPSILON)
+        name, now = self._profile.dataset, self._clock()
+        asked = settle("", options, grant=trusted.grant, manifest=trusted.manifest, default_dataset=name, now=now)
+        return self._profiles_of(asked.dataset, trusted)
 
     def explain(
         self,
@@ -189,7 +209,7 @@ class Federation:
         with marking(sql):
             asked, plan, trusted = self._priced(sql, self._chosen(sql, options))
             self._postprocessor().rehearse(plan)  # while a mistake is still free
-            sent = self._sign_query(asked, plan, trusted)
+            sent = sign_query(asked, plan, trusted, self._profile.identity, now=self._clock())
             if not plan.releases:
                 return self._computed(sent, trusted, {}, (), self._dataset(asked.dataset)[1])
             delivered = self._deliver(sent, trusted, progress)
@@ -202,7 +222,8 @@ class Federation:
     ) -> Budget:
         """What each node says is spent and left of the grant."""
         trusted = self._trust()
-        sent = self._sign_budget(choose_nodes(nodes, trusted.grant), seconds(timeout), trusted)
+        asked, identity = choose_nodes(nodes, trusted.grant), self._profile.identity
+        sent = sign_budget(asked, seconds(timeout), trusted, identity, now=self._clock())
         delivered = self._deliver(sent, trusted, progress)
         answers, trusted = self._opened(sent, delivered, trusted)
         require(answers, 1)
@@ -259,6 +280,14 @@ class Federation:
         cache_bundle(self._profile.folder, bundle)
         return bundle
 
+    def _profiles_of(self, entry: DatasetEntry, trusted: Trusted) -> Mapping[str, NodeProfile]:
+        found = self._data_profiles.of(entry, trusted, now=self._clock())
+        return {node: found[node] for node in trusted.grant.nodes if node in found}
+
+    def _data_profile(self, entry: DatasetEntry, nodes: Sequence[str]) -> DataProfile | None:
+        """What the nodes have released of their data together; None unless every one of them has."""
+        return self._data_profiles.total(entry, nodes, self._trust(), now=self._clock())
+
     # -- one request -------------------------------------------------------------------------------------------------
 
     def _plan(self, sql: str, options: Options, default: Fraction | None) -> tuple[Asked, PrivacyPlan, Trusted]:
@@ -310,49 +339,6 @@ class Federation:
             if not planned[1].releases:
                 return planned
         return self._plan(sql, options, None)
-
-    def _sign_query(self, asked: Asked, plan: PrivacyPlan, trusted: Trusted) -> Sent:
-        from insitu_access.jose import refusing_malformed
-        from insitu_access.request import QueryRequest
-
-        now = self._clock()
-        with refusing_malformed("request"):
-            request = QueryRequest(
-                request_id=uuid.uuid4().hex,
-                grant_id=trusted.grant.id,
-                grant_sha256=trusted.grant_sha256,
-                dataset=asked.dataset.name,
-                dataset_digest=asked.dataset.digest,
-                sql=asked.sql,
-                dialect=asked.dialect,
-                parameters=asked.parameters,
-                plan_digest=plan.digest,
-                nodes=asked.nodes,
-                min_nodes=asked.min_nodes,
-                issued_at=asked.at,
-                deadline=now + asked.timeout,
-            )
-        return self._sign(request, plan, trusted)
-
-    def _sign_budget(self, nodes: tuple[str, ...], timeout: timedelta, trusted: Trusted) -> Sent:
-        from insitu_access.request import BudgetRequest
-
-        now = self._clock()
-        request = BudgetRequest(
-            request_id=uuid.uuid4().hex,
-            grant_id=trusted.grant.id,
-            grant_sha256=trusted.grant_sha256,
-            nodes=nodes,
-            issued_at=now,
-            deadline=now + timeout,
-        )
-        return self._sign(request, None, trusted)
-
-    def _sign(self, request: QueryRequest | BudgetRequest, plan: PrivacyPlan | None, trusted: Trusted) -> Sent:
-        from insitu_access.request import request_sha256, seal_request
-
-        token = seal_request(request, check_researcher(trusted.grant, self._profile.identity))
-        return Sent(request=request, token=token, sha256=request_sha256(token), plan=plan)
 
     def _deliver(self, sent: Sent, trusted: Trusted, progress: Progress) -> Delivered:
         ask = Ask(request_jws=sent.token, grant_jwt=trusted.grant_token)

@@ -141,16 +141,18 @@ def test_a_gateway_killed_at_any_time_loses_nothing(world: World, alpha: Alpha) 
 def test_a_replayed_request_with_changed_sql_is_refused_by_the_nodes(world: World, alpha: Alpha) -> None:
     """The same request id over other bytes, signed by the right key: as a careless or stolen client would."""
     import dataclasses
+    from datetime import UTC, datetime
 
     import insitu
     from insitu.planning import Options
+    from insitu.signing import sign_query
     from insitu_access.request import request_sha256, seal_request
     from insitu_privacy.errors import InsituError
 
     profile = world.new_profile()
     with insitu.connect(profile) as federation:
         asked, plan, trusted = federation._plan("SELECT COUNT(*) AS n FROM visit", Options(epsilon=1), None)
-        sent = federation._sign_query(asked, plan, trusted)
+        sent = sign_query(asked, plan, trusted, federation._profile.identity, now=datetime.now(UTC))
         federation._deliver(sent, trusted, lambda *_: None)
         spent = world.budget(profile)
         other, other_plan, _ = federation._plan("SELECT COUNT(*) AS n FROM person", Options(epsilon=1), None)

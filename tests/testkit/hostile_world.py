@@ -23,6 +23,7 @@ from typing import Any
 
 import insitu
 from insitu.planning import Options
+from insitu.signing import sign_query
 from insitu_access import payload
 from insitu_access.grant import Grant, read_grant, seal_grant
 from insitu_access.identity import load_identity
@@ -102,7 +103,7 @@ class HostileWorld:
         """A genuine request that the gateway has, under a genuine grant, with the node's task that carries it."""
         with self.researcher(grant) as federation:
             asked, plan, trusted = federation._plan(sql or new_sql(), Options(epsilon=1), None)
-            sent = federation._sign_query(asked, plan, trusted)
+            sent = sign_query(asked, plan, trusted, federation._profile.identity, now=datetime.now(UTC))
             assert isinstance(sent.request, QueryRequest)
             request = replace(sent.request, **changes)
             token = seal_request(request, federation._profile.identity.signing)

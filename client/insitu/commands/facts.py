@@ -16,7 +16,8 @@ Form = Annotated[a.Facts, typer.Option("--format", help="How to print it.")]
 def catalog(dataset: a.DatasetName = None, form: Form = a.Facts.table, profile: a.ProfileDir = None) -> None:
     """Show what the grant covers.
 
-    Datasets, tables and columns, and what is public about them; nothing here comes from data.
+    Datasets, tables and columns, and what is public about them; nothing here comes from data. Also which nodes have
+    released a profile of theirs.
 
     Example: insitu catalog --format json
     """
