@@ -28,7 +28,7 @@ from insitu_proto.messages import Ask, DatasetRef, ManifestUpdate
 from insitu.accuracy import Reach, least_epsilon, read_accuracy
 from insitu.budget import Budget, budget_of
 from insitu.catalog import Catalog, catalog_of
-from insitu.computing import LEVEL, compute
+from insitu.computing import LEVEL, compute, plain_rows
 from insitu.delivery import Delivered, Delivery
 from insitu.explain import Explanation, expected, explain_plan
 from insitu.marking import marking
@@ -127,8 +127,12 @@ class Federation:
         min_nodes: int | None = None,
         timeout: float = 60.0,
         dialect: str = "duckdb",
+        improve: Sequence[str] = (),
     ) -> Explanation:
-        """What the query would release, how accurate it would be and what it would cost. Spends nothing."""
+        """What the query would release, how accurate it would be and what it would cost. Spends nothing.
+
+        It takes what a query takes; what is expected is foretold without ``improve``.
+        """
         options = Options(
             dataset=dataset,
             epsilon=epsilon,
@@ -141,12 +145,16 @@ class Federation:
             min_nodes=min_nodes,
             timeout=timeout,
             dialect=dialect,
+            improve=improve,
         )
         return self.explain_with(sql, options)
 
     def explain_with(self, sql: str, options: Options) -> Explanation:
         """``explain``, with its parameters as one value."""
+        from insitu_privacy.improve import read_improvements
+
         with marking(sql):
+            read_improvements(options.improve)
             asked, plan, _ = self._plan(sql, self._chosen(sql, options), EXPLAIN_EPSILON)
             found, _ = self._dataset(asked.dataset)
             return explain_plan(plan, found, asked.nodes, self._postprocessor(), level=LEVEL)
@@ -166,9 +174,14 @@ class Federation:
         min_nodes: int | None = None,
         timeout: float = 60.0,
         dialect: str = "duckdb",
+        improve: Sequence[str] = (),
         progress: Progress = silent,
     ) -> Result:
-        """Ask the nodes. Every release is verified before anything is returned; raises InsituError."""
+        """Ask the nodes. Every release is verified before anything is returned; raises InsituError.
+
+        ``improve`` may hold ``non-negative`` and ``consistent``: post-processing that costs nothing, which the result
+        says is on.
+        """
         options = Options(
             dataset=dataset,
             epsilon=epsilon,
@@ -181,15 +194,19 @@ class Federation:
             min_nodes=min_nodes,
             timeout=timeout,
             dialect=dialect,
+            improve=improve,
         )
         return self.query_with(sql, options, progress=progress)
 
     def query_with(self, sql: str, options: Options, *, progress: Progress = silent) -> Result:
         """``query``, with its parameters as one value."""
+        from insitu_privacy.improve import read_improvements
+
         with marking(sql):
+            improve = read_improvements(options.improve)
             asked, plan, trusted = self._priced(sql, self._chosen(sql, options))
             self._postprocessor().rehearse(plan)  # while a mistake is still free
-            sent = self._sign_query(asked, plan, trusted)
+            sent = replace(self._sign_query(asked, plan, trusted), improve=improve)
             if not plan.releases:
                 return self._computed(sent, trusted, {}, (), self._dataset(asked.dataset)[1])
             delivered = self._deliver(sent, trusted, progress)
@@ -380,7 +397,8 @@ class Federation:
         result = self._computed(sent, trusted, outcomes, answers, bundle)
         theirs = delivered.gateway_result()
         if theirs is not None:
-            check_gateway_result(theirs, [column.name for column in result.columns], result.rows)
+            rows = plain_rows(sent, answers, self._postprocessor()) if sent.improve else result.rows
+            check_gateway_result(theirs, [column.name for column in result.columns], rows)
         return result
 
     def _computed(
