@@ -42,6 +42,7 @@ class Parameters(TypedDict, total=False):
     min_nodes: int | None
     timeout: float
     dialect: str
+    improve: Sequence[str]
 
 
 async def connect(profile: str | Path | None = None) -> Federation:

@@ -109,6 +109,27 @@ def _first_row(
     return rows[0] if rows else None
 
 
+def bounds_reason(release: Release, parameters: QueryParameters, outlook: Outlook | None, nodes: int) -> str:
+    """Where the contribution bounds of a release come from, for people."""
+    own = [
+        name
+        for name, value in (("rows", parameters.max_rows_per_group), ("groups", parameters.max_groups))
+        if value is not None
+    ]
+    asked = f"{' and '.join(own)} as asked for" if own else ""
+    if outlook is None:
+        if len(own) == 2:
+            return asked
+        rest = "one row for each person" if release.bounds.max_rows_per_group == 1 else "the dataset's own"
+        return f"{asked}, else {rest}" if asked else rest
+    choice = outlook.choice
+    chosen = (
+        f"the least expected error by the profiles of {nodes} node(s): clipping {max(choice.bias):.2%}, "
+        f"noise {choice.noise:.2%} of a typical group"
+    )
+    return f"{asked}; {chosen}" if asked else chosen
+
+
 # -- made-up releases --------------------------------------------------------------------------------------------------
 
 

@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING
 from insitu_privacy.dataset import Dataset, DatasetBundle
 from insitu_privacy.errors import IntegrityFailed, ParameterRefused, Unavailable
 from insitu_privacy.language import language_of, speak
-from insitu_privacy.plan import PrivacyPlan
-from insitu_privacy.purposes import check_purpose
 from insitu_proto.messages import Ask, DatasetRef, ManifestUpdate
 
 from insitu.accuracy import Reach, least_epsilon, read_accuracy
+from insitu.bounds import clipping
 from insitu.budget import Budget, budget_of
 from insitu.catalog import Catalog, catalog_of
-from insitu.computing import LEVEL, compute
+from insitu.computing import LEVEL, compute, plain_rows
 from insitu.data_profiles import DataProfiles
 from insitu.delivery import Delivered, Delivery
 from insitu.explain import Explanation, expected, explain_plan
 from insitu.marking import marking
-from insitu.planning import Asked, Number, Options, choose_nodes, seconds, settle
+from insitu.planned import Planned, plan_asked
+from insitu.planning import Number, Options, choose_nodes, seconds, settle
 from insitu.profile import (
     Profile,
     believing,
@@ -147,8 +147,12 @@ class Federation:
         min_nodes: int | None = None,
         timeout: float = 60.0,
         dialect: str = "duckdb",
+        improve: Sequence[str] = (),
     ) -> Explanation:
-        """What the query would release, how accurate it would be and what it would cost. Spends nothing."""
+        """What the query would release, how accurate it would be and what it would cost. Spends nothing.
+
+        It takes what a query takes; what is expected is foretold without ``improve``.
+        """
         options = Options(
             dataset=dataset,
             epsilon=epsilon,
@@ -161,15 +165,18 @@ class Federation:
             min_nodes=min_nodes,
             timeout=timeout,
             dialect=dialect,
+            improve=improve,
         )
         return self.explain_with(sql, options)
 
     def explain_with(self, sql: str, options: Options) -> Explanation:
         """``explain``, with its parameters as one value."""
+        from insitu_privacy.improve import read_improvements
+
         with marking(sql):
-            asked, plan, _ = self._plan(sql, self._chosen(sql, options), EXPLAIN_EPSILON)
-            found, _ = self._dataset(asked.dataset)
-            return explain_plan(plan, found, asked.nodes, self._postprocessor(), level=LEVEL)
+            read_improvements(options.improve)
+            planned = self._plan(sql, self._chosen(sql, options), EXPLAIN_EPSILON)
+            return explain_plan(planned, self._postprocessor(), level=LEVEL)
 
     def query(
         self,
@@ -186,9 +193,14 @@ class Federation:
         min_nodes: int | None = None,
         timeout: float = 60.0,
         dialect: str = "duckdb",
+        improve: Sequence[str] = (),
         progress: Progress = silent,
     ) -> Result:
-        """Ask the nodes. Every release is verified before anything is returned; raises InsituError."""
+        """Ask the nodes. Every release is verified before anything is returned; raises InsituError.
+
+        ``improve`` may hold ``non-negative`` and ``consistent``: post-processing that costs nothing, which the result
+        says is on.
+        """
         options = Options(
             dataset=dataset,
             epsilon=epsilon,
@@ -201,21 +213,29 @@ class Federation:
             min_nodes=min_nodes,
             timeout=timeout,
             dialect=dialect,
+            improve=improve,
         )
         return self.query_with(sql, options, progress=progress)
 
     def query_with(self, sql: str, options: Options, *, progress: Progress = silent) -> Result:
         """``query``, with its parameters as one value."""
+        from insitu_privacy.improve import read_improvements
+
         with marking(sql):
-            asked, plan, trusted = self._priced(sql, self._chosen(sql, options))
-            self._postprocessor().rehearse(plan)  # while a mistake is still free
+            improve = read_improvements(options.improve)
+            planned = self._priced(sql, self._chosen(sql, options))
+            self._postprocessor().rehearse(planned.plan)  # while a mistake is still free
+            asked, plan, trusted = planned.asked, planned.plan, planned.trusted
             sent = sign_query(asked, plan, trusted, self._profile.identity, now=self._clock())
+            sent = replace(sent, improve=improve)
             if not plan.releases:
                 return self._computed(sent, trusted, {}, (), self._dataset(asked.dataset)[1])
             delivered = self._deliver(sent, trusted, progress)
             answers, trusted = self._opened(sent, delivered, trusted)
             require(answers, asked.min_nodes)
-            return self._result(sent, trusted, delivered, answers, self._dataset(asked.dataset)[1])
+            result = self._result(sent, trusted, delivered, answers, self._dataset(asked.dataset)[1])
+            cut = clipping(plan, planned.outlooks, asked.nodes, self._postprocessor())
+            return replace(result, clipping=cut)
 
     def budget(
         self, *, nodes: Sequence[str] | None = None, timeout: float = 60.0, progress: Progress = silent
@@ -290,9 +310,7 @@ class Federation:
 
     # -- one request -------------------------------------------------------------------------------------------------
 
-    def _plan(self, sql: str, options: Options, default: Fraction | None) -> tuple[Asked, PrivacyPlan, Trusted]:
-        from insitu_privacy.planner import plan_query
-
+    def _plan(self, sql: str, options: Options, default: Fraction | None) -> Planned:
         trusted = self._trust()
         asked = settle(
             sql,
@@ -303,17 +321,8 @@ class Federation:
             default_epsilon=default,
             now=self._clock(),
         )
-        dataset, _ = self._dataset(asked.dataset)
-        check_purpose(dataset, trusted.grant.purpose_code)
-        plan = plan_query(
-            sql,
-            dialect=asked.dialect,
-            dataset=dataset,
-            parameters=asked.parameters,
-            scope=trusted.grant.scope(asked.dataset.name),
-            today=asked.at.date(),
-        )
-        return asked, plan, trusted
+        profile = partial(self._data_profile, asked.dataset, asked.nodes)
+        return plan_asked(asked, trusted, self._dataset(asked.dataset)[0], profile)
 
     def _chosen(self, sql: str, options: Options) -> Options:
         """The options, with an epsilon for the accuracy that was asked for."""
@@ -324,19 +333,19 @@ class Federation:
             raise ParameterRefused("INSITU-PARAM-ACCURACY", reason="epsilon was given too", hint="Give one of the two.")
 
         def columns_at(epsilon: Fraction) -> list[Reach]:
-            asked, plan, _ = self._plan(sql, replace(options, epsilon=epsilon), None)
-            reach = expected(plan, asked.nodes, self._postprocessor(), LEVEL)
-            return [one for one, column in zip(reach, plan.output, strict=True) if column.noisy]
+            planned = self._plan(sql, replace(options, epsilon=epsilon), None)
+            reach = expected(planned, self._postprocessor(), LEVEL)
+            return [one for one, column in zip(reach, planned.plan.output, strict=True) if column.noisy]
 
-        if not self._plan(sql, options, EXPLAIN_EPSILON)[1].releases:
+        if not self._plan(sql, options, EXPLAIN_EPSILON).plan.releases:
             return options
         return replace(options, epsilon=least_epsilon(wanted, most, columns_at))
 
-    def _priced(self, sql: str, options: Options) -> tuple[Asked, PrivacyPlan, Trusted]:
+    def _priced(self, sql: str, options: Options) -> Planned:
         """The plan of a query. One over public tables alone costs nothing, and needs no epsilon."""
         if options.epsilon is None:
             planned = self._plan(sql, options, EXPLAIN_EPSILON)
-            if not planned[1].releases:
+            if not planned.plan.releases:
                 return planned
         return self._plan(sql, options, None)
 
@@ -366,7 +375,8 @@ class Federation:
         result = self._computed(sent, trusted, outcomes, answers, bundle)
         theirs = delivered.gateway_result()
         if theirs is not None:
-            check_gateway_result(theirs, [column.name for column in result.columns], result.rows)
+            rows = plain_rows(sent, answers, self._postprocessor()) if sent.improve else result.rows
+            check_gateway_result(theirs, [column.name for column in result.columns], rows)
         return result
 
     def _computed(

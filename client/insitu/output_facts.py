@@ -148,13 +148,15 @@ def explanation_text(explanation: Explanation) -> str:
     plan = explanation.plan
     epsilon, delta = explanation.person_level
     parts: list[Text | RichTable] = []
-    for release in plan.releases:
-        parts += [Text(_release_head(release)), _statistics(explanation, release)]
+    for release, reason in zip(plan.releases, explanation.reasons, strict=True):
+        parts += [Text(_release_head(release, reason)), _statistics(explanation, release)]
     expected = new_table()
     expected.add_column("column")
     expected.add_column("±", justify="right")
-    for column, width in zip(plan.output, explanation.expected, strict=True):
-        expected.add_row(Text(column.name), "exact" if not column.noisy else "?" if width is None else f"{width:,.4g}")
+    expected.add_column("clipping", justify="right")
+    for column, width, cut in zip(plan.output, explanation.expected, explanation.clipping, strict=True):
+        reach = "exact" if not column.noisy else "?" if width is None else f"{width:,.4g}"
+        expected.add_row(Text(column.name), reach, "" if not column.noisy else "?" if cut is None else f"{cut:.2%}")
     cost = (
         f"Cost at each node: ε {float(plan.loss.epsilon):g}, δ {float(plan.loss.delta):g}\n"
         f"Cost for a person known to {plan.nodes_per_unit} node(s): ε {float(epsilon):g}, δ {float(delta):g}\n"
@@ -164,11 +166,11 @@ def explanation_text(explanation: Explanation) -> str:
     return rich_text(*parts, head, expected, Text(f"\n{cost}\n-- afterwards\n{plan.postprocessing}\n\n{sql}"))
 
 
-def _release_head(release: Release) -> str:
+def _release_head(release: Release, reason: str) -> str:
     bounds = release.bounds
     lines = [
         f"{release.mechanism.capitalize()} noise; a person counts with up to {bounds.max_rows_per_group} rows in each "
-        f"of up to {bounds.max_groups} groups"
+        f"of up to {bounds.max_groups} groups ({reason})"
     ]
     if release.tree is not None:
         lines.append(f"A tree of counts over {release.tree.leaves} values: quantiles are read from it")

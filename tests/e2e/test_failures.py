@@ -151,11 +151,13 @@ def test_a_replayed_request_with_changed_sql_is_refused_by_the_nodes(world: Worl
 
     profile = world.new_profile()
     with insitu.connect(profile) as federation:
-        asked, plan, trusted = federation._plan("SELECT COUNT(*) AS n FROM visit", Options(epsilon=1), None)
+        planned = federation._plan("SELECT COUNT(*) AS n FROM visit", Options(epsilon=1), None)
+        asked, plan, trusted = planned.asked, planned.plan, planned.trusted
         sent = sign_query(asked, plan, trusted, federation._profile.identity, now=datetime.now(UTC))
         federation._deliver(sent, trusted, lambda *_: None)
         spent = world.budget(profile)
-        other, other_plan, _ = federation._plan("SELECT COUNT(*) AS n FROM person", Options(epsilon=1), None)
+        second = federation._plan("SELECT COUNT(*) AS n FROM person", Options(epsilon=1), None)
+        other, other_plan = second.asked, second.plan
         changed = dataclasses.replace(sent.request, sql=other.sql, plan_digest=other_plan.digest)
         token = seal_request(changed, federation._profile.identity.signing)
         forged = dataclasses.replace(sent, request=changed, token=token, sha256=request_sha256(token), plan=other_plan)

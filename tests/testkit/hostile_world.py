@@ -102,7 +102,8 @@ class HostileWorld:
     def task(self, sql: str | None = None, grant: str | None = None, **changes: Any) -> Task:
         """A genuine request that the gateway has, under a genuine grant, with the node's task that carries it."""
         with self.researcher(grant) as federation:
-            asked, plan, trusted = federation._plan(sql or new_sql(), Options(epsilon=1), None)
+            planned = federation._plan(sql or new_sql(), Options(epsilon=1), None)
+            asked, plan, trusted = planned.asked, planned.plan, planned.trusted
             sent = sign_query(asked, plan, trusted, federation._profile.identity, now=datetime.now(UTC))
             assert isinstance(sent.request, QueryRequest)
             request = replace(sent.request, **changes)
