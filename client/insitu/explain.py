@@ -144,8 +144,8 @@ def _release(release: Release, nodes: int, level: float, reason: str) -> dict[st
         "contribution_bounds": {
             "max_rows_per_group": release.bounds.max_rows_per_group,
             "max_groups": release.bounds.max_groups,
-            "reason": reason,
         },
+        "bounds_reason": reason,
         "keys": _keys(release),
         "mechanism": release.mechanism,
         "scale": float(max(scales, default=Fraction(0))),

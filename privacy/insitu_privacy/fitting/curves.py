@@ -1,9 +1,8 @@
 """From a noisy histogram to how units are spread: what noise has made of empty bins removed, the tail drawn out.
 
 Profiles are noisy, and how far a tail reaches decides how much clipping costs. So counts are looked at doubling by
-doubling: the last doubling whose count stands three deviations clear of the noise is believed, what lies beyond is
-taken to go on falling as it fell there, and to fall faster as it did (a log-normal tail does; one of a power keeps its
-pace). That errs towards long tails, as bounds do that cost some noise rather than some bias.
+doubling: from the fullest on they are believed as long as they stand three deviations clear of the noise; what lies
+beyond is drawn out from those. That errs towards long tails, as bounds do that cost some noise rather than some bias.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ _CLEAR = 3.0
 """Deviations by which a doubling must stand clear."""
 _FALL = (0.02, 0.6)
 """Least and greatest share of a doubling's units that the next one is taken to have."""
-_FASTER = (0.5, 1.0)
-"""Least and greatest factor between one fall and the next."""
 _BEYOND = 5
 """Doublings that are drawn out beyond the last one believed."""
 _WITHIN = (1 / 6, 1 / 2, 5 / 6)
@@ -112,28 +109,50 @@ def _side(edges: list[float], counts: list[float], deviation: float, *, whole: b
     octaves -= octaves[0]
     sums = np.bincount(octaves, weights=counts)
     noise = deviation * np.sqrt(np.bincount(octaves))
-    clear = np.flatnonzero(sums > _CLEAR * noise)
-    last = int(clear[-1]) if len(clear) else -1
-    kept = [max(0.0, count) if octave <= last else 0.0 for octave, count in zip(octaves, counts, strict=True)]
-    for octave, units in _beyond([float(one) for one in sums[: last + 1]]):
+    last = _last_clear(sums > _CLEAR * noise, int(np.argmax(sums)))
+    kept = np.where(octaves <= last, np.maximum(counts, 0.0), 0.0)
+    believed = np.bincount(octaves, weights=kept)  # a doubling holds what its bins say in sum, negative ones among them
+    kept *= np.where(believed > 0, np.maximum(sums, 0.0) / np.maximum(believed, 1e-9), 0.0)[octaves]
+    for octave, drawn in _beyond(sums[: last + 1], noise):
+        units = min(drawn, _CLEAR * float(noise[octave])) if octave < len(noise) else 0.0  # more would have been seen
         places = np.flatnonzero(octaves == octave)
         parts = np.power(max(units / max(float(sums[last]), 1.0), 1e-3), (np.arange(len(places)) + 0.5) / len(places))
         for place, part in zip(places, parts / parts.sum() if len(places) else parts, strict=True):
             kept[place] = units * float(part)
-    return _spread([*edges, edges[-1] * 2], kept, whole=whole)
+    return _spread([*edges, edges[-1] * 2], [float(one) for one in kept], whole=whole)
 
 
-def _beyond(sums: Sequence[float]) -> Iterator[tuple[int, float]]:
-    """Doublings beyond the last one believed, and the units that each is taken to have."""
-    if len(sums) < 2 or min(sums[-2:]) <= 0:
+def _last_clear(clear: Array, most: int) -> int:
+    """The end of the run of doublings that stand clear around the fullest; -1 where that one does not.
+
+    A tail has no holes: what stands clear beyond one is noise, which among so many doublings now and then does.
+    """
+    if not clear[most]:
+        return -1
+    holes = np.flatnonzero(~clear[most:])
+    return most + int(holes[0]) - 1 if len(holes) else len(clear) - 1
+
+
+def _beyond(sums: Array, noise: Array) -> Iterator[tuple[int, float]]:
+    """Doublings beyond those believed, and the units that each is taken to have.
+
+    The logarithms of the doublings from the fullest on are fitted by a parabola, which is a log-normal tail, or by a
+    line, which is that of a power, where the parabola bends upwards; each in its precision.
+    """
+    start = int(np.argmax(sums))
+    tail, places = sums[start:], np.arange(start, len(sums))
+    if len(tail) < 2 or float(tail.min()) <= 0:
         return
-    fall = min(max(sums[-1] / sums[-2], _FALL[0]), _FALL[1])
-    before = sums[-2] / sums[-3] if len(sums) > 2 and sums[-3] > 0 else fall
-    faster = min(max(fall / before, _FASTER[0]), _FASTER[1])
-    units = sums[-1]
+    precision = tail / np.sqrt(noise[start : len(sums)] ** 2 + tail)
+    fitted = np.polyfit(places, np.log(tail), 2 if len(tail) > 2 else 1, w=precision)
+    if len(fitted) == 3 and fitted[0] > 0:
+        fitted = np.polyfit(places, np.log(tail), 1, w=precision)
+    before = float(np.polyval(fitted, len(sums) - 1))
+    units = min(float(sums[-1]), math.exp(min(before, 700.0)))
     for octave in range(len(sums), len(sums) + _BEYOND):
-        fall *= faster
-        units *= fall
+        after = float(np.polyval(fitted, octave))
+        units *= min(max(math.exp(min(after - before, 0.0)), _FALL[0]), _FALL[1])
+        before = after
         yield octave, units
 
 
