@@ -3,10 +3,10 @@
 ``open_data_profile`` accepts a profile only if all of these hold; whichever fails, the error is IntegrityFailed
 INSITU-VERIFY-RELEASE with the reason:
 
-  F1  it is a profile token within its size limit (``jose`` J1 to J3)
-  F2  a key of the node in the manifest signed it (J4, J5)
-  F3  its form is exact: bins ascend, and there is one count for each
-  F4  it names the node whose key signed it
+  H4  it is a profile token within its size limit (``jose`` J1 to J3)
+  H5  a key of the node in the manifest signed it (J4, J5)
+  H6  its form is exact: bins ascend, and there is one count for each
+  H7  it names the node whose key signed it
 
 ``serial`` counts a node's profiles of one dataset: a later one replaces an earlier one. Not here: whether the dataset
 is the one asked about (the caller compares the digest), and what follows from a profile (``insitu_privacy.fitting``).
@@ -47,6 +47,12 @@ class NodeProfile:
 
 def seal_data_profile(made: NodeProfile, key: SigningKey) -> str:
     """The profile signed by its node."""
+    with refusing_malformed("profile"):
+        return sign(write_data_profile(made), key, _TYP)
+
+
+def write_data_profile(made: NodeProfile) -> bytes:
+    """The bytes that are signed, which ``read_data_profile`` reads back."""
     body = {
         "node": made.node,
         "serial": made.serial,
@@ -56,8 +62,7 @@ def seal_data_profile(made: NodeProfile, key: SigningKey) -> str:
         "dataset_digest": made.profile.dataset_digest,
         "histograms": [_as_json(one) for one in made.profile.histograms],
     }
-    with refusing_malformed("profile"):
-        return sign(payload.write(body), key, _TYP)
+    return payload.write(body)
 
 
 def open_data_profile(token: str, node_key: VerifyingKey | Sequence[VerifyingKey], *, node: str) -> NodeProfile:
@@ -67,16 +72,16 @@ def open_data_profile(token: str, node_key: VerifyingKey | Sequence[VerifyingKey
     """
     keys = [node_key] if isinstance(node_key, VerifyingKey) else node_key
     try:
-        made = read_data_profile(verify(token, keys, _TYP, "profile"))  # F1, F2, F3
+        made = read_data_profile(verify(token, keys, _TYP, "profile"))  # H4, H5, H6
     except AccessRefused as error:
         raise IntegrityFailed("INSITU-VERIFY-RELEASE", node=node, reason=error.text) from error
-    if made.node != node:  # F4
+    if made.node != node:  # H7
         raise IntegrityFailed("INSITU-VERIFY-RELEASE", node=node, reason="it names another node")
     return made
 
 
 def read_data_profile(data: bytes) -> NodeProfile:
-    """F3: the profile that payload bytes say, unverified. Raises AccessRefused INSITU-ACCESS-MALFORMED."""
+    """H6: the profile that payload bytes say, unverified. Raises AccessRefused INSITU-ACCESS-MALFORMED."""
     with refusing_malformed("profile"), payload.read(data) as fields:
         return NodeProfile(
             node=fields.text("node"),

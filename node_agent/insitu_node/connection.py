@@ -47,8 +47,9 @@ from insitu_proto.v1 import insitu_pb2 as pb
 from insitu_proto.v1.insitu_pb2_grpc import FederationStub
 from insitu_proto.wire import from_gateway_message, to_node_message
 
-from insitu_node.cycle import Cycle, Stage, Stopped
+from insitu_node.cycle import Cycle
 from insitu_node.link import Backoff, Liveness, Outbox, hold_s
+from insitu_node.running import Stage, Stopped
 from insitu_node.state import ManifestStore
 
 _WELCOME_SECONDS = 15.0

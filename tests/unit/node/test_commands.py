@@ -149,6 +149,7 @@ def test_ledger_shows_accounts_and_charges_without_opendp(site: Path) -> None:
     assert shown["accounts"] == [
         {
             "grant": "grant-1",
+            "profile": False,
             "dataset": "care",
             "epsilon_spent": 1.0,
             "delta_spent": 0.0,

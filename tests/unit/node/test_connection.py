@@ -129,7 +129,7 @@ def test_a_slow_request_tells_how_far_it_is(tmp_path: Path) -> None:
                 while place in told_by and told_by[place] not in stages(stage) and time.monotonic() < patience:
                     time.sleep(0.005)
 
-            stage.cycle._hook = hook
+            stage.cycle._hook = stage.cycle._runner._hook = hook
             await asyncio.wait_for(stage.gateway.attached.wait(), 20)
             stage.ask()
             await stage.gateway.wait_for(1, Outcome)
