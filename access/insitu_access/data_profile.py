@@ -3,10 +3,10 @@
 ``open_data_profile`` accepts a profile only if all of these hold; whichever fails, the error is IntegrityFailed
 INSITU-VERIFY-RELEASE with the reason:
 
-  H4  it is a profile token within its size limit (``jose`` J1 to J3)
-  H5  a key of the node in the manifest signed it (J4, J5)
-  H6  its form is exact: bins ascend, and there is one count for each
-  H7  it names the node whose key signed it
+  H1  it is a profile token within its size limit (``jose`` J1 to J3)
+  H2  a key of the node in the manifest signed it (J4, J5)
+  H3  its form is exact: bins ascend, there is one count for each, and every number is one that floats hold
+  H4  it names the node whose key signed it
 
 ``serial`` counts a node's profiles of one dataset: a later one replaces an earlier one. Not here: whether the dataset
 is the one asked about (the caller compares the digest), and what follows from a profile (``insitu_privacy.fitting``).
@@ -24,11 +24,15 @@ from insitu_privacy.data_profile import DataProfile, Histogram, Measure, Measure
 from insitu_privacy.errors import AccessRefused, IntegrityFailed
 
 from insitu_access import payload
+from insitu_access.fits_json import read_signed
 from insitu_access.jose import Typ, refusing_malformed, sign, verify
 from insitu_access.keys import SigningKey, VerifyingKey
-from insitu_access.payload import Fields, Malformed, as_integer, as_text, read_number
+from insitu_access.payload import Fields, Malformed, as_integer, as_text
 
 _TYP: Typ = "insitu-profile+jws"
+_MOST = 2**53
+"""No serial, count or deviation in its parts is as large."""
+_LARGEST_EDGE = 10**300
 _PARTS = 1000
 """Counts and deviations travel as whole thousandths of a unit."""
 
@@ -72,21 +76,21 @@ def open_data_profile(token: str, node_key: VerifyingKey | Sequence[VerifyingKey
     """
     keys = [node_key] if isinstance(node_key, VerifyingKey) else node_key
     try:
-        made = read_data_profile(verify(token, keys, _TYP, "profile"))  # H4, H5, H6
+        made = read_data_profile(verify(token, keys, _TYP, "profile"))  # H1, H2, H3
     except AccessRefused as error:
         raise IntegrityFailed("INSITU-VERIFY-RELEASE", node=node, reason=error.text) from error
-    if made.node != node:  # H7
+    if made.node != node:  # H4
         raise IntegrityFailed("INSITU-VERIFY-RELEASE", node=node, reason="it names another node")
     return made
 
 
 def read_data_profile(data: bytes) -> NodeProfile:
-    """H6: the profile that payload bytes say, unverified. Raises AccessRefused INSITU-ACCESS-MALFORMED."""
+    """H3: the profile that payload bytes say, unverified. Raises AccessRefused INSITU-ACCESS-MALFORMED."""
     with refusing_malformed("profile"), payload.read(data) as fields:
         return NodeProfile(
             node=fields.text("node"),
-            serial=fields.integer("serial"),
-            epsilon=fields.number("epsilon"),
+            serial=fields.item("serial", _read_serial),
+            epsilon=fields.item("epsilon", _read_epsilon),
             issued_at=fields.moment("issued_at"),
             profile=DataProfile(
                 dataset=fields.text("dataset"),
@@ -110,8 +114,8 @@ def _as_json(one: Histogram) -> dict[str, object]:
 
 def _read_histogram(value: object, path: str) -> Histogram:
     with Fields(value, path) as fields:
-        counts = fields.items("counts", as_integer)
-        deviation = fields.integer("deviation")
+        counts = fields.items("counts", _read_parts)
+        deviation = fields.item("deviation", _read_parts)
         measure = Measure(
             table=fields.text("table"),
             kind=fields.item("kind", _read_kind),
@@ -125,6 +129,27 @@ def _read_histogram(value: object, path: str) -> Histogram:
     return Histogram(measure=measure, counts=tuple(count / _PARTS for count in counts), deviation=deviation / _PARTS)
 
 
+def _read_serial(value: object, path: str) -> int:
+    serial = _read_parts(value, path)
+    if serial < 0:
+        raise Malformed(f"{path} must not be negative")
+    return serial
+
+
+def _read_parts(value: object, path: str) -> int:
+    number = as_integer(value, path)
+    if abs(number) >= _MOST:
+        raise Malformed(f"{path} must be smaller")
+    return number
+
+
+def _read_epsilon(value: object, path: str) -> Fraction:
+    epsilon = _read_edge(value, path)
+    if epsilon < 0:
+        raise Malformed(f"{path} must not be negative")
+    return epsilon
+
+
 def _read_kind(value: object, path: str) -> MeasureKind:
     kinds: dict[str, MeasureKind] = {kind: kind for kind in get_args(MeasureKind)}
     kind = kinds.get(as_text(value, path))
@@ -134,8 +159,7 @@ def _read_kind(value: object, path: str) -> MeasureKind:
 
 
 def _read_edge(value: object, path: str) -> Fraction:
-    text = as_text(value, path)
-    number = read_number(text.removeprefix("-"))
-    if number is None:
-        raise Malformed(f'{path} must be an exact number as text, such as "-1/2"')
-    return -number if text.startswith("-") else number
+    edge = read_signed(value, path)
+    if abs(edge) > _LARGEST_EDGE:
+        raise Malformed(f"{path} must be smaller")
+    return edge

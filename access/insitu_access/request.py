@@ -21,6 +21,7 @@ from insitu_privacy.errors import AccessRefused
 from insitu_privacy.plan import MechanismChoice, QueryParameters
 
 from insitu_access import payload
+from insitu_access.fits_json import fit_as_json, read_fit
 from insitu_access.grant import Grant
 from insitu_access.invariants import (
     check,
@@ -150,6 +151,7 @@ def _read_query(fields: Fields) -> QueryRequest:
             mechanism=_read_mechanism(parameters.text("mechanism")),
             max_rows_per_group=parameters.optional_integer("max_rows_per_group"),
             max_groups=parameters.optional_integer("max_groups"),
+            fits=parameters.optional_items("fits", read_fit) or (),
         )
     return QueryRequest(
         request_id=fields.text("request_id"),
@@ -219,4 +221,5 @@ def _parameters_as_json(parameters: QueryParameters) -> dict[str, object]:
         "mechanism": parameters.mechanism,
         "max_rows_per_group": parameters.max_rows_per_group,
         "max_groups": parameters.max_groups,
+        "fits": [fit_as_json(one) for one in parameters.fits] or None,
     }

@@ -27,7 +27,7 @@ from insitu_access.request import peek_request
 from insitu_proto.messages import Answered, Event, Finished, Hello
 
 from insitu_gateway.results import Answer
-from insitu_gateway.store import AddOutcome, AddRequest, Finish, Store, Stored, Write
+from insitu_gateway.store import AddOutcome, AddRequest, DropProfile, Finish, KeepProfile, Store, Stored, Write
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _PRINTABLE = 200
@@ -118,6 +118,12 @@ class AuditedStore:
     def open_requests(self) -> tuple[Stored, ...]:
         return self._store.open_requests()
 
+    def profiles(self, dataset_digest: str) -> tuple[KeepProfile, ...]:
+        return self._store.profiles(dataset_digest)
+
+    def profiled(self) -> tuple[str, ...]:
+        return self._store.profiled()
+
     def counts(self) -> Mapping[str, int]:
         return self._store.counts()
 
@@ -133,6 +139,8 @@ class AuditedStore:
             case Finish():
                 return [_finished(write, self._clock())]
             case AddOutcome():  # noted when it came
+                return []
+            case KeepProfile() | DropProfile():  # public, and nobody's question or answer
                 return []
 
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 import structlog
 from insitu_privacy.errors import Unavailable
 
-from insitu_gateway.store import Store, Stored, Write
+from insitu_gateway.store import KeepProfile, Store, Stored, Write
 
 T = TypeVar("T")
 log = structlog.get_logger("insitu.gateway")
@@ -62,6 +62,14 @@ class Journal:
     async def open_requests(self) -> tuple[Stored, ...]:
         """The requests that have not finished."""
         return await self._call(self._store.open_requests)
+
+    async def profiles(self, dataset_digest: str) -> tuple[KeepProfile, ...]:
+        """The profiles of a dataset."""
+        return await self._call(lambda: self._store.profiles(dataset_digest))
+
+    async def profiled(self) -> tuple[str, ...]:
+        """Digests of the datasets there are profiles of."""
+        return await self._call(self._store.profiled)
 
     async def counts(self) -> Mapping[str, int]:
         """Number of requests by state."""

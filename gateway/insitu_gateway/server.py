@@ -40,6 +40,7 @@ from insitu_gateway.documents import Datasets, ManifestFile, SignedManifest
 from insitu_gateway.fanout import Fanout
 from insitu_gateway.intake import Intake
 from insitu_gateway.journal import Journal
+from insitu_gateway.profiles import KeptProfiles
 from insitu_gateway.registry import Registry
 from insitu_gateway.service import FederationService, OperationsService, ResearchService
 from insitu_gateway.store_sqlite import SqliteStore
@@ -135,8 +136,12 @@ class Gateway:
         store = SqliteStore(self._config.state / "gateway.sqlite")
         self._journal = Journal(AuditedStore(store, self._audit, clock=self._clock))
         self._stack.push_async_callback(self._journal.close)
+        self._profiles = KeptProfiles(
+            self._journal, manifest=lambda: self._manifest.current.manifest, clock=self._clock
+        )
         self._registry = Registry()
-        tasks = Tasks()
+        self._tasks = tasks = Tasks()
+        tasks.spawn(self._profiles.tidy())
         fanout = Fanout(
             journal=self._journal,
             registry=self._registry,
@@ -165,9 +170,10 @@ class Gateway:
     async def _listen(self, fanout: Fanout, intake: Intake, datasets: Datasets) -> None:
         server = grpc.aio.server(options=_OPTIONS)
         limits = self._config.limits
-        self._federation = FederationService(fanout, self._current, limits)
+        self._federation = FederationService(fanout, self._current, limits, self._profiles)
         stubs.add_FederationServicer_to_server(self._federation, server)
-        stubs.add_ResearchServicer_to_server(ResearchService(intake, self._current, datasets, limits), server)
+        research = ResearchService(intake, self._current, datasets, limits, self._profiles)
+        stubs.add_ResearchServicer_to_server(research, server)
         self._tls = self._tls_now()
         credentials = grpc.dynamic_ssl_server_credentials(
             self._tls, lambda: self._tls, require_client_authentication=True
@@ -273,6 +279,7 @@ class Gateway:
                 self._tls = self._tls_now()
                 fanout.manifest_changed(current.manifest, current.jws)
                 self._federation.drop(current.manifest.revoked_certificates)
+                self._tasks.spawn(self._profiles.tidy())
 
     async def _renew_log(self) -> None:
         """The audit log says by whom it is sealed from here on."""

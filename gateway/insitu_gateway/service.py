@@ -15,8 +15,8 @@ from typing import Any
 
 import grpc.aio
 from insitu_privacy.errors import AccessRefused, InsituError, Unavailable
-from insitu_proto import wire
-from insitu_proto.messages import Event, GatewayStatus, Hello, ManifestUpdate, Welcome
+from insitu_proto import wire, wire_profiles
+from insitu_proto.messages import AnnounceProfile, Event, GatewayStatus, Hello, ManifestUpdate, Welcome
 from insitu_proto.status import abort
 from insitu_proto.v1 import insitu_pb2 as pb
 from insitu_proto.v1 import insitu_pb2_grpc as stubs
@@ -26,6 +26,7 @@ from insitu_gateway.documents import Datasets, SignedManifest
 from insitu_gateway.fanout import Fanout
 from insitu_gateway.intake import Intake
 from insitu_gateway.peers import require_role, serial
+from insitu_gateway.profiles import MOST_IGNORED, KeptProfiles
 from insitu_gateway.stream import NodeStream
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -34,8 +35,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class FederationService(stubs.FederationServicer):
     """For nodes."""
 
-    def __init__(self, fanout: Fanout, manifest: Callable[[], SignedManifest], limits: Limits) -> None:
+    def __init__(
+        self, fanout: Fanout, manifest: Callable[[], SignedManifest], limits: Limits, profiles: KeptProfiles
+    ) -> None:
         self._fanout = fanout
+        self._profiles = profiles
         self._manifest = manifest
         self._limits = limits
         self._attached: dict[NodeStream, str] = {}
@@ -61,7 +65,8 @@ class FederationService(stubs.FederationServicer):
         manifest = self._manifest()
         if not isinstance(hello, Hello) or hello.node_id != node or manifest.manifest.node(node) is None:
             raise AccessRefused("INSITU-ACCESS-PEER")
-        stream.send(Welcome(manifest_jws=manifest.jws, heartbeat_seconds=self._limits.heartbeat_s))
+        beat_s = self._limits.heartbeat_s
+        stream.send(Welcome(manifest_jws=manifest.jws, heartbeat_seconds=beat_s, takes_profiles=True))
         self._fanout.attached(stream, hello)
         self._attached[stream] = serial(context)
         try:
@@ -72,19 +77,28 @@ class FederationService(stubs.FederationServicer):
             await stream.settle()
 
     async def _listen(self, node: str, stream: NodeStream) -> None:
+        ignored = 0
         while (message := await stream.read()) is not None:
             await self._fanout.heard(node, stream, message)
+            if isinstance(message, AnnounceProfile) and ignored < MOST_IGNORED:
+                ignored += not await self._profiles.announced(node, message.profile_jws)
 
 
 class ResearchService(stubs.ResearchServicer):
     """For researchers."""
 
     def __init__(
-        self, intake: Intake, manifest: Callable[[], SignedManifest], datasets: Datasets, limits: Limits
+        self,
+        intake: Intake,
+        manifest: Callable[[], SignedManifest],
+        datasets: Datasets,
+        limits: Limits,
+        profiles: KeptProfiles,
     ) -> None:
         self._intake = intake
         self._manifest = manifest
         self._datasets = datasets
+        self._profiles = profiles
         self._limits = limits
         self._streams: Counter[str] = Counter()
 
@@ -104,6 +118,16 @@ class ResearchService(stubs.ResearchServicer):
                 bundle = self._datasets.bundle(wanted.name, wanted.digest, self._manifest().manifest)
                 for chunk in wire.to_chunks(bundle):
                     yield chunk
+        except InsituError as error:
+            await abort(context, error)
+
+    async def GetProfiles(self, request: pb.GetProfilesRequest, context: Context) -> AsyncIterator[pb.NodeProfile]:
+        """The profiles there are of a dataset."""
+        try:
+            with self._one_more(self._researcher(context)):
+                found = await self._profiles.of(wire_profiles.from_get_profiles(request))
+                for message in wire_profiles.to_profiles(found):
+                    yield message
         except InsituError as error:
             await abort(context, error)
 

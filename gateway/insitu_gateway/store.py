@@ -1,8 +1,9 @@
-"""What the gateway keeps for good: requests, outcomes, results. The Protocol that every store implements.
+"""What the gateway keeps for good: requests, outcomes, results, profiles. The Protocol of every store.
 
 A batch of writes is durable as a whole when ``write`` returns, or not there at all. Writing again what is there
-changes nothing: the first request of an id, the first outcome of a node and the first end of a request stay. Requests
-and outcomes are stored as the signed text they came as. Methods block: ``journal`` calls them off the event loop.
+changes nothing: the first request of an id, the first outcome of a node and the first end of a request stay. Of a
+node's profiles of one dataset the newest stays alone. Requests, outcomes and profiles are stored as the signed text
+they came as. Methods block: ``journal`` calls them off the event loop.
 """
 
 from __future__ import annotations
@@ -48,7 +49,24 @@ class Finish:
     finished_at: datetime
 
 
-Write = AddRequest | AddOutcome | Finish
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepProfile:
+    """A node's profile of a dataset. One with a higher serial stays; of equal ones the later written does."""
+
+    node_id: str
+    dataset_digest: str
+    serial: int
+    profile_jws: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropProfile:
+    """This profile is not served any more. One that has taken its place meanwhile stays."""
+
+    profile: KeepProfile
+
+
+Write = AddRequest | AddOutcome | Finish | KeepProfile | DropProfile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +91,12 @@ class Store(Protocol):
 
     def open_requests(self) -> tuple[Stored, ...]:
         """The requests that have not finished, oldest first."""
+
+    def profiles(self, dataset_digest: str) -> tuple[KeepProfile, ...]:
+        """The profiles of a dataset, by node."""
+
+    def profiled(self) -> tuple[str, ...]:
+        """Digests of the datasets there are profiles of."""
 
     def counts(self) -> Mapping[str, int]:
         """Number of requests by state: open, finished."""

@@ -16,10 +16,10 @@ from typing import Any
 from insitu_privacy.errors import ConfigInvalid
 from insitu_proto.messages import NodeOutcome
 
-from insitu_gateway.store import AddOutcome, AddRequest, Finish, Stored, Write
+from insitu_gateway.store import AddOutcome, AddRequest, DropProfile, Finish, KeepProfile, Stored, Write
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
+SCHEMA_VERSION = 2
+_SCHEMA_1 = """
 CREATE TABLE requests (
   request_id     TEXT PRIMARY KEY,
   request_sha256 TEXT NOT NULL,
@@ -43,6 +43,26 @@ CREATE TABLE outcomes (
   outcome_jws TEXT,
   PRIMARY KEY (request_id, node_id)
 ) STRICT;
+"""
+_SCHEMA_2 = """
+CREATE TABLE profiles (
+  node_id        TEXT NOT NULL,
+  dataset_digest TEXT NOT NULL,
+  serial         INTEGER NOT NULL,
+  profile_jws    TEXT NOT NULL,
+  PRIMARY KEY (dataset_digest, node_id)
+) STRICT;
+"""
+_SCHEMAS = (_SCHEMA_1, _SCHEMA_2)
+"""What each version adds to the one before."""
+_KEEP_PROFILE = """
+INSERT INTO profiles (node_id, dataset_digest, serial, profile_jws) VALUES (?, ?, ?, ?)
+ON CONFLICT (dataset_digest, node_id) DO UPDATE SET serial = excluded.serial, profile_jws = excluded.profile_jws
+WHERE excluded.serial >= serial
+"""
+_DROP_PROFILE = "DELETE FROM profiles WHERE node_id = ? AND dataset_digest = ? AND profile_jws = ?"
+_PROFILES = """
+SELECT node_id, dataset_digest, serial, profile_jws FROM profiles WHERE dataset_digest = ? ORDER BY node_id
 """
 _INSERT_REQUEST = """
 INSERT INTO requests (request_id, request_sha256, owner, request_jws, grant_jwt, nodes, deadline, accepted_at)
@@ -71,8 +91,9 @@ class SqliteStore:
 
     def _migrate(self, path: Path) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
+        if 0 <= version < SCHEMA_VERSION:
+            added = "".join(_SCHEMAS[version:])
+            self._connection.executescript(f"BEGIN; {added} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
         elif version != SCHEMA_VERSION:
             raise ConfigInvalid(
                 "INSITU-CONFIG-STATE",
@@ -99,6 +120,12 @@ class SqliteStore:
                 self._add_outcomes(write.request_id, [write.outcome])
             case Finish():
                 self._finish(write)
+            case KeepProfile():
+                row = (write.node_id, write.dataset_digest, write.serial, write.profile_jws)
+                self._connection.execute(_KEEP_PROFILE, row)
+            case DropProfile():
+                kept = write.profile
+                self._connection.execute(_DROP_PROFILE, (kept.node_id, kept.dataset_digest, kept.profile_jws))
         return None
 
     def _add_request(self, write: AddRequest) -> bool:
@@ -162,6 +189,17 @@ class SqliteStore:
         names = ("node_id", "status", "code", "text", "remedy", "outcome_jws")
         found = {row[0]: NodeOutcome(**dict(zip(names, row, strict=True))) for row in rows}
         return tuple(found[node] for node in request.nodes if node in found)
+
+    def profiles(self, dataset_digest: str) -> tuple[KeepProfile, ...]:
+        """By node."""
+        names = ("node_id", "dataset_digest", "serial", "profile_jws")
+        rows = self._connection.execute(_PROFILES, (dataset_digest,)).fetchall()
+        return tuple(KeepProfile(**dict(zip(names, row, strict=True))) for row in rows)
+
+    def profiled(self) -> tuple[str, ...]:
+        """Their digests."""
+        rows = self._connection.execute("SELECT DISTINCT dataset_digest FROM profiles ORDER BY 1").fetchall()
+        return tuple(digest for (digest,) in rows)
 
     def counts(self) -> Mapping[str, int]:
         """Open requests by the partial index; finished ones by the rest."""

@@ -14,6 +14,7 @@ from typing import Any
 import grpc.aio
 from google.protobuf.message import DecodeError
 from insitu_proto import wire
+from insitu_proto.fields import malformed
 from insitu_proto.messages import GatewayMessage, Heartbeat, NodeMessage
 
 _SILENT_BEATS = 3
@@ -53,7 +54,7 @@ class NodeStream:
         except TimeoutError:
             return None
         except DecodeError:
-            raise wire.malformed("it does not parse") from None
+            raise malformed("it does not parse") from None
         return None if message is grpc.aio.EOF else wire.from_node_message(message)
 
     async def run(self, listening: Coroutine[Any, Any, None]) -> None:

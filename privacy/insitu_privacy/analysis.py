@@ -14,9 +14,11 @@ from functools import lru_cache
 from sqlglot import exp
 
 from insitu_privacy.dataset import ColumnType, ContributionBounds, Dataset
+from insitu_privacy.errors import ParameterRefused
 from insitu_privacy.expressions import Expression
+from insitu_privacy.fits import ReleaseFit, StatisticFit
 from insitu_privacy.passes import legal
-from insitu_privacy.passes.bounds import Bounded, bound, check_sensitivity, contribution_bounds
+from insitu_privacy.passes.bounds import Bounded, bound, check_sensitivity, contribution_bounds, fit_of, levels
 from insitu_privacy.passes.correlated import without_correlated_values
 from insitu_privacy.passes.first_rows import without_qualify
 from insitu_privacy.passes.frontier import CELL, Frontier
@@ -60,6 +62,8 @@ class Measured:
     """For each statistic, the index of its value expression."""
     bounds: ContributionBounds
     selects_keys: bool
+    weights: tuple[int, ...]
+    """For each statistic, its part of the query's budget in proportion to all others."""
     tree: Tree | None = None
 
 
@@ -89,6 +93,7 @@ def analyse(
         tables=_tables(scope),
         max_rows_per_group=parameters.max_rows_per_group,
         max_groups=parameters.max_groups,
+        fits=parameters.fits,
         min_units=max(dataset.min_units, scope.min_units),
         today=today,
         dataset=dataset,
@@ -108,6 +113,7 @@ class _Question:
     tables: _Tables | None
     max_rows_per_group: int | None
     max_groups: int | None
+    fits: tuple[ReleaseFit, ...]
     min_units: int
     today: date | None
     dataset: Dataset = field(compare=False)
@@ -141,12 +147,14 @@ def _analyse(question: _Question) -> Analysis:
     quantiles: list[Quantile] = []
     by_node: list[str] = []
     for part in lifted.parts:
-        made = _measured(part, question, tree)
+        made = _measured(part, question, tree, len(releases))
         by_node += [release.name for release in made.releases if part.front.by_node]
         releases += made.releases
         _check_size(releases, part)
         quantiles += made.quantiles
         read |= made.readings
+    if question.fits and len(question.fits) != len(releases):
+        raise ParameterRefused("INSITU-PARAM-FITS")
     legal.check(dataset.rules, [_asked(one) for one in releases], tree)
     postprocessing, copies_sql = _outer_sql(lifted, read)
     names = [item.alias_or_name for item in lifted.outer.selects]
@@ -179,17 +187,20 @@ class _Made:
     quantiles: list[Quantile]
 
 
-def _measured(part: Part, question: _Question, tree: exp.Expr) -> _Made:
+def _measured(part: Part, question: _Question, tree: exp.Expr, first: int) -> _Made:
     tracked, front = part.tracked, part.front
     columns = keys(front, tracked)
     selects_keys = any(column.domain is None for column in columns)
     found = _with_units(statistics(front, tracked), front, selects_keys, question.min_units)
     if len(found.wanted) > STATISTICS_LIMIT:
         raise forbidden(tree, f"more than {STATISTICS_LIMIT} statistics", "Ask several queries.")
-    bounds = effective_bounds(contribution_bounds(tracked, question.parameters), columns)
 
-    def measured(name: str, wanted: tuple[Wanted, ...], leaves: int) -> Measured:
-        bounded = tuple(bound(one, bounds.max_rows_per_group, tracked, leaves) for one in wanted)
+    def measured(place: int, name: str, wanted: tuple[Wanted, ...], leaves: int) -> Measured:
+        fit = fit_of(question.parameters, first + place, len(wanted))
+        bounds = effective_bounds(contribution_bounds(tracked, question.parameters, fit), columns)
+        fits = (StatisticFit(),) * len(wanted) if fit is None else fit.statistics
+        pairs = zip(wanted, fits, strict=True)
+        bounded = tuple(bound(one, bounds.max_rows_per_group, tracked, leaves, each) for one, each in pairs)
         check_sensitivity(bounded, bounds)
         values = list(dict.fromkeys(one.value for one in wanted if one.value is not None))
         base = front.name if selects_keys else None
@@ -203,15 +214,20 @@ def _measured(part: Part, question: _Question, tree: exp.Expr) -> _Made:
             measured_values=tuple(None if one.value is None else values.index(one.value) for one in wanted),
             bounds=bounds,
             selects_keys=selects_keys and not leaves,
+            weights=tuple(levels(one) if fit is None else each.weight for one, each in zip(bounded, fits, strict=True)),
             tree=Tree(leaves=bounded[0].leaves, weight=bounded[0].weight, keys_of=base) if leaves else None,
         )
 
-    releases = [measured(front.name, found.wanted, 0)] if found.wanted else []
+    releases = [measured(0, front.name, found.wanted, 0)] if found.wanted else []
     limit = leaves_limit(columns, front) if found.trees else 0
     names = [
         front.name if not releases and not place else f"{front.name}_t{place}" for place in range(len(found.trees))
     ]
-    releases += [measured(name, (one,), limit) for name, one in zip(names, found.trees, strict=True)]
+    start = len(releases)
+    releases += [
+        measured(start + place, name, (one,), limit)
+        for place, (name, one) in enumerate(zip(names, found.trees, strict=True))
+    ]
     readings = {
         (front.name, name): _read(reading, releases[0].measured, front.name) for name, reading in found.readings.items()
     }

@@ -146,6 +146,12 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
         "Pass --max-rows-per-group and --max-groups.",
     ),
     (
+        "INSITU-PARAM-FITS",
+        "parameter",
+        "the bounds that the request names for its releases are not those of this query",
+        "Ask again; with the same SDK at the node and here they agree.",
+    ),
+    (
         "INSITU-PARAM-MECHANISM",
         "parameter",
         "mechanism {value} is not possible here: {reason}",

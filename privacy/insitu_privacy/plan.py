@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from insitu_privacy.dataset import ColumnType, ContributionBounds, Scalar
 from insitu_privacy.expressions import Expression
+from insitu_privacy.fits import ReleaseFit
 from insitu_privacy.relations import Relation
 
 NODE_ID = "node_id"
@@ -43,6 +44,8 @@ class QueryParameters:
     mechanism: MechanismChoice = "auto"
     max_rows_per_group: int | None = None
     max_groups: int | None = None
+    fits: tuple[ReleaseFit, ...] = ()
+    """One for each release of the plan, or none. They go before the two above, which their maker has heeded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +94,8 @@ class Statistic:
     """An additive integer statistic: a sum over privacy units of bounded integers.
 
     ``linf`` bounds what one unit adds to one group; ``l0`` is ``ContributionBounds.max_groups`` of the release.
-    A value column counts in multiples of ``granularity`` from ``center``: x is about center + granularity * v.
+    A value column counts in multiples of ``granularity`` from ``center``: x is about center + granularity * v, and one
+    row adds at most ``most`` to it; a unit's sum is cut at ``linf`` where its rows may add up to more.
     """
 
     kind: StatisticKind
@@ -103,6 +107,7 @@ class Statistic:
     """
     granularity: Fraction
     center: Fraction
+    most: int
     linf: int
     epsilon: Fraction
     """The share of the release's epsilon (Laplace) this statistic spends; 0 under Gaussian."""

@@ -57,23 +57,31 @@ def plan_query(
 
 
 def _noises(analysis: Analysis, parameters: QueryParameters, scope: Scope) -> list[Noise]:
-    """The noise of each release. The releases of a query share its budget in equal parts."""
+    """The noise of each release. The releases of a query share epsilon as their weights say, and delta equally.
+
+    Without weights of the request's own, each has an equal part.
+    """
     count = len(analysis.releases)
     if not count:
         return []
-    share = replace(parameters, epsilon=parameters.epsilon / count, delta=parameters.delta / count)
+    weights = [sum(one.weights) if parameters.fits else 1 for one in analysis.releases]
+    shares = [
+        replace(parameters, epsilon=parameters.epsilon * weight / sum(weights), delta=parameters.delta / count)
+        for weight in weights
+    ]
     return [
         mechanisms(
             Demand(
                 measured=one.measured,
                 values=one.measured_values,
+                weights=one.weights,
                 bounds=one.bounds,
                 selects_keys=one.selects_keys,
                 parameters=share,
                 accounting=scope.accounting,
             )
         )
-        for one in analysis.releases
+        for one, share in zip(analysis.releases, shares, strict=True)
     ]
 
 

@@ -7,7 +7,8 @@ That holds whatever the data is, duplicated units, NULLs and NaN included; it ne
 1. columns are read through guards (``dialects``), rows without a unit are dropped;
 2. ``insitu_rows``: values are clipped to integers |v| <= linf / m and summed per unit and varying keys. A key declared
    constant per unit is read as its least value there, so that a unit has one by construction;
-3. a unit with n > m rows in a group counts m and its sums are scaled by m / n, truncated;
+3. a unit with n > m rows in a group counts m and its sums are scaled by m / n, truncated; and a sum that may still be
+   more than ``linf`` is cut there;
 4. a unit in more than ``max_groups`` groups keeps those with the smallest keyed hash. Left out where keys are constant
    or where no more groups exist; and units in no more groups, the most by far, are neither hashed nor ranked;
 5. groups are summed exactly.
@@ -197,7 +198,7 @@ class Writer:
     def _fixed_point(self, statistic: Statistic, value: Expression) -> str:
         """``round((x - c) / g)``, clipped to what one row may add; NULL stays NULL."""
         text = self.sources.write(value)
-        most = statistic.linf // self.release.bounds.max_rows_per_group
+        most = statistic.most
         if statistic.granularity == 1 and statistic.center.denominator == 1 and self.is_integer(value):
             shifted = f"({text} - {self.dialect.number('integer', statistic.center)})" if statistic.center else text
             return f"CAST({self.clipped(shifted, str(most), f'(-{most})')} AS {self.dialect.whole(most)})"
@@ -217,7 +218,7 @@ class Writer:
         column = self._declared(value)
         if column is None:
             return False
-        most = statistic.linf // self.release.bounds.max_rows_per_group
+        most = statistic.most
         ends = (column.minimum, column.maximum)
         if not all(isinstance(end, Fraction) for end in ends):
             return False
@@ -317,6 +318,8 @@ class Writer:
             one = f"CASE WHEN c{value} > 0 THEN 1 ELSE 0 END"
         else:
             total, count = f"s_{index}", f"c{value}"
-            scaled = self.dialect.scaled(total, count, most, reach=statistic.linf // most)
+            scaled = self.dialect.scaled(total, count, most, reach=statistic.most)
             one = f"CASE WHEN {count} > {most} THEN {scaled} ELSE CAST({total} AS {self.dialect.bigint}) END"
+            if statistic.linf < most * statistic.most:
+                one = f"LEAST(GREATEST(COALESCE({one}, 0), (-{statistic.linf})), {statistic.linf})"
         return f"COALESCE(SUM({one}), 0)"

@@ -28,6 +28,10 @@ MAX_BUNDLE_FILES = 4096
 CHUNK_BYTES = 1024 * 1024
 LEAST_CHUNK_BYTES = 1024
 """What each piece counts for at least: a stream of empty ones comes to its end too."""
+MAX_PROFILES = 4096
+"""Profiles of one dataset: one of each node."""
+MAX_PROFILES_CHARS = 256 * 1024 * 1024
+"""Profiles of one dataset together."""
 MAX_ANSWER_CHARS = 512 * 1024 * 1024
 """Outcomes of all nodes together: no result file takes more."""
 
@@ -64,11 +68,20 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnnounceProfile:
+    """A node's newest profile of a dataset, for whoever asks (``insitu_access.data_profile``)."""
+
+    profile_jws: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome:
     """The gateway's answer to Hello."""
 
     manifest_jws: str
     heartbeat_seconds: int
+    takes_profiles: bool = False
+    """Whether a node may send AnnounceProfile: a gateway that does not know the message ends the stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +113,21 @@ class DatasetRef:
 
     name: str
     digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetProfiles:
+    """Wants the profiles there are of a dataset."""
+
+    dataset: str
+    dataset_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profiles:
+    """The profiles that a gateway has of a dataset: its claim, until each is verified."""
+
+    profile_jws: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +209,6 @@ class GatewayStatus:
     requests: tuple[tuple[str, int], ...]
 
 
-NodeMessage = Hello | Heartbeat | Progress | Outcome
+NodeMessage = Hello | Heartbeat | Progress | Outcome | AnnounceProfile
 GatewayMessage = Welcome | Heartbeat | Task | ManifestUpdate | Taken
 Event = Accepted | NodeProgress | Answered | Finished

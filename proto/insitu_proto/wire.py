@@ -17,9 +17,9 @@ from typing import cast, get_args
 
 from google.protobuf.message import Message
 from insitu_privacy.dataset import DatasetBundle
-from insitu_privacy.errors import AccessRefused
 
 from insitu_proto import messages as m
+from insitu_proto.fields import malformed, optional, text, token
 from insitu_proto.v1 import insitu_pb2 as pb
 
 _STAGES: dict[m.Stage, pb.Stage.ValueType] = {
@@ -29,27 +29,6 @@ _STAGE_NAMES: dict[int, m.Stage] = {value: stage for stage, value in _STAGES.ite
 _FINAL: frozenset[m.Stage] = frozenset(get_args(m.Status))
 _SMALLEST_OUTCOME = 4096
 _ANSWERED_INLINE = 4 * 1024 * 1024
-
-
-def malformed(reason: str) -> AccessRefused:
-    """The error for bytes that are not a message."""
-    return AccessRefused("INSITU-ACCESS-MALFORMED", what="message", reason=reason)
-
-
-def _text(value: str, name: str, limit: int = m.MAX_TEXT_CHARS) -> str:
-    if not value:
-        raise malformed(f"{name} is missing")
-    if len(value) > limit:
-        raise malformed(f"{name} is longer than {limit}")
-    return value
-
-
-def _token(value: str, name: str) -> str:
-    return _text(value, name, m.MAX_TOKEN_CHARS)
-
-
-def _optional(value: str, name: str, limit: int = m.MAX_TEXT_CHARS) -> str | None:
-    return _text(value, name, limit) if value else None
 
 
 def _stage(value: int) -> m.Stage:
@@ -80,6 +59,8 @@ def to_node_message(value: m.NodeMessage) -> pb.NodeMessage:
             return pb.NodeMessage(progress=pb.Progress(request_id=value.request_id, stage=_STAGES[value.stage]))
         case m.Outcome():
             return _padded(pb.Outcome(request_id=value.request_id, outcome_jws=value.outcome_jws))
+        case m.AnnounceProfile():  # public, and so is its size: not padded
+            return pb.NodeMessage(profile=pb.AnnounceProfile(profile_jws=value.profile_jws))
 
 
 def _padded(outcome: pb.Outcome) -> pb.NodeMessage:
@@ -101,17 +82,19 @@ def from_node_message(message: pb.NodeMessage) -> m.NodeMessage:
     if kind == "hello":
         hello = message.hello
         return m.Hello(
-            node_id=_text(hello.node_id, "node_id"),
+            node_id=text(hello.node_id, "node_id"),
             manifest_version=hello.manifest_version,
-            software=_text(hello.software, "software"),
+            software=text(hello.software, "software"),
         )
     if kind == "progress":
         progress = message.progress
-        return m.Progress(request_id=_text(progress.request_id, "request_id"), stage=_stage(progress.stage))
+        return m.Progress(request_id=text(progress.request_id, "request_id"), stage=_stage(progress.stage))
     if kind == "outcome":
         outcome = message.outcome
-        jws = _text(outcome.outcome_jws, "outcome_jws", m.MAX_OUTCOME_CHARS)
-        return m.Outcome(request_id=_text(outcome.request_id, "request_id"), outcome_jws=jws)
+        jws = text(outcome.outcome_jws, "outcome_jws", m.MAX_OUTCOME_CHARS)
+        return m.Outcome(request_id=text(outcome.request_id, "request_id"), outcome_jws=jws)
+    if kind == "profile":
+        return m.AnnounceProfile(profile_jws=token(message.profile.profile_jws, "profile_jws"))
     return m.Heartbeat()
 
 
@@ -122,7 +105,11 @@ def to_gateway_message(value: m.GatewayMessage) -> pb.GatewayMessage:
     """A gateway's message to a node."""
     match value:
         case m.Welcome():
-            welcome = pb.Welcome(manifest_jws=value.manifest_jws, heartbeat_seconds=value.heartbeat_seconds)
+            welcome = pb.Welcome(
+                manifest_jws=value.manifest_jws,
+                heartbeat_seconds=value.heartbeat_seconds,
+                takes_profiles=value.takes_profiles,
+            )
             return pb.GatewayMessage(welcome=welcome)
         case m.Heartbeat():
             return pb.GatewayMessage(heartbeat=pb.Heartbeat())
@@ -142,19 +129,21 @@ def from_gateway_message(message: pb.GatewayMessage) -> m.GatewayMessage:
         welcome = message.welcome
         if welcome.heartbeat_seconds < 1:
             raise malformed("heartbeat_seconds is missing")
-        jws = _token(welcome.manifest_jws, "manifest_jws")
-        return m.Welcome(manifest_jws=jws, heartbeat_seconds=welcome.heartbeat_seconds)
+        jws = token(welcome.manifest_jws, "manifest_jws")
+        return m.Welcome(
+            manifest_jws=jws, heartbeat_seconds=welcome.heartbeat_seconds, takes_profiles=welcome.takes_profiles
+        )
     if kind == "task":
         task = message.task
         return m.Task(
-            request_id=_text(task.request_id, "request_id"),
-            request_jws=_token(task.request_jws, "request_jws"),
-            grant_jwt=_token(task.grant_jwt, "grant_jwt"),
+            request_id=text(task.request_id, "request_id"),
+            request_jws=token(task.request_jws, "request_jws"),
+            grant_jwt=token(task.grant_jwt, "grant_jwt"),
         )
     if kind == "manifest":
         return from_manifest(message.manifest)
     if kind == "taken":
-        return m.Taken(request_id=_text(message.taken.request_id, "request_id"))
+        return m.Taken(request_id=text(message.taken.request_id, "request_id"))
     return m.Heartbeat()
 
 
@@ -165,7 +154,7 @@ def to_manifest(value: m.ManifestUpdate) -> pb.Manifest:
 
 def from_manifest(message: pb.Manifest) -> m.ManifestUpdate:
     """A manifest on its own."""
-    return m.ManifestUpdate(manifest_jws=_token(message.manifest_jws, "manifest_jws"))
+    return m.ManifestUpdate(manifest_jws=token(message.manifest_jws, "manifest_jws"))
 
 
 # --------------------------------------------------------------------------------------------- researchers' requests
@@ -178,8 +167,8 @@ def to_ask(value: m.Ask) -> pb.AskRequest:
 
 def from_ask(message: pb.AskRequest) -> m.Ask:
     """A signed request with its grant."""
-    request = _token(message.request_jws, "request_jws")
-    return m.Ask(request_jws=request, grant_jwt=_token(message.grant_jwt, "grant_jwt"))
+    request = token(message.request_jws, "request_jws")
+    return m.Ask(request_jws=request, grant_jwt=token(message.grant_jwt, "grant_jwt"))
 
 
 def to_follow(value: m.Follow) -> pb.FollowRequest:
@@ -189,7 +178,7 @@ def to_follow(value: m.Follow) -> pb.FollowRequest:
 
 def from_follow(message: pb.FollowRequest) -> m.Follow:
     """Wants the rest of a request's events."""
-    return m.Follow(request_id=_text(message.request_id, "request_id"))
+    return m.Follow(request_id=text(message.request_id, "request_id"))
 
 
 def to_dataset_ref(value: m.DatasetRef) -> pb.GetDatasetRequest:
@@ -199,7 +188,7 @@ def to_dataset_ref(value: m.DatasetRef) -> pb.GetDatasetRequest:
 
 def from_dataset_ref(message: pb.GetDatasetRequest) -> m.DatasetRef:
     """A dataset by name and digest."""
-    return m.DatasetRef(name=_text(message.name, "name"), digest=_text(message.digest, "digest"))
+    return m.DatasetRef(name=text(message.name, "name"), digest=text(message.digest, "digest"))
 
 
 def to_chunks(bundle: DatasetBundle) -> Iterator[pb.DatasetChunk]:
@@ -217,7 +206,7 @@ def from_chunks(chunks: Iterable[pb.DatasetChunk]) -> DatasetBundle:
         size += max(len(chunk.data) + len(chunk.file), m.LEAST_CHUNK_BYTES)
         if size > m.MAX_BUNDLE_BYTES:  # B1: empty pieces count too
             raise malformed(f"the dataset is larger than {m.MAX_BUNDLE_BYTES} bytes")
-        name = _optional(chunk.file, "file") or ""
+        name = optional(chunk.file, "file") or ""
         if len(files) > m.MAX_BUNDLE_FILES:
             raise malformed(f"the dataset has more than {m.MAX_BUNDLE_FILES} files")
         files.setdefault(name, bytearray()).extend(chunk.data)
@@ -279,14 +268,14 @@ def _from_outcome(message: pb.NodeOutcome) -> m.NodeOutcome:
     if released == bool(message.code) or (released and (message.text or message.remedy)):
         raise malformed("code is missing, or given where the node released")
     if released:
-        _text(message.outcome_jws, "outcome_jws", m.MAX_OUTCOME_CHARS)
+        text(message.outcome_jws, "outcome_jws", m.MAX_OUTCOME_CHARS)
     return m.NodeOutcome(
-        node_id=_text(message.node_id, "node_id"),
+        node_id=text(message.node_id, "node_id"),
         status=cast("m.Status", status),
-        code=_optional(message.code, "code"),
-        text=None if released else _text(message.text, "text"),
-        remedy=None if released else _text(message.remedy, "remedy"),
-        outcome_jws=_optional(message.outcome_jws, "outcome_jws", m.MAX_OUTCOME_CHARS),
+        code=optional(message.code, "code"),
+        text=None if released else text(message.text, "text"),
+        remedy=None if released else text(message.remedy, "remedy"),
+        outcome_jws=optional(message.outcome_jws, "outcome_jws", m.MAX_OUTCOME_CHARS),
     )
 
 
@@ -303,10 +292,10 @@ class EventReader:
         """The event, or None for a message that is part of a later one."""
         kind = _kind(message, "event")
         if kind == "accepted":
-            return m.Accepted(request_id=_text(message.accepted.request_id, "request_id"))
+            return m.Accepted(request_id=text(message.accepted.request_id, "request_id"))
         if kind == "node_progress":
             progress = message.node_progress
-            return m.NodeProgress(node_id=_text(progress.node_id, "node_id"), stage=_stage(progress.stage))
+            return m.NodeProgress(node_id=text(progress.node_id, "node_id"), stage=_stage(progress.stage))
         if kind == "finished":
             if self._answered is None:
                 raise malformed("it ends without outcomes")
@@ -356,10 +345,10 @@ def to_status(value: m.GatewayStatus) -> pb.StatusReply:
 def from_status(message: pb.StatusReply) -> m.GatewayStatus:
     """The gateway's state."""
     return m.GatewayStatus(
-        gateway_id=_text(message.gateway_id, "gateway_id"),
+        gateway_id=text(message.gateway_id, "gateway_id"),
         manifest_version=message.manifest_version,
         nodes=tuple(map(_from_node_status, message.nodes)),
-        requests=tuple((_text(item.state, "state"), item.count) for item in message.requests),
+        requests=tuple((text(item.state, "state"), item.count) for item in message.requests),
     )
 
 
@@ -368,9 +357,9 @@ def _from_node_status(message: pb.NodeStatus) -> m.NodeStatus:
     if seen >= 1 << 37:  # beyond the year 6000: not a time that datetime is sure to hold
         raise malformed("last_seen is not a time")
     return m.NodeStatus(
-        id=_text(message.id, "id"),
+        id=text(message.id, "id"),
         connected=message.connected,
         last_seen=datetime.fromtimestamp(seen, UTC) if seen else None,
         manifest_version=message.manifest_version,
-        software=_optional(message.software, "software") or "",
+        software=optional(message.software, "software") or "",
     )

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from insitu_gateway.store import AddOutcome, AddRequest, Finish, Store, Stored
-from insitu_gateway.store_sqlite import SqliteStore
+from insitu_gateway.store import AddOutcome, AddRequest, DropProfile, Finish, KeepProfile, Store, Stored
+from insitu_gateway.store_sqlite import _SCHEMA_1, SqliteStore
 from insitu_privacy.errors import ConfigInvalid
 from insitu_proto.messages import NodeOutcome
 
@@ -39,6 +39,10 @@ ABSENT = NodeOutcome(node_id="a", status="absent", code="INSITU-NODE-ABSENT", te
 
 def finish(request_id: str, *outcomes: NodeOutcome, result: bytes | None = b"{}") -> Finish:
     return Finish(request_id=request_id, outcomes=outcomes, result_json=result, finished_at=NOW + timedelta(seconds=1))
+
+
+def profile(node: str, serial: int, *, digest: str = "d", jws: str = "jws") -> KeepProfile:
+    return KeepProfile(node_id=node, dataset_digest=digest, serial=serial, profile_jws=jws)
 
 
 class StoreContract:
@@ -134,6 +138,30 @@ class StoreContract:
         assert found.outcomes[0].outcome_jws == large
         assert found.result_json == result
 
+    def test_of_a_nodes_profiles_of_a_dataset_the_newest_stays(self, store: Store) -> None:
+        assert (store.profiles("d"), store.profiled()) == ((), ())
+        assert store.write([profile("b", 2), profile("a", 1), profile("a", 7, digest="e")]) == frozenset()
+        store.write([profile("b", 1, jws="older"), profile("a", 3, jws="newer")])
+        kept = (profile("a", 3, jws="newer"), profile("b", 2))
+        assert store.profiles("d") == kept
+        assert self.reopen(store).profiles("d") == kept
+        assert store.profiled() == ("d", "e")
+        store.write([profile("b", 2, jws="signed again")])
+        assert store.profiles("d")[1].profile_jws == "signed again"
+
+    def test_a_profile_is_dropped_unless_another_took_its_place(self, store: Store) -> None:
+        store.write([profile("a", 9, jws="newer"), profile("b", 2)])
+        store.write([DropProfile(profile=profile("a", 9, jws="older")), DropProfile(profile=profile("b", 2))])
+        store.write([DropProfile(profile=profile("c", 1)), DropProfile(profile=profile("a", 9, digest="e"))])
+        assert store.profiles("d") == (profile("a", 9, jws="newer"),)
+        store.write([DropProfile(profile=profile("a", 9, jws="newer")), profile("a", 1)])
+        assert store.profiles("d") == (profile("a", 1),)  # a serial that was dropped bars nothing
+
+    def test_profiles_and_requests_are_one_batch(self, store: Store) -> None:
+        with pytest.raises(Exception, match=r".+"):
+            store.write([profile("a", 1), AddOutcome(request_id="unknown", outcome=released("b"))])
+        assert store.profiles("d") == ()
+
     def test_writing_again_after_a_crash_changes_nothing(self, store: Store) -> None:
         batch = [added("r"), AddOutcome(request_id="r", outcome=released("b")), finish("r", released("b"), ABSENT)]
         store.write(batch)
@@ -167,6 +195,18 @@ class TestSqliteStore(StoreContract):
         connection = opened()._connection
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+    def test_a_file_of_the_version_before_is_carried_over(
+        self, opened: Callable[[], SqliteStore], tmp_path: Path
+    ) -> None:
+        before = sqlite3.connect(tmp_path / "gateway.sqlite", isolation_level=None)
+        before.executescript(f"{_SCHEMA_1} PRAGMA user_version = 1;")
+        before.execute("INSERT INTO requests VALUES ('r', 's', 'ada', 'jws', 'jwt', '[]', 0, 0, NULL, NULL)")
+        before.close()
+        store = opened()
+        store.write([profile("a", 1)])
+        assert store.find("r") is not None
+        assert opened().profiles("d") == (profile("a", 1),)
 
     def test_a_file_of_another_version_is_refused(self, opened: Callable[[], SqliteStore], tmp_path: Path) -> None:
         opened()._connection.execute("PRAGMA user_version = 99")

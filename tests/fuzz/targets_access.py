@@ -20,6 +20,7 @@ from insitu_access.certificates import (
     serial_of,
     validity,
 )
+from insitu_access.data_profile import open_data_profile
 from insitu_access.enrolment import (
     Answer,
     Enrolment,
@@ -41,9 +42,11 @@ from insitu_access.payload import write
 from insitu_access.release import open_outcome, seal_outcome
 from insitu_access.request import BudgetRequest, open_request, peek_request, seal_request
 from insitu_access.succession import Succession, open_succession, seal_succession
+from insitu_privacy.data_profile import added
 from insitu_privacy.errors import InsituError, Span
 
 from tests.fuzz.targets import Target
+from tests.testkit.profiles import sealed as sealed_profile
 from tests.unit.access import test_audit_chain as audit
 from tests.unit.access import world as w
 
@@ -89,6 +92,10 @@ def _outcome(token: str) -> object:
     return open_outcome(token, w.AUTHORITY.public(), node="chu-lille")
 
 
+def _profile(token: str) -> object:
+    return added([open_data_profile(token, w.AUTHORITY.public(), node="chu-lille").profile] * 2)
+
+
 def _seal(token: str) -> object:
     return open_seal(token, [w.AUTHORITY.public()])
 
@@ -117,6 +124,7 @@ def _token(data: bytes) -> None:
         _request,
         _outcome,
         _seal,
+        _profile,
         lambda token: open_enrolment(token, w.STRANGER.public()),
         lambda token: open_succession(token, w.AUTHORITY.public()),
         _invited,
@@ -199,6 +207,7 @@ _ENROLMENT = Enrolment(
 )
 _SUCCESSION = Succession(federation="demo", former=w.AUTHORITY.public(), key=w.STRANGER.public(), issued_at=w.NOW)
 _SEAL = seal_as_json(Seal(party=audit.PARTY, first=1, last=3, head="ab" * 32, at=w.NOW))
+_PROFILE = sealed_profile("chu-lille", w.AUTHORITY, "ab" * 32)
 _SEALED = [seal_outcome(one, w.AUTHORITY) for one in _OUTCOMES]
 _TOKENS = [
     seal_manifest(w.manifest(), w.AUTHORITY),
@@ -206,6 +215,7 @@ _TOKENS = [
     seal_request(_REQUESTS[0], w.AUTHORITY),
     _SEALED[0],
     sign(write(_SEAL), w.AUTHORITY, "insitu-audit-seal+jws"),
+    _PROFILE,
     seal_enrolment(_ENROLMENT, w.AUTHORITY, w.STRANGER),
     seal_succession(_SUCCESSION, w.AUTHORITY, w.STRANGER),
 ]
@@ -236,6 +246,7 @@ TARGETS = (
     Target(name="release", run=_signed("insitu-release+jws", _outcome), seeds=[_payload(_SEALED[0])]),
     Target(name="refusal", run=_signed("insitu-refusal+jws", _outcome), seeds=[_payload(_SEALED[1])]),
     Target(name="statement", run=_signed("insitu-statement+jws", _outcome), seeds=[_payload(_SEALED[2])]),
+    Target(name="data-profile", run=_signed("insitu-profile+jws", _profile), seeds=[_payload(_PROFILE)]),
     Target(name="seal", run=_signed("insitu-audit-seal+jws", _seal), seeds=[write(_SEAL)]),
     Target(
         name="invitation",

@@ -10,7 +10,8 @@ from google.protobuf.message import DecodeError
 from insitu_privacy.dataset import DatasetBundle
 from insitu_privacy.errors import InsituError, SqlRefused, underline
 from insitu_proto import messages as m
-from insitu_proto import wire
+from insitu_proto import wire, wire_profiles
+from insitu_proto.fields import malformed
 from insitu_proto.status import from_detail, to_detail
 from insitu_proto.v1 import insitu_pb2 as pb
 
@@ -22,6 +23,7 @@ _READERS: tuple[tuple[Callable[[bytes], Any], Callable[[Any], object]], ...] = (
     (pb.AskRequest.FromString, wire.from_ask),
     (pb.FollowRequest.FromString, wire.from_follow),
     (pb.GetDatasetRequest.FromString, wire.from_dataset_ref),
+    (pb.GetProfilesRequest.FromString, wire_profiles.from_get_profiles),
     (pb.StatusReply.FromString, wire.from_status),
 )
 
@@ -43,7 +45,7 @@ def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
     try:
         return parse(data)
     except DecodeError:
-        raise wire.malformed("it does not parse") from None
+        raise malformed("it does not parse") from None
 
 
 def _pieces(data: bytes) -> list[bytes]:
@@ -69,6 +71,10 @@ def _events(data: bytes) -> None:
 
 def _chunks(data: bytes) -> None:
     wire.from_chunks(_parsed(pb.DatasetChunk.FromString, piece) for piece in _pieces(data)).digest()
+
+
+def _profiles(data: bytes) -> None:
+    wire_profiles.from_profiles(_parsed(pb.NodeProfile.FromString, piece) for piece in _pieces(data))
 
 
 def _detail(data: bytes) -> None:
@@ -99,11 +105,13 @@ _MESSAGES = (
     wire.to_node_message(m.Hello(node_id="a", manifest_version=3, software="insitu 0.1.0")),
     wire.to_node_message(m.Progress(request_id="0f" * 16, stage="admitted")),
     pb.NodeMessage(outcome=pb.Outcome(request_id="0f" * 16, outcome_jws="a.b.c", padding=bytes(32))),
-    wire.to_gateway_message(m.Welcome(manifest_jws="a.b.c", heartbeat_seconds=5)),
+    wire.to_node_message(m.AnnounceProfile(profile_jws="a.b.c")),
+    wire.to_gateway_message(m.Welcome(manifest_jws="a.b.c", heartbeat_seconds=5, takes_profiles=True)),
     wire.to_gateway_message(m.Task(request_id="0f" * 16, request_jws="a.b.c", grant_jwt="d.e.f")),
     wire.to_ask(_ASKED),
     wire.to_follow(m.Follow(request_id="0f" * 16)),
     wire.to_dataset_ref(m.DatasetRef(name="care", digest="ab" * 32)),
+    wire_profiles.to_get_profiles(m.GetProfiles(dataset="care", dataset_digest="ab" * 32)),
     wire.to_status(_STATUS),
 )
 _WRITER = wire.EventWriter()
@@ -118,11 +126,13 @@ _EVENTS = [
     for message in _WRITER.write(event)
 ]
 _BUNDLE = DatasetBundle(toml=b"[dataset]\n", files={"icd.csv": b"code\nA\n"})
+_PROFILES = m.Profiles(profile_jws=("a.b.c", "d.e.f"))
 _ERROR = SqlRefused("INSITU-SQL-SYNTAX", reason="unexpected end")
 
 TARGETS = (
     Target(name="messages", run=_messages, seeds=[one.SerializeToString() for one in _MESSAGES], examples=150),
     Target(name="events", run=_events, seeds=[_framed(*_EVENTS)], examples=100),
     Target(name="chunks", run=_chunks, seeds=[_framed(*wire.to_chunks(_BUNDLE))]),
+    Target(name="profiles", run=_profiles, seeds=[_framed(*wire_profiles.to_profiles(_PROFILES))]),
     Target(name="error-detail", run=_detail, seeds=[to_detail(_ERROR).SerializeToString()]),
 )

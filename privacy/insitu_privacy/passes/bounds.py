@@ -9,13 +9,14 @@ DESIGN.md section 4, Statistics and Contribution bounding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from insitu_privacy.dataset import ContributionBounds
 from insitu_privacy.domains import is_bounded
 from insitu_privacy.errors import ParameterRefused
 from insitu_privacy.facts import Facts
+from insitu_privacy.fits import ReleaseFit, StatisticFit, in_range
 from insitu_privacy.fixed_point import granularity
 from insitu_privacy.passes.quantiles import bounded_in_sql
 from insitu_privacy.passes.spans import refusal
@@ -34,6 +35,8 @@ class Bounded:
     wanted: Wanted
     granularity: Fraction
     center: Fraction
+    most: int
+    """Largest |v| of one row."""
     linf: int
     leaves: int = 0
     """Of a tree of counts, the number of its leaves."""
@@ -41,11 +44,15 @@ class Bounded:
     """Of a tree of counts, what a row adds."""
 
 
-def contribution_bounds(tracked: Tracked, parameters: QueryParameters) -> ContributionBounds:
+def contribution_bounds(
+    tracked: Tracked, parameters: QueryParameters, fit: ReleaseFit | None = None
+) -> ContributionBounds:
     """The request's own bounds; else, over a join, the largest of the protected sources'.
 
     Raises ParameterRefused where a bound is out of range, or a table declares none and the request does not either.
     """
+    if fit is not None:
+        parameters = replace(parameters, max_rows_per_group=fit.max_rows_per_group, max_groups=fit.max_groups)
     for name, value in (("max-rows-per-group", parameters.max_rows_per_group), ("max-groups", parameters.max_groups)):
         if value is not None and not 1 <= value <= BOUND_LIMIT:
             raise ParameterRefused("INSITU-PARAM-BOUND", name=name, limit=BOUND_LIMIT, value=value)
@@ -62,16 +69,17 @@ def contribution_bounds(tracked: Tracked, parameters: QueryParameters) -> Contri
     )
 
 
-def bound(wanted: Wanted, rows: int, tracked: Tracked, leaves: int) -> Bounded:
+def bound(wanted: Wanted, rows: int, tracked: Tracked, leaves: int, fit: StatisticFit) -> Bounded:
     """The fixed-point form of one statistic where a unit has at most ``rows`` rows in a group.
 
-    ``leaves`` limits those of a tree of counts.
+    ``leaves`` limits those of a tree of counts. A sum may be held to less than its rows could add, and an average be
+    taken from elsewhere than the middle: as ``fit`` says.
 
     Raises SqlRefused (INSITU-SQL-UNBOUNDED) where a summed expression has no public bounds.
     """
     if wanted.kind not in ("sum", "leaves"):
         linf = 1 if wanted.kind == "units" else rows
-        return Bounded(wanted=wanted, granularity=Fraction(1), center=Fraction(0), linf=linf)
+        return Bounded(wanted=wanted, granularity=Fraction(1), center=Fraction(0), most=1, linf=linf)
     assert wanted.value is not None
     facts = tracked.facts.facts(wanted.value)
     if not is_bounded(facts.interval) or facts.interval is None:
@@ -81,9 +89,24 @@ def bound(wanted: Wanted, rows: int, tracked: Tracked, leaves: int) -> Bounded:
         return _tree(wanted, rows, facts, leaves, one_row=tracked.one_row_per_unit)
     low, high = facts.interval
     step = granularity(facts)
-    center = Fraction(((low + high) / 2 / step).__floor__()) * step if wanted.centred else Fraction(0)
+    middle = (low + high) / 2 if fit.center is None else min(max(fit.center, low), high)
+    center = Fraction((middle / step).__floor__()) * step if wanted.centred else Fraction(0)
     largest = max(abs(round((low - center) / step)), abs(round((high - center) / step)), 1)
-    return Bounded(wanted=wanted, granularity=step, center=center, linf=rows * largest)
+    linf = rows * largest if fit.linf is None else min(fit.linf, rows * largest)
+    return Bounded(wanted=wanted, granularity=step, center=center, most=largest, linf=linf)
+
+
+def fit_of(parameters: QueryParameters, place: int, statistics: int) -> ReleaseFit | None:
+    """The fit of the release at ``place``, which has so many statistics; None where the request names none.
+
+    Raises ParameterRefused (INSITU-PARAM-FITS) for one that is not this release's.
+    """
+    if not parameters.fits:
+        return None
+    found = parameters.fits[place] if place < len(parameters.fits) else None
+    if found is None or len(found.statistics) != statistics or not in_range(found):
+        raise ParameterRefused("INSITU-PARAM-FITS")
+    return found
 
 
 _WEIGHT = 2**16
@@ -99,7 +122,15 @@ def _tree(wanted: Wanted, rows: int, facts: Facts, limit: int, *, one_row: bool)
         step = _round_step(step * Fraction(3, 2))
     weight = 1 if one_row else _WEIGHT
     center = Fraction((low / step).__floor__()) * step
-    return Bounded(wanted=wanted, granularity=step, center=center, linf=rows * weight, leaves=count, weight=weight)
+    return Bounded(
+        wanted=wanted,
+        granularity=step,
+        center=center,
+        most=weight,
+        linf=rows * weight,
+        leaves=count,
+        weight=weight,
+    )
 
 
 def _leaves(low: Fraction, high: Fraction, step: Fraction) -> int:
@@ -114,6 +145,11 @@ def _round_step(least: Fraction) -> Fraction:
     while step < least:
         step *= next(factor for factor in (2, 5, 10) if step * factor >= least or factor == 10)
     return step
+
+
+def levels(one: Bounded) -> int:
+    """How many times a statistic counts each unit: once for each level of a tree."""
+    return len(tree_levels(one.leaves)) if one.leaves else 1
 
 
 def check_sensitivity(measured: Sequence[Bounded], bounds: ContributionBounds) -> None:

@@ -1,14 +1,15 @@
 """Pass 9: noise. Splits the release's budget over its statistics, claims exact scales, takes the better mechanism.
 
 Statistic j moves in at most C groups by at most linf_j each for one unit, so its l1 sensitivity is C * linf_j and its
-l2 sensitivity sqrt(C) * linf_j. With k statistics:
+l2 sensitivity sqrt(C) * linf_j. A tree of counts counts each unit once
+a level, so it counts as one statistic for each of its h levels.
 
-A tree of counts counts each unit once a level, so it counts as one statistic for each of its h levels.
+* discrete Laplace, epsilon_j each: scale b_j = C * linf_j / epsilon_j. The run is epsilon-DP for their sum, and
+  sum of epsilon_j^2 / 2 in zCDP (Bun and Steinke 2016, Proposition 1.4);
+* discrete Gaussian, rho_j each: sigma_j = linf_j * sqrt(C / (2 * rho_j)) (Canonne, Kamath, Steinke 2020, Theorem
+  14), with their sum the largest whose conversion at delta stays at epsilon.
 
-* discrete Laplace, epsilon / k each: scale b_j = C * linf_j * k / epsilon. The run is epsilon-DP, and
-  sum of (epsilon / k)^2 / 2 in zCDP (Bun and Steinke 2016, Proposition 1.4);
-* discrete Gaussian, rho / k each: sigma_j = linf_j * sqrt(C * k / (2 * rho)) (Canonne, Kamath, Steinke 2020, Theorem
-  14), with rho the largest whose conversion at delta stays at epsilon.
+The shares are as the weights that the request names for its statistics, and equal where it names none.
 
 The conversion here is Bun and Steinke's Proposition 1.3, epsilon = rho + 2 sqrt(rho ln(1/delta)): looser than
 OpenDP's, so the claim holds a fortiori, and it needs no OpenDP, which neither gateway nor client may import. The node
@@ -25,7 +26,7 @@ from fractions import Fraction
 
 from insitu_privacy.dataset import ContributionBounds
 from insitu_privacy.errors import ParameterRefused
-from insitu_privacy.passes.bounds import Bounded
+from insitu_privacy.passes.bounds import Bounded, levels
 from insitu_privacy.plan import (
     Accounting,
     Loss,
@@ -34,7 +35,6 @@ from insitu_privacy.plan import (
     Statistic,
     StatisticKind,
     Threshold,
-    tree_levels,
 )
 
 _RESOLUTION = 10**12
@@ -63,6 +63,8 @@ class Demand:
     measured: tuple[Bounded, ...]
     values: tuple[int | None, ...]
     """For each statistic, the index of its value expression."""
+    weights: tuple[int, ...]
+    """For each statistic, its part of epsilon under Laplace, in proportion to the others."""
     bounds: ContributionBounds
     selects_keys: bool
     parameters: QueryParameters
@@ -81,18 +83,28 @@ def mechanisms(demand: Demand) -> Noise:
             refusals.append(refused)
     if not options:
         raise refusals[0]
-    return min(options, key=_deviation)
+    return min(options, key=lambda noise: _error(noise, demand.weights))
 
 
-def _deviation(noise: Noise) -> float:
-    """Standard deviation of the first statistic: all have the same ratio between mechanisms."""
-    scale = float(noise.statistics[0].scale)
-    return scale * math.sqrt(2) if noise.mechanism == "laplace" else scale
+def _error(noise: Noise, weights: Sequence[int]) -> float:
+    """The sum over statistics of the variance of their noise, each as important as its weight says it is.
+
+    Weights w are the best shares of epsilon (the sum of a / w^2 is least) exactly where a is as w^3.
+    """
+    factor = 2 if noise.mechanism == "laplace" else 1
+    pairs = zip(noise.statistics, weights, strict=True)
+    return sum(factor * weight**3 * (float(one.scale) / one.linf) ** 2 for one, weight in pairs)
 
 
 def _laplace(demand: Demand) -> Noise:
     measured, bounds, parameters = demand.measured, demand.bounds, demand.parameters
-    share = _down(parameters.epsilon / _counted(measured))
+    whole = sum(demand.weights)
+    shares = [
+        _down(parameters.epsilon * weight / whole / levels(one))
+        for one, weight in zip(measured, demand.weights, strict=True)
+    ]
+    if min(shares) <= 0:
+        raise ParameterRefused("INSITU-PARAM-MECHANISM", value="laplace", reason="this epsilon is too small for it")
     statistics = tuple(
         _statistic(
             one,
@@ -101,7 +113,7 @@ def _laplace(demand: Demand) -> Noise:
             rho=_up(share * share / 2 * levels(one)),
             scale=_up(Fraction(bounds.max_groups * one.linf) / share),
         )
-        for one, value in zip(measured, demand.values, strict=True)
+        for one, value, share in zip(measured, demand.values, shares, strict=True)
     )
     delta = _threshold_delta(demand.selects_keys, parameters, Fraction(1))
     threshold = _select(statistics, bounds, delta, _laplace_tail) if demand.selects_keys else None
@@ -119,8 +131,8 @@ def _gaussian(demand: Demand) -> Noise:
         raise ParameterRefused("INSITU-PARAM-DELTA-NEEDED", reason="Gaussian noise")
     delta = _threshold_delta(demand.selects_keys, parameters, Fraction(1, 2))
     total = _rho_of(parameters.epsilon, parameters.delta - delta)
-    share = _down(total / _counted(measured))
-    if share <= 0:
+    shares = _gaussian_shares(total, demand)
+    if min(shares) <= 0:
         raise ParameterRefused("INSITU-PARAM-MECHANISM", value="gaussian", reason="this epsilon is too small for it")
     statistics = tuple(
         _statistic(
@@ -130,21 +142,22 @@ def _gaussian(demand: Demand) -> Noise:
             rho=share * levels(one),
             scale=_up_float(one.linf * math.sqrt(bounds.max_groups / (2 * float(share)))),
         )
-        for one, value in zip(measured, demand.values, strict=True)
+        for one, value, share in zip(measured, demand.values, shares, strict=True)
     )
     threshold = _select(statistics, bounds, delta, _gaussian_tail) if demand.selects_keys else None
-    rho = share * _counted(measured)
+    rho = sum((one.rho for one in statistics), Fraction(0))
     loss = Loss(epsilon=parameters.epsilon, delta=parameters.delta, rho=rho, threshold_delta=delta, pure=None)
     return Noise(mechanism="gaussian", statistics=statistics, threshold=threshold, loss=loss)
 
 
-def levels(one: Bounded) -> int:
-    """How many times a statistic counts each unit."""
-    return len(tree_levels(one.leaves)) if one.leaves else 1
+def _gaussian_shares(total: Fraction, demand: Demand) -> list[Fraction]:
+    """The zCDP loss of one level of each statistic.
 
-
-def _counted(measured: Sequence[Bounded]) -> int:
-    return sum(levels(one) for one in measured)
+    Where a / w^2 was to be least in sum under Laplace, a / r is under Gaussian: r is as the root of a, that is w^(3/2).
+    """
+    parts = [math.isqrt(weight**3 * _RESOLUTION) for weight in demand.weights]
+    whole = sum(parts)
+    return [_down(total * part / whole / levels(one)) for one, part in zip(demand.measured, parts, strict=True)]
 
 
 def _statistic(one: Bounded, value: int | None, *, epsilon: Fraction, rho: Fraction, scale: Fraction) -> Statistic:
@@ -154,6 +167,7 @@ def _statistic(one: Bounded, value: int | None, *, epsilon: Fraction, rho: Fract
         value=value,
         granularity=one.granularity,
         center=one.center,
+        most=one.most,
         linf=one.linf,
         epsilon=epsilon,
         rho=rho,

@@ -86,6 +86,7 @@ class NodeMessage(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -94,6 +95,10 @@ class NodeMessage(_message.Message):
     def progress(self) -> Global___Progress: ...
     @_builtins.property
     def outcome(self) -> Global___Outcome: ...
+    @_builtins.property
+    def profile(self) -> Global___AnnounceProfile:
+        """only to a gateway whose Welcome says that it takes profiles"""
+
     def __init__(
         self,
         *,
@@ -101,12 +106,13 @@ class NodeMessage(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         progress: Global___Progress | None = ...,
         outcome: Global___Outcome | None = ...,
+        profile: Global___AnnounceProfile | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "outcome", b"outcome", "progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "outcome", b"outcome", "profile", b"profile", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "outcome", b"outcome", "progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "outcome", b"outcome", "profile", b"profile", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "progress", "outcome"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "progress", "outcome", "profile"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -242,22 +248,48 @@ class Outcome(_message.Message):
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
+class AnnounceProfile(_message.Message):
+    """The newest profile of one dataset. Sent after every Welcome and whenever there is a newer one; nothing is answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_JWS_FIELD_NUMBER: _builtins.int
+    profile_jws: _builtins.str
+    """insitu-profile+jws"""
+    def __init__(
+        self,
+        *,
+        profile_jws: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["profile_jws", b"profile_jws"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnnounceProfile: _TypeAlias = AnnounceProfile  # noqa: Y015
+
+@_typing.final
 class Welcome(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MANIFEST_JWS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_SECONDS_FIELD_NUMBER: _builtins.int
+    TAKES_PROFILES_FIELD_NUMBER: _builtins.int
     manifest_jws: _builtins.str
     heartbeat_seconds: _builtins.int
+    takes_profiles: _builtins.bool
+    """a gateway that does not know AnnounceProfile would end the stream"""
     def __init__(
         self,
         *,
         manifest_jws: _builtins.str = ...,
         heartbeat_seconds: _builtins.int = ...,
+        takes_profiles: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_seconds", b"heartbeat_seconds", "manifest_jws", b"manifest_jws"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_seconds", b"heartbeat_seconds", "manifest_jws", b"manifest_jws", "takes_profiles", b"takes_profiles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -387,6 +419,48 @@ class DatasetChunk(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DatasetChunk: _TypeAlias = DatasetChunk  # noqa: Y015
+
+@_typing.final
+class GetProfilesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    DATASET_DIGEST_FIELD_NUMBER: _builtins.int
+    dataset: _builtins.str
+    dataset_digest: _builtins.str
+    def __init__(
+        self,
+        *,
+        dataset: _builtins.str = ...,
+        dataset_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "dataset_digest", b"dataset_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProfilesRequest: _TypeAlias = GetProfilesRequest  # noqa: Y015
+
+@_typing.final
+class NodeProfile(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_JWS_FIELD_NUMBER: _builtins.int
+    profile_jws: _builtins.str
+    """insitu-profile+jws, which says whose it is"""
+    def __init__(
+        self,
+        *,
+        profile_jws: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["profile_jws", b"profile_jws"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeProfile: _TypeAlias = NodeProfile  # noqa: Y015
 
 @_typing.final
 class AskRequest(_message.Message):

@@ -125,6 +125,11 @@ class ResearchStub:
                 request_serializer=insitu__proto_dot_v1_dot_insitu__pb2.GetDatasetRequest.SerializeToString,
                 response_deserializer=insitu__proto_dot_v1_dot_insitu__pb2.DatasetChunk.FromString,
                 _registered_method=True)
+        self.GetProfiles = channel.unary_stream(
+                '/insitu.v1.Research/GetProfiles',
+                request_serializer=insitu__proto_dot_v1_dot_insitu__pb2.GetProfilesRequest.SerializeToString,
+                response_deserializer=insitu__proto_dot_v1_dot_insitu__pb2.NodeProfile.FromString,
+                _registered_method=True)
         self.Ask = channel.unary_stream(
                 '/insitu.v1.Research/Ask',
                 request_serializer=insitu__proto_dot_v1_dot_insitu__pb2.AskRequest.SerializeToString,
@@ -150,6 +155,13 @@ class ResearchServicer:
 
     def GetDataset(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProfiles(self, request, context):
+        """The profiles there are of a dataset, at most one of each node. Spends nothing.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -180,6 +192,11 @@ def add_ResearchServicer_to_server(servicer, server):
                     servicer.GetDataset,
                     request_deserializer=insitu__proto_dot_v1_dot_insitu__pb2.GetDatasetRequest.FromString,
                     response_serializer=insitu__proto_dot_v1_dot_insitu__pb2.DatasetChunk.SerializeToString,
+            ),
+            'GetProfiles': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetProfiles,
+                    request_deserializer=insitu__proto_dot_v1_dot_insitu__pb2.GetProfilesRequest.FromString,
+                    response_serializer=insitu__proto_dot_v1_dot_insitu__pb2.NodeProfile.SerializeToString,
             ),
             'Ask': grpc.unary_stream_rpc_method_handler(
                     servicer.Ask,
@@ -248,6 +265,33 @@ class Research:
             '/insitu.v1.Research/GetDataset',
             insitu__proto_dot_v1_dot_insitu__pb2.GetDatasetRequest.SerializeToString,
             insitu__proto_dot_v1_dot_insitu__pb2.DatasetChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProfiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/insitu.v1.Research/GetProfiles',
+            insitu__proto_dot_v1_dot_insitu__pb2.GetProfilesRequest.SerializeToString,
+            insitu__proto_dot_v1_dot_insitu__pb2.NodeProfile.FromString,
             options,
             channel_credentials,
             insecure,

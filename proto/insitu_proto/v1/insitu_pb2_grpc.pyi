@@ -71,6 +71,8 @@ class ResearchStub:
     def __new__(cls, channel: _aio.Channel) -> ResearchAsyncStub: ...
     GetManifest: _grpc.UnaryUnaryMultiCallable[_insitu_pb2.GetManifestRequest, _insitu_pb2.Manifest]
     GetDataset: _grpc.UnaryStreamMultiCallable[_insitu_pb2.GetDatasetRequest, _insitu_pb2.DatasetChunk]
+    GetProfiles: _grpc.UnaryStreamMultiCallable[_insitu_pb2.GetProfilesRequest, _insitu_pb2.NodeProfile]
+    """The profiles there are of a dataset, at most one of each node. Spends nothing."""
     Ask: _grpc.UnaryStreamMultiCallable[_insitu_pb2.AskRequest, _insitu_pb2.Event]
     """The same signed request again joins the execution it started."""
     Follow: _grpc.UnaryStreamMultiCallable[_insitu_pb2.FollowRequest, _insitu_pb2.Event]
@@ -83,6 +85,8 @@ class ResearchAsyncStub(ResearchStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetManifest: _aio.UnaryUnaryMultiCallable[_insitu_pb2.GetManifestRequest, _insitu_pb2.Manifest]  # type: ignore[assignment]
     GetDataset: _aio.UnaryStreamMultiCallable[_insitu_pb2.GetDatasetRequest, _insitu_pb2.DatasetChunk]  # type: ignore[assignment]
+    GetProfiles: _aio.UnaryStreamMultiCallable[_insitu_pb2.GetProfilesRequest, _insitu_pb2.NodeProfile]  # type: ignore[assignment]
+    """The profiles there are of a dataset, at most one of each node. Spends nothing."""
     Ask: _aio.UnaryStreamMultiCallable[_insitu_pb2.AskRequest, _insitu_pb2.Event]  # type: ignore[assignment]
     """The same signed request again joins the execution it started."""
     Follow: _aio.UnaryStreamMultiCallable[_insitu_pb2.FollowRequest, _insitu_pb2.Event]  # type: ignore[assignment]
@@ -104,6 +108,14 @@ class ResearchServicer(metaclass=_abc_1.ABCMeta):
         request: _insitu_pb2.GetDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_insitu_pb2.DatasetChunk], _abc.AsyncIterator[_insitu_pb2.DatasetChunk]]: ...
+
+    @_abc_1.abstractmethod
+    def GetProfiles(
+        self,
+        request: _insitu_pb2.GetProfilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_insitu_pb2.NodeProfile], _abc.AsyncIterator[_insitu_pb2.NodeProfile]]:
+        """The profiles there are of a dataset, at most one of each node. Spends nothing."""
 
     @_abc_1.abstractmethod
     def Ask(

@@ -33,16 +33,17 @@ def demands(draw: st.DrawFn) -> Demand:
     linfs = draw(st.lists(st.sampled_from([1, 3, 20, 10**6, 2**40]), min_size=1, max_size=5))
     selects = draw(st.booleans())
     measured = [
-        Bounded(wanted=Wanted("sum", None, _NODE), granularity=Fraction(1), center=Fraction(0), linf=linf)
+        Bounded(wanted=Wanted("sum", None, _NODE), granularity=Fraction(1), center=Fraction(0), most=linf, linf=linf)
         for linf in linfs
     ]
     if selects:
         measured.append(
-            Bounded(wanted=Wanted("units", None, _NODE), granularity=Fraction(1), center=Fraction(0), linf=1)
+            Bounded(wanted=Wanted("units", None, _NODE), granularity=Fraction(1), center=Fraction(0), most=1, linf=1)
         )
     return Demand(
         measured=tuple(measured),
         values=(None,) * len(measured),
+        weights=tuple(draw(st.sampled_from([1, 2, 1000, 10**6])) for _ in measured),
         bounds=ContributionBounds(max_rows_per_group=1, max_groups=draw(st.sampled_from([1, 2, 7, 100, 5000]))),
         selects_keys=selects,
         parameters=parameters(
@@ -99,17 +100,31 @@ def test_gaussian_scales_pay_for_their_rho_and_the_sum_converts_to_epsilon_and_d
 @SOME
 @given(demand=demands())
 def test_auto_is_never_worse_than_either_fixed_choice(demand: Demand) -> None:
-    def deviations(noise: Noise) -> list[float]:
-        factor = math.sqrt(2) if noise.mechanism == "laplace" else 1.0
-        return [float(one.scale) * factor for one in noise.statistics]
+    def error(noise: Noise) -> float:
+        """What the weights are the best shares for: the sum of variances, each in the importance its weight gives it."""
+        factor = 2 if noise.mechanism == "laplace" else 1
+        pairs = zip(noise.statistics, demand.weights, strict=True)
+        return sum(factor * weight**3 * (float(one.scale) / one.linf) ** 2 for one, weight in pairs)
 
-    auto = deviations(option(demand, "auto"))
+    auto = error(option(demand, "auto"))
     for mechanism in ("laplace", "gaussian"):
         try:
-            fixed = deviations(mechanisms(replace(demand, parameters=replace(demand.parameters, mechanism=mechanism))))
+            fixed = error(mechanisms(replace(demand, parameters=replace(demand.parameters, mechanism=mechanism))))
         except ParameterRefused:
             continue
-        assert all(mine <= theirs * (1 + 1e-6) for mine, theirs in zip(auto, fixed, strict=True))
+        assert auto <= fixed * (1 + 1e-6)
+
+
+@SOME
+@given(demand=demands())
+def test_weights_are_the_best_shares_for_the_error_they_stand_for(demand: Demand) -> None:
+    def error(noise: Noise) -> float:
+        pairs = zip(noise.statistics, demand.weights, strict=True)
+        return sum(weight**3 * (float(one.scale) / one.linf) ** 2 for one, weight in pairs)
+
+    equal = replace(demand, weights=(1,) * len(demand.weights))
+    for mechanism in ("laplace", "gaussian"):
+        assert error(option(demand, mechanism)) <= error(option(equal, mechanism)) * (1 + 1e-3)
 
 
 def exact_tail(mechanism: str, scale: float, tau: int) -> float:

@@ -23,9 +23,10 @@ node_messages = st.one_of(
     st.just(m.Heartbeat()),
     st.builds(m.Progress, request_id=texts, stage=stages),
     st.builds(m.Outcome, request_id=texts, outcome_jws=texts),
+    st.builds(m.AnnounceProfile, profile_jws=texts),
 )
 gateway_messages = st.one_of(
-    st.builds(m.Welcome, manifest_jws=texts, heartbeat_seconds=st.integers(1, 2**32 - 1)),
+    st.builds(m.Welcome, manifest_jws=texts, heartbeat_seconds=st.integers(1, 2**32 - 1), takes_profiles=st.booleans()),
     st.just(m.Heartbeat()),
     st.builds(m.Task, request_id=texts, request_jws=texts, grant_jwt=texts),
     st.builds(m.ManifestUpdate, manifest_jws=texts),
@@ -182,6 +183,8 @@ def test_the_largest_outcome_fits_into_a_message() -> None:
         pb.NodeMessage(progress=pb.Progress(request_id="a", stage=99)),  # type: ignore[arg-type]
         pb.NodeMessage(outcome=pb.Outcome(request_id="a")),
         pb.NodeMessage(outcome=pb.Outcome(outcome_jws="a")),
+        pb.NodeMessage(profile=pb.AnnounceProfile()),
+        pb.NodeMessage(profile=pb.AnnounceProfile(profile_jws="x" * (m.MAX_TOKEN_CHARS + 1))),
     ],
 )
 def test_incomplete_node_messages_are_refused(message: pb.NodeMessage) -> None:
