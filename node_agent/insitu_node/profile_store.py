@@ -9,7 +9,7 @@ changes of keys. A file that cannot be read is not given out, and the log says s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -20,6 +20,22 @@ from insitu_privacy.errors import ConfigInvalid, InsituError
 
 _log = structlog.get_logger("insitu.node.profiles")
 Stamp = tuple[tuple[str, int, int, int], ...]
+
+
+class Announcements:
+    """What a running node tells gateways of its profiles, and how it sees that there is something new to tell."""
+
+    def __init__(self, store: ProfileStore, signing: Callable[[], SigningKey]) -> None:
+        self._store = store
+        self._signing = signing
+
+    def stamp(self) -> object:
+        """Another one than before where there is another profile, or another key to sign with."""
+        return self._store.stamp(), self._signing().thumbprint
+
+    def tokens(self) -> Sequence[str]:
+        """All profiles, signed with the present key."""
+        return self._store.sealed_profiles(self._signing())
 
 
 class ProfileStore:
