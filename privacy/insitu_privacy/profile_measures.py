@@ -136,7 +136,9 @@ def _of_table(table: Table, dataset: Dataset) -> Iterator[Question]:
     if not table.one_row_per_unit:
         yield _per_unit(Measure(table=table.name, kind="rows", column=None, edges=_COUNTS), "COUNT(*)", source, unit)
     for column in table.columns.values():
-        if _is_identifying(table, column):
+        # D2: bins are conditions with constants, which a query may put on a column that is never released; together
+        # they are its distribution all the same
+        if _is_identifying(table, column) or (table.name, column.name) in dataset.rules.never_released:
             continue
         name = f'{alias}."{column.name}"'
         if not table.one_row_per_unit and _is_key(column):
