@@ -360,7 +360,8 @@ class _Stream:
                 tokens = await asyncio.to_thread(profiles.tokens)  # a megabyte of numbers is read and signed
                 for token in tokens:
                     self._line.send(AnnounceProfile(profile_jws=token))
-                _log.info("profiles announced", gateway=self._address, profiles=len(tokens))
+                if tokens:
+                    _log.info("profiles announced", gateway=self._address, profiles=len(tokens))
                 said = there
             await asyncio.sleep(_PROFILES_LOOK_S)
 
