@@ -52,6 +52,12 @@ class NodeProfile:
 
 def seal_data_profile(made: NodeProfile, key: SigningKey) -> str:
     """The profile signed by its node."""
+    with refusing_malformed("profile"):
+        return sign(write_data_profile(made), key, _TYP)
+
+
+def write_data_profile(made: NodeProfile) -> bytes:
+    """The bytes that are signed, which ``read_data_profile`` reads back."""
     body = {
         "node": made.node,
         "serial": made.serial,
@@ -61,8 +67,7 @@ def seal_data_profile(made: NodeProfile, key: SigningKey) -> str:
         "dataset_digest": made.profile.dataset_digest,
         "histograms": [_as_json(one) for one in made.profile.histograms],
     }
-    with refusing_malformed("profile"):
-        return sign(payload.write(body), key, _TYP)
+    return payload.write(body)
 
 
 def open_data_profile(token: str, node_key: VerifyingKey | Sequence[VerifyingKey], *, node: str) -> NodeProfile:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 
 def _install(folder: str) -> None:
-    from insitu_node.cycle import Cycle, Progress
+    from insitu_node.cycle import Cycle
+    from insitu_node.running import Progress
 
     answer = Cycle.answer
 

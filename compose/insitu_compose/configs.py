@@ -48,6 +48,8 @@ def _source(name: str, source: Source, contract: Path) -> list[str]:
         head["database"] = source.database
     if source.schema_ is not None:
         head["schema"] = source.schema_
+    if source.profile is not None:
+        head["profile_epsilon"] = str(source.profile)
     return [_table(f"datasets.{name}", head), _table(f"datasets.{name}.tables", source.tables)]
 
 

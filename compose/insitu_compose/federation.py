@@ -72,6 +72,8 @@ class Source(_Strict):
     engine: Literal["duckdb", "postgres"]
     database: str | None = None
     schema_: str | None = Field(default=None, alias="schema")
+    profile: Annotated[Exact, Field(gt=0)] | None = None
+    """What a profile of it may cost each person at the node, all of which one is made for at the first start."""
     tables: dict[str, str] = {}
 
 

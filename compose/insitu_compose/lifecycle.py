@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from insitu_compose.record import Record, claim, locked, need_record, read_recor
 Say = Callable[[str], None]
 """Takes one line of progress, for people."""
 _TRIES = 3
+_PROFILE_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +139,8 @@ def _make(federation: Federation, layout: Layout, say: Say) -> Record:
 
 def _run(federation: Federation, record: Record, layout: Layout, say: Say, timeout_s: float) -> Children:
     """Starts every process and waits until all nodes are connected; ends them all where that fails."""
+    if not record.ready:
+        _profile(federation, layout, say)
     say(f"starting the gateway at {record.address} and {len(record.nodes)} nodes")
     try:
         children = _spawn(federation, layout)
@@ -159,6 +163,26 @@ def _run(federation: Federation, record: Record, layout: Layout, say: Say, timeo
         _end_all(layout)
         raise
     return children
+
+
+def _profile(federation: Federation, layout: Layout, say: Say) -> None:
+    """Each node's profiles, by its custodian's own command, before it first runs. Raises ProgramFailed."""
+    wanted = [
+        (layout.node_config(node.id), name, str(source.profile))
+        for node in federation.file.node
+        for name, source in node.datasets.items()
+        if source.profile is not None
+    ]
+    if not wanted:
+        return
+    say(f"making {len(wanted)} {'profile' if len(wanted) == 1 else 'profiles'}")
+
+    def make(config: Path, name: str, epsilon: str) -> None:
+        run("insitu-node", "profile", name, "--epsilon", epsilon, "--config", config, timeout=_PROFILE_S)
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for done in [pool.submit(make, *one) for one in wanted]:
+            done.result()
 
 
 def _spawn(federation: Federation, layout: Layout) -> dict[str, subprocess.Popen[bytes]]:

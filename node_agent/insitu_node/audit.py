@@ -19,16 +19,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
 
+from insitu_access.audit.acts import administered
 from insitu_access.audit.entry import Entry, read_line
 from insitu_access.audit.files import days, whole_lines
 from insitu_access.audit.log import AuditLog, Note
 from insitu_access.certificates import country_of
+from insitu_access.data_profile import NodeProfile, write_data_profile
 from insitu_access.jose import token_sha256, unverified_kid
 from insitu_access.payload import seconds_up
 from insitu_access.release import BudgetStatement, NodeRelease, Outcome
@@ -38,6 +39,7 @@ from insitu_privacy.plan import Loss
 
 from insitu_node.admission import AdmittedBudget, AdmittedQuery
 from insitu_node.ledger import Ask, Ledger, LedgerEntry, Reservation
+from insitu_node.order import Order
 
 _LONGEST_GRANT = timedelta(days=3650)
 """How long a charge counts whose grant's end is not known."""
@@ -54,7 +56,7 @@ class NodeAudit:
         self._log = log
         self._clock = clock
         self._cap_key = cap_key
-        self.in_order = threading.Lock()
+        self.in_order = Order(log.directory / "order")
         """Held while the ledger and then this log are written: both have the same order."""
 
     # ------------------------------------------------------------------------------------------------ the node itself
@@ -122,12 +124,12 @@ class NodeAudit:
         detail = {"sql": query.sql if query else None, "dialect": query.dialect if query else None}
         self._write("request-admitted", fields, detail if query else None, durable=False)
 
-    def reserved(self, ask: Ask, reservation: Reservation, grant_expires: datetime) -> None:
-        """The ledger gave a charge; ``running`` puts it on the disk."""
+    def reserved(self, ask: Ask, reservation: Reservation, grant_expires: datetime | None) -> None:
+        """The ledger gave a charge; ``running`` puts it on the disk. A profile's budget does not expire."""
         own = {"charge": reservation.charge_id, "request_id": ask.request_id}
         if reservation.kind == "new":
             key = {"grant_id": ask.grant_id, "dataset": ask.dataset, "plan_digest": ask.plan_digest}
-            ends = {"grant_expires": seconds_up(grant_expires), "derived": False}
+            ends = {"grant_expires": grant_expires and seconds_up(grant_expires), "derived": False}
             self._write("charge-reserved", {**own, **key, **_loss(ask.loss), **ends}, durable=False)
         else:
             kind = "charge-resumed" if reservation.to_run else "charge-joined"
@@ -143,6 +145,21 @@ class NodeAudit:
         """The ledger closed a charge; ``answered`` puts it on the disk."""
         fields = {"charge": reservation.charge_id, "state": state, "derived": False}
         self._write("charge-settled", fields, durable=False)
+
+    def profiling(self, dataset: str, epsilon: Fraction) -> None:
+        """The custodian is about to make a profile."""
+        administered(self._log, "profile", dataset=dataset, epsilon=str(epsilon))
+
+    def profiled(self, reservation: Reservation, made: NodeProfile) -> None:
+        """A profile was made of what the ledger holds, and is about to be kept."""
+        fields = {
+            "charge": reservation.charge_id,
+            "dataset": made.profile.dataset,
+            "dataset_digest": made.profile.dataset_digest,
+            "serial": made.serial,
+            "sha256": hashlib.sha256(write_data_profile(made)).hexdigest(),
+        }
+        self._write("profile-made", fields)
 
     def answered(self, outcome: Outcome, token: str) -> None:
         """A sealed outcome is about to leave."""

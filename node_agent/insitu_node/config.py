@@ -13,6 +13,7 @@
     engine = "duckdb"                   # duckdb | postgres
     database = "lille.duckdb"           # a file, or a connection URL; none where the tables are files
     schema = "omop"                     # where names are looked up; optional
+    profile_epsilon = 2.0               # what profiles of it may cost each person in all; without it none is made
     [datasets.care.tables]
     person = "SELECT * FROM read_parquet('lille/person.parquet')"
 
@@ -32,6 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -41,6 +43,7 @@ from insitu_privacy.errors import ConfigInvalid
 from insitu_privacy.untrusted import Refusable, read_toml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
 
+from insitu_node.amounts import Amount, exact
 from insitu_node.policy import Policy
 from insitu_node.policy_file import PolicyFile
 
@@ -69,7 +72,13 @@ class _DatasetFile(_Strict):
     engine: Literal["duckdb", "postgres"]
     database: _Text | None = None
     schema_: StrictStr | None = Field(default=None, alias="schema", min_length=1)
+    profile_epsilon: Amount | None = None
     tables: dict[StrictStr, _Text] = {}
+
+    @model_validator(mode="after")
+    def _amounts_are_exact(self) -> Self:
+        exact(self.profile_epsilon)
+        return self
 
     @model_validator(mode="after")
     def _postgres_has_a_url(self) -> Self:
@@ -105,6 +114,8 @@ class DatasetConfig:
     """An absolute path (duckdb) or a URL (postgres)."""
     schema: str | None
     tables: Mapping[str, str]
+    profile_epsilon: Fraction | None = None
+    """What profiles of the dataset, over all its versions, may cost each person; None where none may be made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,4 +191,5 @@ def _dataset(file: _DatasetFile, base: Path) -> DatasetConfig:
         database=database,
         schema=file.schema_,
         tables=dict(file.tables),
+        profile_epsilon=exact(file.profile_epsilon),
     )

@@ -9,6 +9,9 @@ policy is not even greeted. One outside the manifest's is hung up on after its w
 which accepts it; until then no task is taken and nothing but the node's name is said. Each newer manifest, whichever
 gateway brought it, is held against every stream (W1, W2).
 
+After the welcome the node's profiles are announced, and again whenever there is a new one, a new key to sign them with,
+or a newer manifest: a gateway keeps what the manifest of its day covers.
+
 ``link`` decides, this module acts. What is not here: what a task means.
 """
 
@@ -17,11 +20,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -32,6 +34,7 @@ from insitu_access.watched import WatchedIdentity
 from insitu_privacy.errors import AccessRefused, InsituError, Unavailable
 from insitu_proto.messages import (
     MAX_MESSAGE_BYTES,
+    AnnounceProfile,
     GatewayMessage,
     Heartbeat,
     Hello,
@@ -47,12 +50,16 @@ from insitu_proto.v1 import insitu_pb2 as pb
 from insitu_proto.v1.insitu_pb2_grpc import FederationStub
 from insitu_proto.wire import from_gateway_message, to_node_message
 
-from insitu_node.cycle import Cycle, Stage, Stopped
+from insitu_node.cycle import Cycle
 from insitu_node.link import Backoff, Liveness, Outbox, hold_s
+from insitu_node.profile_store import Announcements
+from insitu_node.running import Stage, Stopped
 from insitu_node.state import ManifestStore
+from insitu_node.tasks import hold, unless, wait
 
 _WELCOME_SECONDS = 15.0
 _PACE_SECONDS = 0.025
+_PROFILES_LOOK_S = 1.0
 _OPTIONS = (
     *NO_DETOUR,
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -65,7 +72,6 @@ _OPTIONS = (
 )
 
 _BACKOFF = Backoff()
-_T = TypeVar("_T")
 _log = structlog.get_logger("insitu.node.connection")
 
 
@@ -94,6 +100,7 @@ class Dialer:
     queue: int
     answer_every_s: float
     clock: Callable[[], datetime]
+    profiles: Announcements | None = None
     refused: dict[str, str] = field(default_factory=dict)
     """By address, why a gateway was refused last: the audit log says it once."""
 
@@ -103,14 +110,14 @@ class Dialer:
         failures = 0
         while not stopping.is_set():
             try:
-                certificate = await _unless(stopping, self._meet(address))
+                certificate = await unless(stopping, self._meet(address))
                 if certificate is not None:
                     async with self._channel(address, certificate) as channel:
                         await _Stream(self, address, certificate, line, channel).run(stopping)
             except _Hung as hung:
                 failures = 1 if hung.was_welcome else failures + 1
                 _log.info("gateway not connected", gateway=address, reason=hung.reason)
-            await _wait(stopping, _BACKOFF.delay(failures, random.random()))
+            await wait(stopping, _BACKOFF.delay(failures, random.random()))
 
     async def _meet(self, address: str) -> bytes:
         """The certificate of the gateway, which the custodian's policy accepts. Raises _Hung."""
@@ -232,12 +239,15 @@ class _Stream:
         _log.info("gateway connected", gateway=self._address)
         for outcome in self._outbox.unconfirmed():
             self._line.send(outcome)
-        beating = asyncio.create_task(self._beat(welcome.heartbeat_seconds))
+        beside = [asyncio.create_task(self._beat(welcome.heartbeat_seconds))]
+        if self._dialer.profiles is not None and welcome.takes_profiles:
+            beside.append(asyncio.create_task(self._announce(self._dialer.profiles)))
         try:
             await self._listen(welcome.heartbeat_seconds)
         finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def _welcome(self) -> Welcome:
         first = await self._read(_WELCOME_SECONDS)
@@ -298,7 +308,7 @@ class _Stream:
             self._line.send(verdict)
         elif verdict != "running":
             runs = self._run(task) if verdict == "run" else self._busy(task)
-            _hold(asyncio.create_task(runs))
+            hold(asyncio.create_task(runs))
 
     async def _busy(self, task: Task) -> None:
         try:
@@ -342,6 +352,19 @@ class _Stream:
         self._outbox.done(outcome)
         self._line.send(outcome)
 
+    async def _announce(self, profiles: Announcements) -> None:
+        said: object = None
+        while True:
+            there = profiles.stamp(), self._dialer.manifest.version
+            if there != said:
+                tokens = await asyncio.to_thread(profiles.tokens)  # a megabyte of numbers is read and signed
+                for token in tokens:
+                    self._line.send(AnnounceProfile(profile_jws=token))
+                if tokens:
+                    _log.info("profiles announced", gateway=self._address, profiles=len(tokens))
+                said = there
+            await asyncio.sleep(_PROFILES_LOOK_S)
+
     async def _beat(self, seconds: float) -> None:
         while True:
             await asyncio.sleep(seconds)
@@ -373,31 +396,3 @@ class _Pace:
         self._timer = None
         if self._stage is not None:
             self._tell(self._stage)
-
-
-_running: set[asyncio.Task[None]] = set()
-
-
-def _hold(task: asyncio.Task[None]) -> None:
-    """asyncio keeps no strong reference to tasks."""
-    _running.add(task)
-    task.add_done_callback(_running.discard)
-
-
-async def _unless(stopping: asyncio.Event, work: Coroutine[None, None, _T]) -> _T | None:
-    """What ``work`` returns; None where ``stopping`` is set before."""
-    doing, ending = asyncio.create_task(work), asyncio.create_task(stopping.wait())
-    try:
-        await asyncio.wait({doing, ending}, return_when=asyncio.FIRST_COMPLETED)
-        return await doing if doing.done() else None
-    finally:
-        doing.cancel()
-        ending.cancel()
-        await asyncio.gather(doing, ending, return_exceptions=True)
-
-
-async def _wait(stopping: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stopping.wait(), seconds)
-    except TimeoutError:
-        return

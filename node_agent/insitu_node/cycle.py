@@ -13,7 +13,8 @@ A crash before commit leaves a reserved charge that the same query resumes: noth
 is told as one constant error and stays spent (P4). While the node is being stopped nothing is told: the charge stays
 reserved, and the gateway sends the request again.
 
-What is not here: threads and streams (``connection``), which request may run (``admission``), who pays (``ledger``).
+What is not here: threads and streams (``connection``), which request may run (``admission``), who pays (``ledger``),
+and the run itself, which profiles share (``running``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
-from typing import Literal, Protocol
 
 import structlog
 from insitu_access.keys import SigningKey
@@ -32,38 +32,20 @@ from insitu_access.release import BudgetRow, BudgetStatement, NodeRelease, Outco
 from insitu_access.request import request_sha256
 from insitu_privacy.accounting import Grantable
 from insitu_privacy.errors import ExecutionFailed, InsituError
-from insitu_privacy.plan import PrivacyPlan, Release, ReleasedValues
-from insitu_privacy.render import render
+from insitu_privacy.plan import ReleasedValues
 from insitu_proto.messages import MAX_OUTCOME_CHARS
 
 from insitu_node.admission import AdmittedBudget, AdmittedQuery, Site, admit
 from insitu_node.audit import NodeAudit
 from insitu_node.custody import Custody
-from insitu_node.engines.base import Engine, Row, Session
-from insitu_node.fitness import Shapes
+from insitu_node.engines.base import Engine
 from insitu_node.hooks import Hook, no_hook
 from insitu_node.ledger import Account, Ask, Ledger, Reservation
 from insitu_node.policy import RATE_WINDOW, budget
+from insitu_node.running import Noise, Progress, Runner, Stopped, place, stored
 from insitu_node.turns import Turns
 
-Stage = Literal["admitted", "reserved", "executed"]
-Progress = Callable[[Stage], None]
-
 _log = structlog.get_logger("insitu.node.cycle")
-
-
-class Stopped(Exception):
-    """The node is being stopped in the middle of a request: nothing is to be answered."""
-
-
-class Noise(Protocol):
-    """The mechanisms, as the cycle uses them (``insitu_node.noise`` in production)."""
-
-    def check(self, release: Release) -> None:
-        """Recomputes the loss of a release. Raises ExecutionFailed where it exceeds the plan's claim."""
-
-    def draw(self, release: Release, rows: list[Row], before: Mapping[str, ReleasedValues]) -> ReleasedValues:
-        """Makes exact rows noisy. ``before`` holds the plan's releases before this one: it may follow their keys."""
 
 
 class Cycle:
@@ -90,14 +72,21 @@ class Cycle:
         self._ledger = ledger
         self.custody = custody
         self._engines = engines
-        self._noise = noise
-        self._cap_key = cap_key
         self._clock = clock
         self.audit = audit
         self._hook = hook
         self._turns = Turns()
-        self._shapes = Shapes()
         self._stopping = threading.Event()
+        self._runner = Runner(
+            ledger=ledger,
+            custody=custody,
+            noise=noise,
+            cap_key=cap_key,
+            clock=clock,
+            audit=audit,
+            hook=hook,
+            stopping=self._stopping.is_set,
+        )
 
     def stop(self) -> None:
         """From now on nothing is answered; what runs is interrupted and keeps its charge, to be resumed."""
@@ -114,13 +103,13 @@ class Cycle:
             self.audit.received(request_id, request_jws, grant_jwt)
             outcome = self._outcome(request_jws, grant_jwt, progress)
         except InsituError as error:
-            self._stop_quietly()
+            self._runner.stop_quietly()
             return self.refuse(request_id, request_jws, error)
         except Stopped:
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, its text must not leave the node
-            self._stop_quietly()
-            _log.error("request failed", request_id=request_id, error=type(error).__name__, at=_place(error))
+            self._runner.stop_quietly()
+            _log.error("request failed", request_id=request_id, error=type(error).__name__, at=place(error))
             return self.refuse(request_id, request_jws, ExecutionFailed("INSITU-NODE-FAILED"))
         sealed = seal_outcome(outcome, self._signing())
         self._hook("after-seal")
@@ -143,10 +132,6 @@ class Cycle:
         sealed = seal_outcome(refusal, self._signing())
         self.audit.answered(refusal, sealed)
         return sealed
-
-    def _stop_quietly(self) -> None:
-        if self._stopping.is_set():
-            raise Stopped from None
 
     def _outcome(self, request_jws: str, grant_jwt: str, progress: Progress) -> Outcome:
         now = self._clock()
@@ -174,81 +159,24 @@ class Cycle:
         """The values of a query: stored ones, or new ones under a charge of their own."""
         known = self._ledger.find(ask)
         if known is not None and not known.to_run:
-            return self._stored(self._reserve(admitted, ask))
+            return _known(self._reserve(admitted, ask))
         if known is None:
             now = self._clock()
             self.custody.check_rate(now, self._ledger.charged_since(ask.grant_id, now - RATE_WINDOW))
         engine = self._engines[admitted.request.dataset]
-        statements = self._prepare(admitted.plan, engine)
+        statements = self._runner.prepare((admitted.plan,), engine)
         with engine.session() as session:
             self._hook("before-reserve")
             reservation = self._reserve(admitted, ask)
             if not reservation.to_run:
-                return self._stored(reservation)
+                return _known(reservation)
             self.audit.running(ask, reservation, statements)
             progress("reserved")
-            return reservation, self._run(admitted.plan, statements, session, reservation, progress)
+            values = self._runner.run((admitted.plan,), statements, session, reservation, progress)
+            return reservation, values
 
     def _reserve(self, admitted: AdmittedQuery, ask: Ask) -> Reservation:
-        with self.audit.in_order:
-            reservation = self._ledger.reserve(ask, self._clock())
-            self._hook("after-reserve")
-            self.audit.reserved(ask, reservation, admitted.grant.expires_at)
-        return reservation
-
-    def _stored(self, reservation: Reservation) -> tuple[Reservation, tuple[ReleasedValues, ...]]:
-        if reservation.values is None:  # its one run failed: the same request is told the same again
-            raise ExecutionFailed("INSITU-NODE-FAILED")
-        return reservation, reservation.values
-
-    def _prepare(self, plan: PrivacyPlan, engine: Engine) -> list[str]:
-        """All that depends on the plan alone, done while a mistake is still free."""
-        for release in plan.releases:
-            self._noise.check(release)
-            self._shapes.check(engine, release.relation.scans())
-        return [
-            render(release, dialect=engine.dialect, tables=engine.tables, cap_key=self._cap_key)
-            for release in plan.releases
-        ]
-
-    def _run(
-        self,
-        plan: PrivacyPlan,
-        statements: list[str],
-        session: Session,
-        reservation: Reservation,
-        progress: Progress,
-    ) -> tuple[ReleasedValues, ...]:
-        try:
-            exact = [session.execute(statement) for statement in statements]
-            self._stop_quietly()
-            self._hook("after-execute")
-            progress("executed")
-            values = self._drawn(plan, exact)
-            self._hook("after-noise")
-        except Stopped:
-            raise
-        except Exception as error:  # noqa: BLE001  # constant from here on, whatever it is
-            self._stop_quietly()
-            _log.error("run failed", error=type(error).__name__, at=_place(error))
-            with self.audit.in_order:
-                self._ledger.fail(reservation, self._clock())
-                self.audit.settled(reservation, "failed")
-            raise ExecutionFailed("INSITU-NODE-FAILED") from None
-        self.custody.check_running()  # halted while it ran: nothing leaves, and the charge stays, to be resumed
-        self._hook("before-commit")
-        with self.audit.in_order:
-            stored = self._ledger.commit(reservation, values, self._clock())
-            self._hook("after-commit")
-            self.audit.settled(reservation, "released")
-        return stored
-
-    def _drawn(self, plan: PrivacyPlan, exact: list[list[Row]]) -> tuple[ReleasedValues, ...]:
-        """In plan order: a release may follow the keys of one before it."""
-        made: dict[str, ReleasedValues] = {}
-        for release, rows in zip(plan.releases, exact, strict=True):
-            made[release.name] = self._noise.draw(release, rows, made)
-        return tuple(made.values())
+        return self._runner.reserve(ask, admitted.grant.expires_at)
 
     def _release(
         self, admitted: AdmittedQuery, reservation: Reservation, values: tuple[ReleasedValues, ...]
@@ -297,6 +225,10 @@ def _ask(admitted: AdmittedQuery, held_to: Grantable) -> Ask:
     )
 
 
+def _known(reservation: Reservation) -> tuple[Reservation, tuple[ReleasedValues, ...]]:
+    return reservation, stored(reservation)
+
+
 def _row(dataset: str, account: Account | None, epsilon: Fraction, delta: Fraction) -> BudgetRow:
     spent = (Fraction(0), Fraction(0)) if account is None else (account.epsilon, account.delta)
     return BudgetRow(
@@ -306,11 +238,3 @@ def _row(dataset: str, account: Account | None, epsilon: Fraction, delta: Fracti
         delta_spent=spent[1],
         delta_left=max(Fraction(0), delta - spent[1]),
     )
-
-
-def _place(error: BaseException) -> str:
-    """Where an error was raised: file and line, no text of it."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    return "unknown" if frame is None else f"{frame.tb_frame.f_code.co_filename.rpartition('/')[2]}:{frame.tb_lineno}"

@@ -37,6 +37,9 @@ State = Literal["reserved", "released", "failed"]
 Act = Literal["reserve", "commit", "fail"]
 Kind = Literal["new", "resumed", "replayed", "failed"]
 
+PROFILES = "(profile)"
+"""The account of profiles, in place of a grant's id: no grant can be called so (``insitu_access.invariants``)."""
+
 TRANSITIONS: Mapping[tuple[State | None, Act], State] = MappingProxyType(
     {
         (None, "reserve"): "reserved",

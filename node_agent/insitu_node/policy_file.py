@@ -23,16 +23,14 @@ from __future__ import annotations
 
 import zoneinfo
 from datetime import UTC, time, timedelta, tzinfo
-from fractions import Fraction
 from typing import Annotated, Self
 
-from insitu_access.payload import read_number
 from insitu_privacy.result_kinds import ResultKind
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
+from insitu_node.amounts import Amount, exact
 from insitu_node.policy import Cap, Policy, QuietHours, Rule
 
-_Number = StrictInt | StrictFloat | StrictStr
 _Hours = Annotated[str, Field(strict=True, pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$")]
 _Country = Annotated[str, Field(strict=True, pattern=r"^[A-Z]{2}$")]
 _Names = Annotated[list[Annotated[str, Field(strict=True, min_length=1)]], Field(min_length=1)]
@@ -48,8 +46,8 @@ class RuleFile(_Strict):
     purposes: _Names | None = None
     datasets: _Names | None = None
     results: Annotated[list[ResultKind], Field(min_length=1)] | None = None
-    max_epsilon: _Number | None = None
-    max_delta: _Number | None = None
+    max_epsilon: Amount | None = None
+    max_delta: Amount | None = None
     every_grant: StrictBool = False
 
     @model_validator(mode="after")
@@ -69,8 +67,8 @@ class RuleFile(_Strict):
             purposes=None if self.purposes is None else frozenset(self.purposes),
             datasets=None if self.datasets is None else frozenset(self.datasets),
             results=None if self.results is None else frozenset(self.results),
-            max_epsilon=_number(self.max_epsilon),
-            max_delta=_number(self.max_delta),
+            max_epsilon=exact(self.max_epsilon),
+            max_delta=exact(self.max_delta),
             every_grant=self.every_grant,
         )
 
@@ -78,8 +76,8 @@ class RuleFile(_Strict):
 class PolicyFile(_Strict):
     """``[policy]``."""
 
-    max_epsilon: _Number | None = None
-    max_delta: _Number | None = None
+    max_epsilon: Amount | None = None
+    max_delta: Amount | None = None
     queries_per_hour: Annotated[StrictInt, Field(ge=1)] | None = None
     quiet_hours: list[_Hours] = []
     time_zone: StrictStr | None = None
@@ -98,22 +96,12 @@ class PolicyFile(_Strict):
         age = self.manifest_max_age_hours
         return Policy(
             rules=tuple(rule.rule() for rule in self.approve),
-            cap=Cap(epsilon=_number(self.max_epsilon), delta=_number(self.max_delta)),
+            cap=Cap(epsilon=exact(self.max_epsilon), delta=exact(self.max_delta)),
             quiet=tuple(_quiet(text, zone) for text in self.quiet_hours),
             queries_per_hour=self.queries_per_hour,
             manifest_max_age=None if age is None else timedelta(hours=age),
             jurisdictions=frozenset(self.jurisdictions),
         )
-
-
-def _number(value: float | str | None) -> Fraction | None:
-    """An exact number: a float is read as the decimal it is written as."""
-    if value is None:
-        return None
-    number = read_number(str(value))  # B3: Fraction("1e999999999") would fill the memory
-    if number is None:
-        raise ValueError('numbers must be exact and not negative, such as 1, 0.5 or "1/3"')
-    return number
 
 
 def _zone(name: str | None) -> tzinfo:

@@ -37,6 +37,7 @@ from insitu_node.hooks import Hook
 from insitu_node.ledger import Ledger
 from insitu_node.ledger_sqlite import SqliteLedger
 from insitu_node.noise import Mechanisms
+from insitu_node.profile_store import Announcements, ProfileStore
 from insitu_node.projects import Projects
 from insitu_node.state import ManifestStore, cap_key, lock_state
 
@@ -51,6 +52,7 @@ class Node:
     cycle: Cycle
     ledger: Ledger
     log: AuditLog
+    profiles: Announcements
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,13 +160,17 @@ def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
         audit.agree(ledger)
         audit.started(_started(config, identity, datasets, manifest, ledger))
         stack.callback(audit.stopped)
+
+        def signing() -> SigningKey:
+            return signing_key(keys.current, manifest.latest, utc_now())
+
         cycle = Cycle(
             site=Site(
                 node_id=config.node_id,
                 key=identity.signing.public(),
                 datasets={name: own.dataset for name, own in datasets.items()},
             ),
-            signing=lambda: signing_key(keys.current, manifest.latest, utc_now()),
+            signing=signing,
             manifest=manifest.current,
             ledger=ledger,
             custody=custody,
@@ -175,7 +181,9 @@ def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
             audit=audit,
             hook=hook,
         )
-        yield Node(config=config, keys=keys, manifest=manifest, cycle=cycle, ledger=ledger, log=log)
+        store = ProfileStore(config.state, config.node_id, {name: own.dataset.digest for name, own in datasets.items()})
+        profiles = Announcements(store, signing)
+        yield Node(config=config, keys=keys, manifest=manifest, cycle=cycle, ledger=ledger, log=log, profiles=profiles)
 
 
 def open_log(config: NodeConfig, ask: Ask | None = None) -> AuditLog:

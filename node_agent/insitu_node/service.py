@@ -88,6 +88,7 @@ async def _serve(node: Node) -> None:
             queue=limits.queue,
             answer_every_s=limits.answer_every_s,
             clock=utc_now,
+            profiles=node.profiles,
         )
         _log.info("node ready", gateways=len(node.config.gateways), datasets=sorted(node.config.datasets))
         try:

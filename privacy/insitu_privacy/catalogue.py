@@ -179,6 +179,25 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
         "this query costs more than what is left of the grant's budget",
         "See `insitu budget`; ask with a smaller --epsilon or --delta, or ask the access authority for more.",
     ),
+    (
+        "INSITU-PROFILE-BUDGET",
+        "budget",
+        "this costs more than what is left of the budget for profiles of dataset {name}",
+        "See `insitu-node ledger`; pass a smaller --epsilon, or raise profile_epsilon under [datasets.{name}] in "
+        "node.toml: it is what profiles may cost each person in all, over all versions of the dataset.",
+    ),
+    (
+        "INSITU-PROFILE-NONE",
+        "budget",
+        "no profile of dataset {name} may be made here: its custodian has set no budget for it",
+        "Write profile_epsilon = 1.0 under [datasets.{name}] in node.toml: what profiles may cost each person in all.",
+    ),
+    (
+        "INSITU-PROFILE-AGAIN",
+        "budget",
+        "dataset {name} was charged for a profile of this version before: {reason}",
+        "Pass --refresh to be charged again.",
+    ),
     # the chain of trust, as a node's admission checks it
     ("INSITU-ACCESS-MANIFEST", "access", "no valid manifest: {reason}", "Ask the access authority for a new one."),
     (

@@ -1,7 +1,8 @@
 """The French texts of the catalogue: by code, what was wrong and what to do. Others are shown in English.
 
 Here are the codes that a data protection officer or a researcher meets where the law, or who may ask, is in question:
-each ``legal`` and each ``access`` one; a test says so. Fields are those of the English texts.
+each ``legal`` and each ``access`` one, and those of profiles, which custodians decide about; a test says so. Fields
+are those of the English texts.
 """
 
 from __future__ import annotations
@@ -110,6 +111,21 @@ FRENCH: Mapping[str, tuple[str, str]] = MappingProxyType(
             "la passerelle {name} n'est pas acceptée ici : {reason}",
             "Utilisez une passerelle relevant de ces juridictions ; l'autorité d'accès les nomme dans le manifeste, et "
             "le pays dans le certificat.",
+        ),
+        "INSITU-PROFILE-BUDGET": (
+            "cela coûte plus que ce qui reste du budget des profils du jeu de données {name}",
+            "Voyez `insitu-node ledger` ; donnez un --epsilon plus petit, ou augmentez profile_epsilon sous "
+            "[datasets.{name}] dans node.toml : ce que les profils peuvent coûter à chaque personne en tout, toutes "
+            "versions du jeu de données comprises.",
+        ),
+        "INSITU-PROFILE-NONE": (
+            "aucun profil du jeu de données {name} ne peut être établi ici : le dépositaire n'a pas fixé de budget",
+            "Écrivez profile_epsilon = 1.0 sous [datasets.{name}] dans node.toml : ce que les profils peuvent coûter à "
+            "chaque personne en tout.",
+        ),
+        "INSITU-PROFILE-AGAIN": (
+            "le jeu de données {name} a déjà été débité pour un profil de cette version : {reason}",
+            "Donnez --refresh pour être débité de nouveau.",
         ),
         "INSITU-NODE-APPROVAL": (
             "ce projet attend l'approbation du dépositaire",

@@ -6,15 +6,17 @@ as for any query, and nothing about profiles has to be argued anew (docs/privacy
 the contract, for every node alike:
 
 * counts of a unit: every whole number to 8, then four bins to each doubling, to 2^17;
-* values and sums that a declared interval bounds narrowly (its ends within a factor of 64, or dates): 64 equal bins;
-* other values and sums: two bins to each doubling, on both sides of zero where the interval has both.
+* values of few whole numbers: each its own; those that a declared interval bounds narrowly (its ends on one side of
+  zero and within a factor of 64, or dates): 64 equal bins;
+* other values, and sums: two bins to each doubling, on both sides of zero where the interval has both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from decimal import Context
 from fractions import Fraction
 
 from insitu_privacy.data_profile import DataProfile, Histogram, Measure, MeasureKind, day_number
@@ -29,6 +31,9 @@ _ROWS_LIMIT = 2**17
 _EQUAL_BINS = 64
 _NARROW = 64
 _FINEST = 2**16
+_SUMMED = 2**12
+"""Bins of sums go to so many times the bounds of one value."""
+_EXACT = Context(prec=400)
 _EPOCH = date(1970, 1, 1)
 _COUNTED = 32
 """A column of at most so many whole numbers has a bin for each."""
@@ -48,16 +53,32 @@ def questions(dataset: Dataset) -> tuple[Question, ...]:
     return tuple(question for table in protected for question in _of_table(table, dataset))
 
 
-def profile_plans(dataset: Dataset, epsilon: Fraction) -> tuple[tuple[Measure, PrivacyPlan], ...]:
+def profile_plans(
+    dataset: Dataset, epsilon: Fraction, tables: Collection[str] | None = None
+) -> tuple[tuple[Measure, PrivacyPlan], ...]:
     """The measures of a profile, each with its plan: the budget is divided equally, all of it by Laplace.
 
-    Those that the dataset's legal rules refuse are left out. Raises ParameterRefused where epsilon is out of range.
+    ``tables`` are those that may be read; None for all. Measures that the dataset's legal rules refuse are left out.
+    Raises ParameterRefused where epsilon is out of range.
     """
     open_ended = _without_bounds(dataset)
-    allowed = [one for one in questions(dataset) if _plan(one, open_ended, Fraction(1)) is not None]
-    share = epsilon / len(allowed) if allowed else epsilon
-    plans = [(one.measure, _plan(one, open_ended, share)) for one in allowed]
-    return tuple((measure, plan) for measure, plan in plans if plan is not None)
+    asked = [one for one in questions(dataset) if tables is None or _reads(one, dataset) <= set(tables)]
+    while asked:  # planned once where no rule refuses a measure, and once more for the shares where one does
+        plans = [(one, _plan(one, open_ended, epsilon / len(asked))) for one in asked]
+        allowed = [one for one, plan in plans if plan is not None]
+        if len(allowed) == len(asked):
+            return tuple((one.measure, plan) for one, plan in plans if plan is not None)
+        asked = allowed
+    return ()
+
+
+def _reads(question: Question, dataset: Dataset) -> set[str]:
+    """The table of a measure, and those on its way to the unit."""
+    here, found = dataset.tables[question.measure.table], {question.measure.table}
+    while here.unit_path is not None:
+        here = dataset.tables[here.unit_path.through]
+        found.add(here.name)
+    return found
 
 
 def histogram(measure: Measure, plan: PrivacyPlan, values: ReleasedValues) -> Histogram:
@@ -115,7 +136,9 @@ def _of_table(table: Table, dataset: Dataset) -> Iterator[Question]:
     if not table.one_row_per_unit:
         yield _per_unit(Measure(table=table.name, kind="rows", column=None, edges=_COUNTS), "COUNT(*)", source, unit)
     for column in table.columns.values():
-        if _is_identifying(table, column):
+        # D2: bins are conditions with constants, which a query may put on a column that is never released; together
+        # they are its distribution all the same
+        if _is_identifying(table, column) or (table.name, column.name) in dataset.rules.never_released:
             continue
         name = f'{alias}."{column.name}"'
         if not table.one_row_per_unit and _is_key(column):
@@ -160,7 +183,8 @@ def _case(value: str, edges: list[str]) -> str:
 
 
 def _number(edge: Fraction) -> str:
-    text = str(edge.numerator) if edge.denominator == 1 else f"{float(edge):.12f}"
+    """Exactly: bounds are decimals and bins halves of them, so that an edge has finitely many digits."""
+    text = format(_EXACT.divide(edge.numerator, edge.denominator), "f")
     return f"({text})" if edge < 0 else text
 
 
@@ -200,56 +224,53 @@ _COUNTS = tuple(
 
 
 def _edges(column: Column) -> tuple[Fraction, ...]:
-    """The bins of a column's values; none where it has no bounds."""
+    """The bins of a column's values; none where it has no bounds, or one value alone."""
     low, high = column.minimum, column.maximum
     if isinstance(low, (date, datetime)) and isinstance(high, (date, datetime)):
-        return tuple(dict.fromkeys(map(Fraction, map(round, _equal(day_number(low), day_number(high))))))
+        return _whole(_equal(day_number(low), day_number(high)))
     if column.type not in ("integer", "decimal") or not isinstance(low, Fraction) or not isinstance(high, Fraction):
         return ()
     if column.type == "integer" and high - low <= _COUNTED:
         return tuple(map(Fraction, range(int(low) + 1, int(high) + 1)))
     if low * high > 0 and max(abs(low), abs(high)) <= _NARROW * min(abs(low), abs(high)):
         edges = _equal(low, high)
-        return tuple(dict.fromkeys(map(Fraction, map(round, edges)))) if column.type == "integer" else edges
-    return _on_both_sides(low, high)
+        return _whole(edges) if column.type == "integer" else edges
+    return _on_both_sides(low, high, finest=_FINEST, whole=column.type == "integer")
 
 
 def _sum_edges(column: Column) -> tuple[Fraction, ...]:
-    """Bins of what a unit's values add up to: to 2^12 times the bounds of one."""
-    assert isinstance(column.minimum, Fraction) and isinstance(column.maximum, Fraction)  # noqa: PT018
-    return _on_both_sides(column.minimum * 2**12, column.maximum * 2**12, finest=2**28)
+    """Bins of what a unit's values add up to: from one value to ``_SUMMED`` of them."""
+    low, high = column.minimum, column.maximum
+    assert isinstance(low, Fraction)
+    assert isinstance(high, Fraction)
+    least, most = min(low, low * _SUMMED), max(high, high * _SUMMED)
+    return _on_both_sides(least, most, finest=_FINEST * _SUMMED, whole=column.type == "integer")
 
 
 def _equal(low: Fraction, high: Fraction) -> tuple[Fraction, ...]:
-    return tuple(low + (high - low) * place / _EQUAL_BINS for place in range(1, _EQUAL_BINS))
+    return tuple(low + (high - low) * place / _EQUAL_BINS for place in range(1, _EQUAL_BINS)) if low < high else ()
 
 
-def _on_both_sides(low: Fraction, high: Fraction, finest: int = _FINEST) -> tuple[Fraction, ...]:
-    """Two bins to each doubling up to the ends, from a small part of the farther end; zero is a bin of its own."""
+def _whole(edges: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
+    return tuple(dict.fromkeys(Fraction(round(edge)) for edge in edges))
+
+
+def _on_both_sides(low: Fraction, high: Fraction, *, finest: int, whole: bool) -> tuple[Fraction, ...]:
+    """Two bins to each doubling up to the ends, from a small part of the farther end; zero is in a bin of its own."""
     farther = max(abs(low), abs(high))
-    least = (
-        Fraction(2) ** ((farther / finest).__ceil__() - 1).bit_length()
-        if farther >= finest
-        else _below(farther / finest)
-    )
-    above = [edge for edge in _doublings(least, _up(high), 2) if edge <= high] if high > 0 else []
-    below = [-edge for edge in _doublings(least, _up(-low), 2) if edge <= -low] if low < 0 else []
-    return tuple(sorted({*below, *above}))
+    if not farther:
+        return ()
+    least = _power_at_most(farther / finest)
+    least = max(least, Fraction(1)) if whole else least
+    sizes = [edge for edge in _doublings(least, 2 * _power_at_most(farther), 2) if edge.denominator == 1 or not whole]
+    edges = {*sizes, *(-size for size in sizes), *({Fraction(0)} if whole else ())}
+    return tuple(sorted(edge for edge in edges if low < edge <= high))
 
 
-def _below(value: Fraction) -> Fraction:
-    """The power of two that is not above a value below 1."""
-    power = Fraction(1)
-    while power > value:
-        power /= 2
-    return power
-
-
-def _up(value: Fraction) -> Fraction:
-    power = Fraction(1)
-    while power < value:
-        power *= 2
-    return power
+def _power_at_most(value: Fraction) -> Fraction:
+    """The greatest power of two that is not above a value."""
+    power = Fraction(2) ** (value.numerator.bit_length() - value.denominator.bit_length())
+    return power if power <= value else power / 2
 
 
 __all__ = ["MeasureKind", "Question", "histogram", "profile_of", "profile_plans", "questions"]

@@ -15,6 +15,7 @@ from insitu_access.identity import create_keys, write_certificate
 from insitu_access.keys import VerifyingKey
 from insitu_proto.messages import (
     MAX_MESSAGE_BYTES,
+    AnnounceProfile,
     GatewayMessage,
     Heartbeat,
     Hello,
@@ -63,6 +64,7 @@ class GatewayStub(FederationServicer):
         self.manifest_jws = manifest_jws
         self.confirm = True
         self.heartbeat_seconds = 1
+        self.takes_profiles = True
         self.heard: list[NodeMessage] = []
         self.attached = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -94,7 +96,12 @@ class GatewayStub(FederationServicer):
     ) -> AsyncIterator[pb.GatewayMessage]:
         reader = asyncio.create_task(self._read(request_iterator))
         try:
-            yield to_gateway_message(Welcome(manifest_jws=self.manifest_jws, heartbeat_seconds=self.heartbeat_seconds))
+            welcome = Welcome(
+                manifest_jws=self.manifest_jws,
+                heartbeat_seconds=self.heartbeat_seconds,
+                takes_profiles=self.takes_profiles,
+            )
+            yield to_gateway_message(welcome)
             self._to_node = asyncio.Queue()
             self.attached.set()
             while True:
@@ -131,6 +138,9 @@ class GatewayStub(FederationServicer):
 
     def outcomes(self) -> list[Outcome]:
         return [message for message in self.heard if isinstance(message, Outcome)]
+
+    def profiles(self) -> list[AnnounceProfile]:
+        return [message for message in self.heard if isinstance(message, AnnounceProfile)]
 
     def hellos(self) -> list[Hello]:
         return [message for message in self.heard if isinstance(message, Hello)]

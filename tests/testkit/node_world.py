@@ -25,13 +25,14 @@ from insitu_access.request import BudgetRequest, QueryRequest, seal_request
 from insitu_node.admission import Site
 from insitu_node.audit import NodeAudit
 from insitu_node.custody import Custody
-from insitu_node.cycle import Cycle, Noise
+from insitu_node.cycle import Cycle
 from insitu_node.engines.base import Engine, EngineLimits, Row
 from insitu_node.engines.duckdb import DuckDBEngine
 from insitu_node.hooks import Hook, no_hook
 from insitu_node.ledger import Ledger
 from insitu_node.policy import Policy, Rule
 from insitu_node.projects import Projects
+from insitu_node.running import Noise
 from insitu_privacy.dataset import Dataset, DatasetBundle
 from insitu_privacy.dataset_file import parse_dataset
 from insitu_privacy.errors import InsituError

@@ -114,6 +114,9 @@ _OF_NODE: Mapping[str, Mapping[str, Check]] = {
     "charge-joined": {"charge": _integer, "request_id": _line},
     "sql-run": {"charge": _integer, "request_id": _line, "statements": _integer},
     "charge-settled": {"charge": _integer, "state": _line, "derived": _flag},
+    "profile-made": {
+        "charge": _integer, "dataset": _line, "dataset_digest": _sha256, "serial": _integer, "sha256": _sha256,
+    },
     "answered": {
         **_REQUEST, "outcome": _line, "code": _maybe(_line), "outcome_sha256": _sha256, "replayed": _flag,
         "spent_epsilon": _maybe(_number), "spent_delta": _maybe(_number),

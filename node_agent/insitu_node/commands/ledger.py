@@ -12,7 +12,7 @@ from insitu_privacy.errors import ConfigInvalid
 
 from insitu_node.commands.options import ConfigOption
 from insitu_node.config import load_config
-from insitu_node.ledger import Account, LedgerEntry
+from insitu_node.ledger import PROFILES, Account, LedgerEntry
 from insitu_node.ledger_sqlite import SqliteLedger
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def ledger(config: ConfigOption, format_: FormatOption = Format.TEXT) -> None:
     """Show the privacy ledger: accounts by grant and dataset, and every charge in the order made.
+
+    Profiles have an account of their own, which stands under (profile) in place of a grant.
 
     \b
     Example: insitu-node ledger --config node.toml --format json
@@ -52,13 +54,18 @@ def _show(node: str, accounts: Sequence[Account], entries: Sequence[LedgerEntry]
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    projects = [account for account in accounts if not _is_profile(account)]
+    profiles = [account for account in accounts if _is_profile(account)]
     console.print(f"Node {node}: what every project has spent here, per grant and dataset")
     console.print(
         _table(
             ("grant", "dataset", "ε spent", "δ spent", "ρ spent"),
-            [(a.grant_id, a.dataset, _g(a.epsilon), _g(a.delta), _g(a.spent.rho)) for a in accounts],
+            [(a.grant_id, a.dataset, _g(a.epsilon), _g(a.delta), _g(a.spent.rho)) for a in projects],
         )
     )
+    if profiles:
+        console.print("\nWhat profiles have spent (insitu-node profile), from the custodian's own budget, per dataset")
+        console.print(_table(("dataset", "ε spent"), [(a.dataset, _g(a.epsilon)) for a in profiles]))
     console.print("\nEvery charge, in the order made; the account is what was spent with it in all")
     console.print(
         _table(
@@ -94,6 +101,10 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     return table
 
 
+def _is_profile(one: Account | LedgerEntry) -> bool:
+    return one.grant_id == PROFILES
+
+
 def _g(value: Fraction) -> str:
     return f"{float(value):.6g}"
 
@@ -101,6 +112,7 @@ def _g(value: Fraction) -> str:
 def _account(account: Account) -> dict[str, object]:
     return {
         "grant": account.grant_id,
+        "profile": _is_profile(account),
         "dataset": account.dataset,
         "epsilon_spent": float(account.epsilon),
         "delta_spent": float(account.delta),
@@ -113,6 +125,7 @@ def _charge(entry: LedgerEntry) -> dict[str, object]:
     return {
         "charge": entry.charge_id,
         "grant": entry.grant_id,
+        "profile": _is_profile(entry),
         "dataset": entry.dataset,
         "state": entry.state,
         "plan": entry.plan_digest,

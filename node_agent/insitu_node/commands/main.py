@@ -11,6 +11,7 @@ from insitu_node.commands.check import check
 from insitu_node.commands.halt import halt, resume
 from insitu_node.commands.keys import init, key_app, trust
 from insitu_node.commands.ledger import ledger
+from insitu_node.commands.profile import profile
 from insitu_node.commands.projects import app as projects
 from insitu_node.commands.run import run
 from insitu_node.commands.status import status
@@ -38,6 +39,7 @@ app.command("trust")(trust)
 app.add_typer(key_app, name="key")
 app.command("status")(status)
 app.add_typer(projects, name="projects")
+app.command("profile")(profile)
 app.command("halt")(halt)
 app.command("resume")(resume)
 

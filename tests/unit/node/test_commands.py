@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 from insitu_access.release import NodeRelease
+from insitu_node.commands.main import app
 from insitu_node.ledger_sqlite import SqliteLedger
 from insitu_node.projects import Projects
 from insitu_node.state import lock_state
+from insitu_privacy.errors import ConfigInvalid
 
 from tests.testkit.databases import new_duckdb
 from tests.testkit.gateway_stub import make_ca, make_identity
@@ -149,6 +151,7 @@ def test_ledger_shows_accounts_and_charges_without_opendp(site: Path) -> None:
     assert shown["accounts"] == [
         {
             "grant": "grant-1",
+            "profile": False,
             "dataset": "care",
             "epsilon_spent": 1.0,
             "delta_spent": 0.0,
@@ -240,3 +243,77 @@ def test_every_command_explains_itself(site: Path, command: tuple[str, ...]) -> 
     done = node(site, *command, "--help")
     assert done.returncode == 0
     assert "Example" in done.stdout
+
+
+# -- profiles ----------------------------------------------------------------------------------------------------------
+
+
+def budget(site: Path, text: str) -> None:
+    (site / "node.toml").write_text(CONFIG.replace('engine = "duckdb"\n', f'engine = "duckdb"\n{text}\n'))
+
+
+@pytest.mark.attacks("H5")
+def test_without_a_budget_of_the_custodians_own_no_profile_is_made(site: Path) -> None:
+    config = ("--config", str(site / "node.toml"))
+    refused = node(site, "profile", "care", "--epsilon", "1", *config)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("INSITU-PROFILE-NONE")
+    assert "[datasets.care]" in refused.stderr
+    assert not (site / "state").exists(), "no ledger, no log, no profile"
+
+
+@pytest.mark.attacks("H6", "L4")
+@pytest.mark.parametrize("place", ["after-reserve", "after-commit"])
+def test_a_profile_that_was_killed_is_finished_under_its_charge(site: Path, place: str) -> None:
+    budget(site, "profile_epsilon = 1.0")
+    command = ("profile", "care", "--epsilon", "1", "--config", str(site / "node.toml"), "--format", "json")
+    killed = node(site, *command, env={"INSITU_TEST_CRASH_AT": place, "INSITU_ALLOW_TEST_HOOKS": "1"})
+    assert (killed.returncode, killed.stdout) == (-9, "")
+    made = facts(node(site, *command))
+    assert (made["how"], made["charged"], made["serial"], made["epsilon"]) == ("finished", False, 1, 1.0)
+    assert (made["epsilon_spent"], made["epsilon_budget"]) == (1.0, 1.0)
+    verified = node(site, "audit", "verify", "--config", str(site / "node.toml"))
+    assert verified.returncode == 0, verified.stdout
+    audit = node(site, "audit", "show", "--config", str(site / "node.toml"), "--format", "json").stdout
+    assert audit.count('"profile-made"') == audit.count('"charge-reserved"') == 1
+
+
+def test_a_profile_and_its_charge_are_shown_to_people(site: Path) -> None:
+    budget(site, 'profile_epsilon = "1/2"')
+    config = ("--config", str(site / "node.toml"))
+    made = node(site, "profile", "care", "--epsilon", "0.5", "--table", "visit", *config)
+    assert (made.returncode, made.stderr) == (0, "")
+    lines = made.stdout.splitlines()
+    assert lines[0].startswith("Profile of care at chu-lille: number 1, made ")
+    assert lines[1] == "It was charged now, before data was read."
+    assert "ε = 0.5 in all, of 0.5 in node.toml" in lines[2]
+    rows = {tuple(line.split()[:3]): line for line in lines}
+    assert "█" in rows["visit", "rows", "per"]
+    assert "2019-" in rows["visit", "values", "day"] or "2020-" in rows["visit", "values", "day"]
+    again = node(site, "profile", "care", *config)
+    assert again.stdout.splitlines()[1].startswith("It was made before: nothing was charged now")
+    assert again.stdout.splitlines()[2:] == lines[2:]
+    refused = node(site, "profile", "care", "--refresh", "--epsilon", "0.1", *config)
+    assert [line.split(":")[0] for line in refused.stderr.splitlines()] == ["INSITU-PROFILE-BUDGET"]
+    shown = node(site, "ledger", *config).stdout
+    assert "What profiles have spent (insitu-node profile)" in shown
+    assert "(profile)" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "code"),
+    [
+        ("profile_epsilon = 1", ("nothing",), "INSITU-CONFIG-USAGE"),
+        ("profile_epsilon = 1", ("care", "--epsilon", "0"), "INSITU-CONFIG-USAGE"),
+        ("profile_epsilon = 1", ("care", "--epsilon", "x"), "INSITU-CONFIG-USAGE"),
+        ("profile_epsilon = 1", ("care", "--table", "icd"), "INSITU-CONFIG-USAGE"),
+        ("profile_epsilon = 1", ("care",), "INSITU-CONFIG-USAGE"),
+        ('profile_epsilon = "many"', ("care",), "INSITU-CONFIG-INVALID"),
+        ("profile_epsilon = -1", ("care",), "INSITU-CONFIG-INVALID"),
+        ("profile_epsilon = true", ("care",), "INSITU-CONFIG-INVALID"),
+    ],
+)
+def test_mistakes_about_profiles_are_told(site: Path, text: str, arguments: tuple[str, ...], code: str) -> None:
+    budget(site, text)
+    with pytest.raises(ConfigInvalid, match=code):
+        app(["profile", *arguments, "--config", str(site / "node.toml")], standalone_mode=False)

@@ -7,12 +7,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from insitu_access.certificates import CertificateAuthority
+from insitu_access.data_profile import open_data_profile
 from insitu_access.identity import load_identity
 from insitu_access.keys import generate_signing_key
 from insitu_access.manifest import seal_manifest
@@ -21,11 +23,13 @@ from insitu_access.watched import WatchedIdentity
 from insitu_node.connection import Dialer, Renewal
 from insitu_node.cycle import Cycle
 from insitu_node.policy import Policy
+from insitu_node.profile_store import Announcements, ProfileStore
 from insitu_node.state import ManifestStore
-from insitu_proto.messages import Heartbeat, Hello, Outcome, Progress
+from insitu_proto.messages import AnnounceProfile, Heartbeat, Hello, Outcome, Progress
 
 from tests.testkit.gateway_stub import GatewayStub, make_ca, make_identity
 from tests.testkit.node_world import NODE, NodeWorld
+from tests.testkit.profiles import made
 from tests.testkit.waiting import until
 
 Scene = Callable[["Stage"], Coroutine[None, None, None]]
@@ -35,6 +39,7 @@ class Stage:
     """A gateway and a node that dials it."""
 
     ca: CertificateAuthority
+    profiles: ProfileStore
 
     def __init__(self, world: NodeWorld, gateway: GatewayStub, store: ManifestStore, cycle: Cycle) -> None:
         self.world, self.gateway, self.store, self.cycle = world, gateway, store, cycle
@@ -68,6 +73,7 @@ async def staged(
     state.mkdir()
     store = ManifestStore(state, authority)
     cycle = world.cycle()
+    profiles = ProfileStore(state, NODE, {"care": world.dataset.digest})
     stopping = asyncio.Event()
     with ThreadPoolExecutor(2) as workers:
         dialer = Dialer(
@@ -80,11 +86,13 @@ async def staged(
             queue=queue,
             answer_every_s=answer_every_s,
             clock=lambda: datetime.now(UTC),
+            profiles=Announcements(profiles, lambda: world.node_key),
         )
         keeping = asyncio.create_task(dialer.keep(gateway.address, stopping))
         try:
             stage = Stage(world, gateway, store, cycle)
             stage.ca = ca
+            stage.profiles = profiles
             yield stage
         finally:
             stopping.set()
@@ -129,7 +137,7 @@ def test_a_slow_request_tells_how_far_it_is(tmp_path: Path) -> None:
                 while place in told_by and told_by[place] not in stages(stage) and time.monotonic() < patience:
                     time.sleep(0.005)
 
-            stage.cycle._hook = hook
+            stage.cycle._hook = stage.cycle._runner._hook = hook
             await asyncio.wait_for(stage.gateway.attached.wait(), 20)
             stage.ask()
             await stage.gateway.wait_for(1, Outcome)
@@ -296,5 +304,66 @@ def test_an_expired_manifest_is_refused_at_the_door(tmp_path: Path) -> None:
             stage.gateway.manifest(stage.world.manifest_jws())
             await stage.gateway.wait_for(2, Hello)
             assert stage.store.version == 3
+
+    play(scene())
+
+
+# -- profiles ----------------------------------------------------------------------------------------------------------
+
+
+def serials(stage: Stage) -> list[int]:
+    """Of the profiles that the gateway was told of, each of which the node's present key signed."""
+    keys = stage.world.node_key.public()
+    return [open_data_profile(one.profile_jws, keys, node=NODE).serial for one in stage.gateway.profiles()]
+
+
+def keep(stage: Stage, serial: int) -> None:
+    stage.profiles.keep(made(NODE, stage.world.dataset.digest, serial=serial))
+
+
+def test_a_profile_is_announced_as_soon_as_it_is_made_and_to_every_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insitu_node.connection._PROFILES_LOOK_S", 0.02)
+
+    async def scene() -> None:
+        async with staged(tmp_path) as stage:
+            await asyncio.wait_for(stage.gateway.attached.wait(), 20)
+            await asyncio.sleep(0.1)
+            assert stage.gateway.profiles() == []
+            keep(stage, 1)
+            await stage.gateway.wait_for(1, AnnounceProfile)
+            await asyncio.sleep(0.1)
+            keep(stage, 2)
+            await stage.gateway.wait_for(2, AnnounceProfile)
+            assert serials(stage) == [1, 2]
+            stage.gateway.say(None)
+            await stage.gateway.wait_for(3, AnnounceProfile)
+            assert serials(stage) == [1, 2, 2]
+            newer = seal_manifest(replace(stage.world.manifest, version=9), stage.world.authority)
+            stage.gateway.manifest(newer)  # a gateway lets go of what a manifest before did not cover
+            await stage.gateway.wait_for(4, AnnounceProfile)
+            stage.world.node_key = generate_signing_key()
+            await stage.gateway.wait_for(5, AnnounceProfile)
+            signed_last = stage.gateway.profiles()[-1].profile_jws
+            assert open_data_profile(signed_last, stage.world.node_key.public(), node=NODE).serial == 2
+
+    play(scene())
+
+
+def test_a_gateway_that_does_not_know_profiles_is_told_of_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("insitu_node.connection._PROFILES_LOOK_S", 0.02)
+
+    async def scene() -> None:
+        async with staged(tmp_path) as stage:
+            keep(stage, 1)
+            stage.gateway.takes_profiles = False
+            await asyncio.wait_for(stage.gateway.attached.wait(), 20)
+            stage.gateway.say(None)
+            await stage.gateway.wait_for(2, Hello)
+            before = len(stage.gateway.profiles())
+            stage.ask()
+            await stage.gateway.wait_for(1, Outcome)
+            assert len(stage.gateway.profiles()) == before <= 1
 
     play(scene())

@@ -15,10 +15,11 @@ import sqlglot
 import structlog
 from insitu_access.keys import generate_signing_key
 from insitu_access.release import BudgetStatement, NodeRelease, Refusal
-from insitu_node.cycle import Cycle, Stopped
+from insitu_node.cycle import Cycle
 from insitu_node.engines.base import Row, Session
 from insitu_node.ledger_sqlite import SqliteLedger
 from insitu_node.noise import Mechanisms
+from insitu_node.running import Stopped
 from insitu_privacy.errors import ExecutionFailed, Unavailable
 
 from tests.testkit.node_world import ExactNoise, NodeWorld, care_engine
