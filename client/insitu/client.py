@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from insitu_privacy.dataset import Dataset, DatasetBundle
+from insitu_privacy.dataset import DatasetBundle
 from insitu_privacy.errors import IntegrityFailed, ParameterRefused, Unavailable
 from insitu_privacy.language import language_of, speak
-from insitu_proto.messages import Ask, DatasetRef, ManifestUpdate
+from insitu_proto.messages import Ask, ManifestUpdate
 
 from insitu.accuracy import Reach, least_epsilon, read_accuracy
 from insitu.bounds import clipping
@@ -28,6 +28,7 @@ from insitu.budget import Budget, budget_of
 from insitu.catalog import Catalog, catalog_of
 from insitu.computing import LEVEL, compute, plain_rows
 from insitu.data_profiles import DataProfiles
+from insitu.datasets import Datasets
 from insitu.delivery import Delivered, Delivery
 from insitu.explain import Explanation, expected, explain_plan
 from insitu.marking import marking
@@ -36,8 +37,6 @@ from insitu.planning import Number, Options, choose_nodes, seconds, settle
 from insitu.profile import (
     Profile,
     believing,
-    cache_bundle,
-    cached_bundle,
     default_folder,
     pin_of,
     read_profile,
@@ -47,7 +46,7 @@ from insitu.progress import Progress, silent
 from insitu.result import Evidence, Result
 from insitu.signing import sign_budget, sign_query
 from insitu.transport import GetManifest, GrpcTransport, Transport, receive
-from insitu.trust import Trusted, check_gateway, check_researcher, open_bundle, open_trusted, seen_before
+from insitu.trust import Trusted, check_gateway, check_researcher, open_trusted, seen_before
 from insitu.verification import Answer, Sent, check_gateway_result, open_answers, require
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class Federation:
         self._trusted: Trusted | None = None
         self._pin = pin_of(profile)
         self._fetched = datetime.min.replace(tzinfo=UTC)
-        self._datasets: dict[str, tuple[Dataset, DatasetBundle]] = {}
+        self._datasets = Datasets(profile.folder, transport)
         self._data_profiles = DataProfiles(profile.folder, transport)
         self._shared_postprocessor: Postprocessor | None = None
 
@@ -116,7 +115,7 @@ class Federation:
         return catalog_of(
             trusted.grant,
             trusted.manifest,
-            lambda entry: self._dataset(entry)[0],
+            lambda entry: self._datasets.of(entry)[0],
             dataset,
             profiles=lambda entry: self._profiles_of(entry, trusted),
         )
@@ -229,11 +228,11 @@ class Federation:
             sent = sign_query(asked, plan, trusted, self._profile.identity, now=self._clock())
             sent = replace(sent, improve=improve)
             if not plan.releases:
-                return self._computed(sent, trusted, {}, (), self._dataset(asked.dataset)[1])
+                return self._computed(sent, trusted, {}, (), self._datasets.of(asked.dataset)[1])
             delivered = self._deliver(sent, trusted, progress)
             answers, trusted = self._opened(sent, delivered, trusted)
             require(answers, asked.min_nodes)
-            result = self._result(sent, trusted, delivered, answers, self._dataset(asked.dataset)[1])
+            result = self._result(sent, trusted, delivered, answers, self._datasets.of(asked.dataset)[1])
             cut = clipping(plan, planned.outlooks, asked.nodes, self._postprocessor())
             return replace(result, clipping=cut)
 
@@ -286,20 +285,6 @@ class Federation:
         self._trusted, self._fetched = trusted, now
         return trusted
 
-    def _dataset(self, entry: DatasetEntry) -> tuple[Dataset, DatasetBundle]:
-        with self._lock:
-            if entry.digest not in self._datasets:
-                bundle = cached_bundle(self._profile.folder, entry.digest) or self._fetch_bundle(entry)
-                self._datasets[entry.digest] = (open_bundle(bundle, entry), bundle)
-            return self._datasets[entry.digest]
-
-    def _fetch_bundle(self, entry: DatasetEntry) -> DatasetBundle:
-        call = DatasetRef(name=entry.name, digest=entry.digest)
-        bundle = receive(self._transport.call(call, timeout_s=_FETCH_TIMEOUT_S), DatasetBundle)
-        open_bundle(bundle, entry)
-        cache_bundle(self._profile.folder, bundle)
-        return bundle
-
     def _profiles_of(self, entry: DatasetEntry, trusted: Trusted) -> Mapping[str, NodeProfile]:
         found = self._data_profiles.of(entry, trusted, now=self._clock())
         return {node: found[node] for node in trusted.grant.nodes if node in found}
@@ -322,7 +307,7 @@ class Federation:
             now=self._clock(),
         )
         profile = partial(self._data_profile, asked.dataset, asked.nodes)
-        return plan_asked(asked, trusted, self._dataset(asked.dataset)[0], profile)
+        return plan_asked(asked, trusted, self._datasets.of(asked.dataset)[0], profile)
 
     def _chosen(self, sql: str, options: Options) -> Options:
         """The options, with an epsilon for the accuracy that was asked for."""
