@@ -73,7 +73,9 @@ class Source(_Strict):
     database: str | None = None
     schema_: str | None = Field(default=None, alias="schema")
     profile: Annotated[Exact, Field(gt=0)] | None = None
-    """What a profile of it may cost each person at the node, all of which one is made for at the first start."""
+    """What a profile of it costs each person at the node; one is made before the node first runs."""
+    profile_tables: tuple[str, ...] = ()
+    """The tables that it is of; empty for all."""
     tables: dict[str, str] = {}
 
 

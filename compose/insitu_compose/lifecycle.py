@@ -17,7 +17,7 @@ from pathlib import Path
 from insitu_compose import ports, processes
 from insitu_compose.authority import make_trust
 from insitu_compose.configs import write_gateway, write_node
-from insitu_compose.federation import Federation
+from insitu_compose.federation import Federation, Source
 from insitu_compose.layout import GATEWAY, Layout, node_process
 from insitu_compose.programs import ProgramFailed, find, run
 from insitu_compose.readiness import Children, NotStarted, connected_nodes, wait_connected
@@ -168,7 +168,7 @@ def _run(federation: Federation, record: Record, layout: Layout, say: Say, timeo
 def _profile(federation: Federation, layout: Layout, say: Say) -> None:
     """Each node's profiles, by its custodian's own command, before it first runs. Raises ProgramFailed."""
     wanted = [
-        (layout.node_config(node.id), name, str(source.profile))
+        (layout.node_config(node.id), name, source)
         for node in federation.file.node
         for name, source in node.datasets.items()
         if source.profile is not None
@@ -177,8 +177,10 @@ def _profile(federation: Federation, layout: Layout, say: Say) -> None:
         return
     say(f"making {len(wanted)} {'profile' if len(wanted) == 1 else 'profiles'}")
 
-    def make(config: Path, name: str, epsilon: str) -> None:
-        run("insitu-node", "profile", name, "--epsilon", epsilon, "--config", config, timeout=_PROFILE_S)
+    def make(config: Path, name: str, source: Source) -> None:
+        tables = [part for table in source.profile_tables for part in ("--table", table)]
+        cost = ("--epsilon", str(source.profile), "--config", config)
+        run("insitu-node", "profile", name, *cost, *tables, timeout=_PROFILE_S)
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         for done in [pool.submit(make, *one) for one in wanted]:

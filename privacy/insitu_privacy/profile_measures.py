@@ -119,13 +119,16 @@ def _plan(question: Question, dataset: Dataset, epsilon: Fraction) -> PrivacyPla
 
 
 def _without_bounds(dataset: Dataset) -> Dataset:
-    """Here no count per unit is cut at the declared defaults: how far they cut is what the profile is to show."""
+    """Here no count per unit is cut at the declared defaults: how far they cut is what the profile is to show.
+
+    Nor are cells suppressed by ``min_units``: a bin is no cell of an answer, and a second release would tell its units.
+    """
     wide = ContributionBounds(max_rows_per_group=_ROWS_LIMIT, max_groups=1)
     tables = {
         name: table if table.public or table.one_row_per_unit else replace(table, bounds=wide)
         for name, table in dataset.tables.items()
     }
-    return replace(dataset, tables=tables)
+    return replace(dataset, tables=tables, min_units=0)
 
 
 # -- measures ----------------------------------------------------------------------------------------------------------

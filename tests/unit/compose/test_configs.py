@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+from fractions import Fraction
 from pathlib import Path
 
+import pytest
 from insitu_compose.configs import write_gateway, write_node
 from insitu_compose.federation import load_federation
 from insitu_compose.layout import Layout
 from insitu_node.config import load_config
+from insitu_privacy.errors import ConfigInvalid
 
 ODD = '''tables]
 person = """SELECT "person_id", 'é\\\\n' AS sex\x7f FROM "north\\\\south" -- \U0001f3e5"""'''
@@ -46,3 +49,20 @@ def test_a_gateway_listens_where_the_manifest_says(write, tmp_path: Path) -> Non
     assert (head["id"], head["listen"]) == ("gateway", "127.0.0.1:4000")
     assert head["manifest"] == str(layout.manifest)
     assert head["datasets"] == [str(tmp_path / "care" / "dataset.toml")]
+
+
+def test_a_profile_has_its_budget_in_the_nodes_configuration(write, tmp_path: Path) -> None:
+    head = 'database = "north.duckdb"\n'
+    federation, layout = load_federation(write(head, head + "profile = 0.1\n")), Layout(tmp_path / "dir")
+    write_node(federation.file.node[0], federation, layout, "127.0.0.1:4000")
+    assert load_config(layout.node_config("north")).datasets["care"].profile_epsilon == Fraction(1, 10)
+    federation = load_federation(write(head, head + 'profile_tables = ["person"]\n'))
+    write_node(federation.file.node[0], federation, layout, "127.0.0.1:4000")
+    assert load_config(layout.node_config("north")).datasets["care"].profile_epsilon is None
+
+
+@pytest.mark.parametrize("profile", ["0", "-1", "true", '"much"'])
+def test_a_profile_that_costs_nothing_or_no_number_is_refused(write, profile: str) -> None:
+    head = 'database = "north.duckdb"\n'
+    with pytest.raises(ConfigInvalid, match="profile"):
+        load_federation(write(head, f"{head}profile = {profile}\n"))

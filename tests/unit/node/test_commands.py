@@ -252,7 +252,7 @@ def budget(site: Path, text: str) -> None:
     (site / "node.toml").write_text(CONFIG.replace('engine = "duckdb"\n', f'engine = "duckdb"\n{text}\n'))
 
 
-@pytest.mark.attacks("H5")
+@pytest.mark.attacks("H7")
 def test_without_a_budget_of_the_custodians_own_no_profile_is_made(site: Path) -> None:
     config = ("--config", str(site / "node.toml"))
     refused = node(site, "profile", "care", "--epsilon", "1", *config)
@@ -262,7 +262,7 @@ def test_without_a_budget_of_the_custodians_own_no_profile_is_made(site: Path) -
     assert not (site / "state").exists(), "no ledger, no log, no profile"
 
 
-@pytest.mark.attacks("H6", "L4")
+@pytest.mark.attacks("H8", "L4")
 @pytest.mark.parametrize("place", ["after-reserve", "after-commit"])
 def test_a_profile_that_was_killed_is_finished_under_its_charge(site: Path, place: str) -> None:
     budget(site, "profile_epsilon = 1.0")

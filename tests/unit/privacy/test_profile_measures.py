@@ -128,7 +128,9 @@ def test_measures_of_a_dataset_are_of_its_tables_columns_and_keys() -> None:
     assert not any(table == "icd" for table, _, _ in found), "public"
 
 
-@pytest.mark.parametrize("dataset", [care(), care_pairs()], ids=["one column", "two columns"])
+@pytest.mark.parametrize(
+    "dataset", [care(), care_pairs(), care(min_units=11)], ids=["one column", "two columns", "small cells suppressed"]
+)
 def test_each_measure_is_a_release_in_which_a_unit_counts_once(dataset: Dataset) -> None:
     plans = profile_plans(dataset, Fraction(1))
     assert len(plans) == len(questions(dataset))
