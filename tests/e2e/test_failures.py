@@ -71,6 +71,7 @@ def _ask(world: World, profile: Path, sql: str, timeout: int) -> subprocess.Pope
     )  # fmt: skip
 
 
+@pytest.mark.timeout(400)  # sixteen starts of a node
 def test_kill_9_between_any_two_steps_never_under_counts_and_the_query_is_answered_after_all(
     world: World, alpha: Alpha
 ) -> None:

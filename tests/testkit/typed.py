@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,11 +32,13 @@ class Done:
         return json.loads(self.out)
 
 
-def typed(words: Sequence[str]) -> Done:
-    """What the command does, without its process."""
+def typed(words: Sequence[str], cwd: Path | None = None) -> Done:
+    """What the command does, without its process; ``cwd`` is where it is typed."""
     module = {"insitu": "insitu", "insitu-authority": "insitu_access"}.get(words[0], words[0].replace("-", "_"))
     out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
+        if cwd is not None:
+            patch.chdir(cwd)
         patch.setattr(sys, "argv", list(words))
         patch.setattr(sys, "stdin", io.StringIO())
         try:
