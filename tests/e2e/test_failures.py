@@ -48,7 +48,7 @@ class Alpha:
     def spent(self, profile: Path) -> float:
         """From the ledger itself, whether the node runs or not."""
         grant = self.world.budget(profile)["grant"] if self.process and self.process.poll() is None else None
-        done = self.world.run("insitu-node", "ledger", "--config", self.config, "--format", "json")
+        done = self.world.typed("insitu-node", "ledger", "--config", self.config, "--format", "json")
         assert done.code == 0, done.err
         self.accounts = done.json["accounts"]
         return sum(float(row["epsilon_spent"]) for row in self.accounts if grant is None or row["grant"] == grant)
@@ -71,6 +71,7 @@ def _ask(world: World, profile: Path, sql: str, timeout: int) -> subprocess.Pope
     )  # fmt: skip
 
 
+@pytest.mark.timeout(400)  # sixteen starts of a node
 def test_kill_9_between_any_two_steps_never_under_counts_and_the_query_is_answered_after_all(
     world: World, alpha: Alpha
 ) -> None:

@@ -34,9 +34,10 @@ from insitu_access.request import QueryRequest, seal_request
 from insitu_proto.messages import Task
 
 from tests.e2e.small import NODES, Parties, build, stop
-from tests.e2e.world import BIN, Done
+from tests.e2e.world import BIN
 from tests.testkit.audit_logs import entries
 from tests.testkit.hostile_gateway import Attack, HostileGateway, wait_until
+from tests.testkit.typed import Done
 
 _YEARS = itertools.count(1901)
 

@@ -21,6 +21,7 @@ from insitu_privacy.errors import ConfigInvalid
 from tests.testkit.databases import new_duckdb
 from tests.testkit.gateway_stub import make_ca, make_identity
 from tests.testkit.node_world import CARE, NODE, SITE_SQL, NodeWorld
+from tests.testkit.typed import typed
 
 CONFIG = """
 [node]
@@ -53,6 +54,10 @@ def site(tmp_path: Path) -> Path:
 
 
 def node(site: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A command; ``run`` and ``--version`` as a process, and all that is told from outside it."""
+    if arguments[0] not in ("run", "--version"):
+        done = typed(["insitu-node", *arguments], cwd=site.parent)
+        return subprocess.CompletedProcess(arguments, done.code, done.out, done.err)
     command = [sys.executable, "-m", "insitu_node.commands.main", *arguments]
     whole = {**os.environ, **(env or {})}
     return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=site.parent, env=whole)
