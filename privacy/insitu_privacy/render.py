@@ -60,9 +60,9 @@ class Writer:
         self.constant = [key for key in self._shape.keys if key.constant]
 
     def statement(self) -> str:
-        """WITH insitu_rows, [parts], [capped] SELECT keys, sums GROUP BY keys."""
-        stages = [f"insitu_rows AS (\n{self._insitu_rows()}\n)"]
-        stages += self.parts()
+        """WITH insitu_rows, [parts], [capped] SELECT keys, sums GROUP BY keys. One stage alone stands in its FROM."""
+        rows = self._insitu_rows()
+        stages = [f"insitu_rows AS (\n{rows}\n)", *self.parts()]
         source = "insitu_rows"
         if self.needs_cap():
             stages += self.capped("ROW_NUMBER()")
@@ -72,6 +72,8 @@ class Writer:
             *(f"{self._summed(s)} AS s{i}" for i, s in enumerate(self.release.statistics)),
         ]
         group = f"\nGROUP BY {', '.join(key.name for key in self.release.keys)}" if self.release.keys else ""
+        if len(stages) == 1:
+            return f"SELECT {', '.join(columns)}\nFROM (\n{rows}\n) AS insitu_rows{group}"
         return f"WITH {', '.join(stages)}\nSELECT {', '.join(columns)}\nFROM {source}{self.joined_parts(source)}{group}"
 
     def released_keys(self) -> list[str]:
@@ -250,10 +252,8 @@ class Writer:
         units = [f"{self.sources.write(ColumnRef(part.scan.alias, name))}" for name in part.scan.unit]
         columns = [f"{text} AS {name}" for text, name in zip(units, self.units, strict=True)]
         columns += [f"{self._least(key)} AS {key.name}" for key in part.keys]
-        return (
-            f"SELECT {', '.join(columns)}\nFROM {self.sources.text(part.scan)}{self.sources.where(part.where)}"
-            f"\nGROUP BY {', '.join(units)}"
-        )
+        rows = self.sources.rows(part.scan, (), part.where)
+        return f"SELECT {', '.join(columns)}\n{rows}\nGROUP BY {', '.join(units)}"
 
     def _least(self, key: KeyColumn) -> str:
         return self.dialect.least_of(key.type, self._key(key))
