@@ -15,6 +15,7 @@ from insitu_privacy.dataset import Column, ContributionBounds, Dataset, Table
 from insitu_privacy.domains import column_facts
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Op, call
 from insitu_privacy.facts import Facts
+from insitu_privacy.passes.nodes import children
 from insitu_privacy.relations import PathStep, Scan, Source
 
 EntityKey = tuple[str, tuple[str, ...]]
@@ -132,7 +133,7 @@ def columns_used(tree: exp.Select) -> dict[str, set[str]]:
             continue
         if isinstance(node, exp.Select) and node is not tree:
             hidden |= _aliases(node)
-        stack += [(child, hidden) for child in node.iter_expressions()]
+        stack += [(child, hidden) for child in children(node)]
     return found
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 from sqlglot import exp
 
 from insitu_privacy.passes.listed import ROWS_LIMIT, union_of
+from insitu_privacy.passes.nodes import every
 
 Node = TypeVar("Node")
 _BY_ALIAS = ("group", "having", "qualify", "order")
@@ -21,21 +22,21 @@ _BY_ALIAS = ("group", "having", "qualify", "order")
 
 def with_plain_spelling(tree: exp.Query, dialect: str) -> exp.Query:
     """The query in the passes' spelling."""
-    for values in list(tree.find_all(exp.Values)):
+    for values in every(tree, exp.Values):
         _as_selects(values, dialect)
-    for table in list(tree.find_all(exp.Table)):
+    for table in every(tree, exp.Table):
         if isinstance(table.this, (exp.GenerateSeries, exp.ExplodingGenerateSeries)):
             _as_numbers(table)
-    for like in list(tree.find_all(exp.Like, exp.ILike, exp.EQ)):
+    for like in every(tree, exp.Like, exp.ILike, exp.EQ):
         _as_list(like)
-    for among in list(tree.find_all(exp.In)):
+    for among in every(tree, exp.In):
         _as_conditions(among)
-    for call in list(tree.find_all(exp.Anonymous)):
+    for call in every(tree, exp.Anonymous):
         if call.name.upper() == "STD" and len(call.expressions) == 1:
             call.replace(exp.StddevPop(this=call.expressions[0].copy()))
-    for derived in list(tree.find_all(exp.CTE, exp.Subquery)):
+    for derived in every(tree, exp.CTE, exp.Subquery):
         _write_out(derived)
-    for fetch in list(tree.find_all(exp.Fetch)):
+    for fetch in every(tree, exp.Fetch):
         _as_limit(fetch)
     return tree
 
