@@ -149,8 +149,8 @@ def _analyse(question: _Question) -> Analysis:
         quantiles += made.quantiles
         read |= made.readings
     legal.check(dataset.rules, [_asked(one) for one in releases], tree)
-    postprocessing, copies_sql = _outer_sql(lifted, read)
     names = [item.alias_or_name for item in lifted.outer.selects]
+    postprocessing, copies_sql = _outer_sql(lifted, read)
     return Analysis(
         releases=tuple(releases),
         postprocessing=postprocessing,
@@ -250,13 +250,14 @@ def _check_size(releases: list[Measured], part: Part) -> None:
 
 
 def _outer_sql(lifted: Lifted, read: dict[tuple[str, str], exp.Expr]) -> tuple[str, str]:
-    """The post-processing; and what copies are run through: where its rows are cells, its noisy columns alone."""
+    """The post-processing, which is taken apart; and what copies are run through: where its rows are cells, its noisy
+    columns alone."""
 
     def reader(node: exp.Expr) -> exp.Expr:
         found = read.get((node.table, node.name)) if isinstance(node, exp.Column) else None
         return node if found is None else found.copy()
 
-    above = lifted.outer.transform(reader)
+    above = lifted.outer.transform(reader, copy=False)
     assert isinstance(above, exp.Query)
     make_total(above)
     copied = _guarded(above.copy())

@@ -27,8 +27,9 @@ def without_correlated_values(tree: exp.Select) -> None:
 
 
 def _free_names(tree: exp.Expr) -> Iterator[str]:
+    """Found out when the first one is asked for."""
     taken = {node.name for node in every(tree, exp.Identifier)}
-    return (name for number in count() if (name := f"looked_up{number}") not in taken)
+    yield from (name for number in count() if (name := f"looked_up{number}") not in taken)
 
 
 def _values_in(select: exp.Select) -> list[exp.Subquery]:

@@ -122,11 +122,17 @@ def _entity_columns(table: Table) -> dict[EntityKey, tuple[tuple[str, ...], ...]
 
 
 def columns_used(tree: exp.Select) -> dict[str, set[str]]:
-    """The columns that a query names of each source; a subquery with a source of the same name means its own."""
+    """The columns that a query names of each source; a subquery with a source of the same name means its own.
+
+    What it reads from cannot name its sources: derived tables and WITH queries are not looked through.
+    """
     found: dict[str, set[str]] = {}
+    apart = {id(item) for item in sources_of(tree)} | {id(tree.args.get("with_"))}
     stack: list[tuple[exp.Expr, frozenset[str]]] = [(tree, frozenset())]
     while stack:
         node, hidden = stack.pop()
+        if id(node) in apart:
+            continue
         if isinstance(node, exp.Column):
             if node.table not in hidden:
                 found.setdefault(node.table, set()).add(node.name)

@@ -23,7 +23,7 @@ from insitu_privacy.passes.axes import is_axis, read_axis
 from insitu_privacy.passes.frontier import Frontier, frontier, is_node_id
 from insitu_privacy.passes.grouping import is_grouped
 from insitu_privacy.passes.inputs import sources_of
-from insitu_privacy.passes.nodes import children, every, has
+from insitu_privacy.passes.nodes import children, copied_without, every, has
 from insitu_privacy.passes.outer_joins import is_full_join, without_full_join
 from insitu_privacy.passes.single_rows import is_single_row, moved_above
 from insitu_privacy.passes.spans import forbidden
@@ -264,7 +264,7 @@ class _Lift:
 
     def above(self, query: exp.Select, scope: _Scope, with_: list[exp.CTE]) -> tuple[exp.Select, frozenset[str]]:
         """A SELECT over noisy values and public rows: its sources lifted, the rest as it stands."""
-        copy = query.copy()
+        copy = copied_without(query, "with_")
         copy.set("with_", exp.With(expressions=with_) if with_ else None)
         noisy: dict[str, frozenset[str]] = {}
         for item, target in zip(sources_of(query), sources_of(copy), strict=True):

@@ -26,7 +26,11 @@ def nodes(tree: exp.Expr) -> list[exp.Expr]:
     """All nodes of a tree."""
     found = [tree]
     for node in found:  # grows while it is gone through
-        found += children(node)
+        for value in node.args.values():
+            if isinstance(value, exp.Expr):
+                found.append(value)
+            elif isinstance(value, list):
+                found += [one for one in value if isinstance(one, exp.Expr)]
     return found
 
 
@@ -39,3 +43,15 @@ def children(node: exp.Expr) -> list[exp.Expr]:
         elif isinstance(value, list):
             found += [one for one in value if isinstance(one, exp.Expr)]
     return found
+
+
+def copied_without(tree: Node, clause: str) -> Node:
+    """A copy of a tree with nothing in place of one of its clauses: what is replaced need not be copied first."""
+    taken = tree.args.get(clause)
+    if taken is None:
+        return tree.copy()
+    tree.args[clause] = None
+    try:
+        return tree.copy()
+    finally:
+        tree.args[clause] = taken

@@ -50,7 +50,7 @@ def qualify(tree: exp.Query, *, dialect: str, dataset: Dataset, scope: Scope) ->
     parts = traverse_scope(tree)
     _check_tables(parts, dataset, scope)
     check_expansion(parts)
-    for part in traverse_scope(tree):
+    for part in parts:
         names = _columns_of_sources(part, dataset)
         _mark_node_id(part, names, dataset)
         _check_named(part, names)
