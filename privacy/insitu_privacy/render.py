@@ -36,10 +36,11 @@ def render(release: Release, *, dialect: str, tables: Mapping[str, str], cap_key
     ``tables`` maps dataset tables to the site's own: a table or view name, or a SELECT. ``cap_key`` is the node's
     secret for choosing groups; it does not change what is guaranteed.
     """
+    if release.tree is None:
+        return Writer(release, DIALECTS[dialect], tables, cap_key).statement()
     from insitu_privacy.render_tree import TreeWriter
 
-    kind = Writer if release.tree is None else TreeWriter
-    return kind(release, DIALECTS[dialect], tables, cap_key).statement()
+    return TreeWriter(release, DIALECTS[dialect], tables, cap_key).statement()
 
 
 class Writer:
@@ -172,11 +173,13 @@ class Writer:
 
     def _columns_coded(self) -> frozenset[ColumnRef]:
         """Columns that are read as such keys and nowhere else: what guards them is the reading."""
+        keys = {key.expression for key in self.release.keys if isinstance(key.expression, ColumnRef)}
+        if not keys:
+            return frozenset()
         relation = self.release.relation
         read = [*relation.where, *(term for join in relation.joins for term in join.on), *self.release.values]
         read += [key.expression for key in self.release.keys if not (self._is_coded(key) and self._is_guard(key))]
         elsewhere = {column for one in read for column in columns_of(one)}
-        keys = {key.expression for key in self.release.keys if isinstance(key.expression, ColumnRef)}
         return frozenset(key for key in keys if key not in elsewhere)
 
     def _column(self, value: Expression) -> ColumnRef | None:
