@@ -44,8 +44,9 @@ def qualify(tree: exp.Query, *, dialect: str, dataset: Dataset, scope: Scope) ->
     if isinstance(tree, exp.SetOperation):
         tree = _selected_from(tree)
     _fold_names(tree, dialect)
-    _name_derived(tree)
-    for select in every(tree, exp.Select):
+    selects = every(tree, exp.Select)
+    _name_derived(tree, selects)
+    for select in selects:
         _expand_group_by_all(select)
     parts = traverse_scope(tree)
     _check_tables(parts, dataset, scope)
@@ -147,9 +148,9 @@ def _written_name(item: exp.Expr) -> str | None:
     return None if isinstance(item, (exp.Alias, exp.Column)) else item.sql().lower()
 
 
-def _name_derived(tree: exp.Query) -> None:
+def _name_derived(tree: exp.Query, selects: list[exp.Select]) -> None:
     """Gives a name to each derived table that was written without one."""
-    items = [item for select in every(tree, exp.Select) for item in _sources(select)]
+    items = [item for select in selects for item in _sources(select)]
     nameless = [item for item in items if isinstance(item, exp.Subquery) and not item.alias]
     taken = {node.name for node in every(tree, exp.Identifier)} if nameless else set()
     names = (name for number in count() if (name := f"derived{number}") not in taken)
