@@ -7,6 +7,7 @@ epsilons, and a node sees what its researchers ask again. Pure: what is kept is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache
@@ -14,13 +15,15 @@ from functools import lru_cache
 from sqlglot import exp
 
 from insitu_privacy.dataset import ColumnType, ContributionBounds, Dataset
+from insitu_privacy.errors import Refused
 from insitu_privacy.expressions import Expression
 from insitu_privacy.passes import legal
 from insitu_privacy.passes.bounds import Bounded, bound, check_sensitivity, contribution_bounds
 from insitu_privacy.passes.correlated import without_correlated_values
+from insitu_privacy.passes.finest import Finest, is_more_accurate
 from insitu_privacy.passes.first_rows import without_qualify
 from insitu_privacy.passes.frontier import CELL, Frontier
-from insitu_privacy.passes.grouping_sets import without_grouping_sets
+from insitu_privacy.passes.grouping_sets import grouped_in_sets, without_grouping_sets
 from insitu_privacy.passes.keys import effective_bounds, keys, leaves_limit
 from insitu_privacy.passes.lift import RELEASES_LIMIT, Lifted, Part, lift
 from insitu_privacy.passes.outer import make_total
@@ -125,12 +128,57 @@ def _tables(scope: Scope) -> _Tables | None:
 
 @lru_cache(maxsize=_KEPT)
 def _analyse(question: _Question) -> Analysis:
-    dataset = question.dataset
     parsed = parse(question.sql, question.dialect)
     parsed = with_today(with_plain_spelling(parsed, question.dialect), question.today)
     parsed = with_pinned(parsed)
     within_groups(parsed)
-    parsed = without_grouping_sets(without_qualify(parsed))
+    parsed = without_qualify(parsed)
+    places = range(len(grouped_in_sets(parsed)))
+    if not places:
+        return _analysed(parsed, question)[0]
+    separate, _ = _analysed(without_grouping_sets(parsed.copy())[0], question)
+    if question.min_units:  # of a sum, what is suppressed could be read from the difference
+        return separate
+    try:
+        return _with_sums(parsed, question, separate, places)
+    except Refused:  # in terms of what nobody wrote
+        return separate
+
+
+def _with_sums(parsed: exp.Query, question: _Question, separate: Analysis, places: Sequence[int]) -> Analysis:
+    """The analysis with sums of the finest grouping set wherever that is right and more accurate."""
+    tree, tables = without_grouping_sets(parsed.copy(), places)
+    analysis, keys_of = _analysed(tree, question)
+    if max(len(one.measured) for one in analysis.releases) > max(len(one.measured) for one in separate.releases):
+        return separate
+    kinds = {one.wanted.kind for release in analysis.releases for one in release.measured}
+    persons = bool(kinds & {"units", "entities"})
+    sizes = {table: found for table in tables if (found := _sizes(table, keys_of, constant=persons)) is not None}
+    chosen, left = list(sizes), -1
+    while len(chosen) != left:  # each is judged by the budget that the others leave
+        left = len(chosen)
+        releases = len(separate.releases)
+        summed = releases - sum(len(table.sets) - 1 for table in chosen)
+        chosen = [
+            table for table in chosen if is_more_accurate(sizes[table], table.sets, summed=summed, separate=releases)
+        ]
+    if len(chosen) < len(tables):
+        tree, _ = without_grouping_sets(parsed.copy(), [table.place for table in chosen])
+        analysis, _ = _analysed(tree, question) if chosen else (separate, {})
+    return analysis
+
+
+def _sizes(table: Finest, keys_of: Mapping[str, KeyColumn], *, constant: bool) -> list[int] | None:
+    """How many values each key of a finest table has; None where it cannot be summed."""
+    columns = [keys_of.get(table.key(place)) for place in range(max(map(len, table.sets)))]
+    if any(one is None or one.domain is None or (constant and not one.constant) for one in columns):
+        return None
+    return [max(1, len(one.domain)) for one in columns if one is not None and one.domain is not None]
+
+
+def _analysed(parsed: exp.Query, question: _Question) -> tuple[Analysis, dict[str, KeyColumn]]:
+    """The analysis of a query without grouping sets, and its group keys by the names that are selected of them."""
+    dataset = question.dataset
     tree = qualify(parsed, dialect=question.dialect, dataset=dataset, scope=question.scope)
     without_right_joins(tree)
     without_correlated_values(tree)
@@ -140,17 +188,24 @@ def _analyse(question: _Question) -> Analysis:
     releases: list[Measured] = []
     quantiles: list[Quantile] = []
     by_node: list[str] = []
+    keys_of: dict[str, KeyColumn] = {}
     for part in lifted.parts:
         made = _measured(part, question, tree)
         by_node += [release.name for release in made.releases if part.front.by_node]
         releases += made.releases
+        named = {key.name: key for key in made.releases[0].keys}
+        keys_of |= {
+            item.alias: named[item.this.name]
+            for item in part.front.outer.selects
+            if isinstance(item, exp.Alias) and isinstance(item.this, exp.Column) and item.this.name in named
+        }
         _check_size(releases, part)
         quantiles += made.quantiles
         read |= made.readings
     legal.check(dataset.rules, [_asked(one) for one in releases], tree)
     postprocessing, copies_sql = _outer_sql(lifted, read)
     names = [item.alias_or_name for item in lifted.outer.selects]
-    return Analysis(
+    analysis = Analysis(
         releases=tuple(releases),
         postprocessing=postprocessing,
         rows_are_cells=lifted.by_cell,
@@ -160,6 +215,7 @@ def _analyse(question: _Question) -> Analysis:
         by_node=tuple(by_node),
         public=lifted.public,
     )
+    return analysis, keys_of
 
 
 def _asked(release: Measured) -> Asked:
