@@ -155,9 +155,17 @@ class Federation:
 
         with marking(sql):
             read_improvements(options.improve)
-            asked, plan, _ = self._plan(sql, self._chosen(sql, options), EXPLAIN_EPSILON)
-            found, _ = self._dataset(asked.dataset)
-            return explain_plan(plan, found, asked.nodes, self._postprocessor(), level=LEVEL)
+            chosen = self._chosen(sql, options)
+            asked, plan, trusted = self._plan(sql, chosen, EXPLAIN_EPSILON)
+            return explain_plan(
+                plan,
+                self._dataset(asked.dataset)[0],
+                asked.nodes,
+                self._postprocessor(),
+                level=LEVEL,
+                most=trusted.grant.epsilon,
+                plan_at=lambda epsilon: self._plan(sql, replace(chosen, epsilon=epsilon), None)[1],
+            )
 
     def query(
         self,

@@ -8,7 +8,7 @@ any group; a column of plain counts or sums so shows the spread of its noise, a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from insitu_privacy.errors import InsituError
 from insitu_privacy.plan import KeyColumn, PrivacyPlan, Release, ReleasedValues, Statistic, Tree
 
 from insitu.accuracy import Reach
+from insitu.epsilon_table import Step, epsilon_table
 from insitu.noise import half_width
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Explanation:
     expected: tuple[float | None, ...]
     """Half-width of each output column's interval, None where it has none or none can be foretold."""
     node_sql: Mapping[str, str]
+    epsilon_table: tuple[Step, ...] = ()
+    """What each epsilon of a ladder would buy."""
 
     @property
     def person_level(self) -> tuple[Fraction, Fraction]:
@@ -65,6 +68,7 @@ class Explanation:
             "releases": [_release(release, len(self.nodes), self.level) for release in plan.releases],
             "columns": [{"name": column.name, "noisy": column.noisy} for column in plan.output],
             "expected_intervals": list(self.expected),
+            "epsilon_table": [step.to_json() for step in self.epsilon_table],
             "level": self.level,
             "cost": {
                 "epsilon": float(plan.loss.epsilon),
@@ -84,14 +88,33 @@ class Explanation:
 
 
 def explain_plan(
-    plan: PrivacyPlan, dataset: Dataset, nodes: tuple[str, ...], postprocessor: Postprocessor, *, level: float = 0.95
+    plan: PrivacyPlan,
+    dataset: Dataset,
+    nodes: tuple[str, ...],
+    postprocessor: Postprocessor,
+    *,
+    level: float = 0.95,
+    most: Fraction = Fraction(0),
+    plan_at: Callable[[Fraction], PrivacyPlan] | None = None,
 ) -> Explanation:
-    """Explain ``plan`` as ``nodes`` would run it."""
+    """Explain ``plan`` as ``nodes`` would run it; with ``plan_at``, also what other epsilons up to ``most`` buy."""
+    reach = expected(plan, nodes, postprocessor, level)
+    steps: tuple[Step, ...] = ()
+    if plan_at is not None:
+        steps = epsilon_table(
+            plan,
+            reach,
+            nodes=len(nodes),
+            most=most,
+            plan_at=plan_at,
+            expected_of=lambda other: expected(other, nodes, postprocessor, level),
+        )
     return Explanation(
         plan=plan,
         nodes=nodes,
         level=level,
-        expected=tuple(width for width, _ in expected(plan, nodes, postprocessor, level)),
+        expected=tuple(width for width, _ in reach),
+        epsilon_table=steps,
         node_sql={dialect: _node_sql(plan, dataset, dialect) for dialect in DIALECTS},
     )
 
