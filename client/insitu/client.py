@@ -174,8 +174,14 @@ class Federation:
 
         with marking(sql):
             read_improvements(options.improve)
-            planned = self._plan(sql, self._chosen(sql, options), EXPLAIN_EPSILON)
-            return explain_plan(planned, self._postprocessor(), level=LEVEL)
+            chosen = self._chosen(sql, options)
+            planned = self._plan(sql, chosen, EXPLAIN_EPSILON)
+            return explain_plan(
+                planned,
+                self._postprocessor(),
+                level=LEVEL,
+                plan_at=lambda epsilon: self._plan(sql, replace(chosen, epsilon=epsilon), None),
+            )
 
     def query(
         self,

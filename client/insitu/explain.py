@@ -8,7 +8,7 @@ profiles what clipping takes is not known. ``half_width`` of each statistic is e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from insitu_privacy.plan import PrivacyPlan, Release, Statistic
 
 from insitu.accuracy import Reach
 from insitu.bounds import bounds_reason, clipping, made_up_releases
+from insitu.epsilon_table import Step, epsilon_table
 from insitu.noise import half_width
 from insitu.planned import Planned
 
@@ -43,6 +44,8 @@ class Explanation:
     reasons: tuple[str, ...]
     """Of each release, where its contribution bounds come from."""
     node_sql: Mapping[str, str]
+    epsilon_table: tuple[Step, ...] = ()
+    """What each epsilon of a ladder would buy."""
 
     @property
     def person_level(self) -> tuple[Fraction, Fraction]:
@@ -65,6 +68,7 @@ class Explanation:
             "columns": [{"name": column.name, "noisy": column.noisy} for column in plan.output],
             "clipping": list(self.clipping),
             "expected_intervals": list(self.expected),
+            "epsilon_table": [step.to_json() for step in self.epsilon_table],
             "level": self.level,
             "cost": {
                 "epsilon": float(plan.loss.epsilon),
@@ -83,19 +87,37 @@ class Explanation:
         return explanation_text(self)
 
 
-def explain_plan(planned: Planned, postprocessor: Postprocessor, *, level: float = 0.95) -> Explanation:
-    """Explain what is planned as its nodes would run it."""
+def explain_plan(
+    planned: Planned,
+    postprocessor: Postprocessor,
+    *,
+    level: float = 0.95,
+    plan_at: Callable[[Fraction], Planned] | None = None,
+) -> Explanation:
+    """Explain what is planned as its nodes would run it; with ``plan_at``, also what other epsilons would buy."""
     plan, nodes = planned.plan, planned.asked.nodes
+    reach = expected(planned, postprocessor, level)
+    steps: tuple[Step, ...] = ()
+    if plan_at is not None:
+        steps = epsilon_table(
+            plan,
+            reach,
+            nodes=len(nodes),
+            most=planned.trusted.grant.epsilon,
+            plan_at=plan_at,
+            expected_of=lambda other: expected(other, postprocessor, level),
+        )
     return Explanation(
         plan=plan,
         nodes=nodes,
         level=level,
-        expected=tuple(width for width, _ in expected(planned, postprocessor, level)),
+        expected=tuple(width for width, _ in reach),
         clipping=clipping(plan, planned.outlooks, nodes, postprocessor),
         reasons=tuple(
             bounds_reason(release, planned.asked.parameters, outlook, len(nodes))
             for release, outlook in zip(plan.releases, planned.outlooks, strict=True)
         ),
+        epsilon_table=steps,
         node_sql={dialect: _node_sql(plan, planned.dataset, dialect) for dialect in DIALECTS},
     )
 

@@ -163,7 +163,33 @@ def explanation_text(explanation: Explanation) -> str:
     )
     sql = "\n\n".join(f"-- each node, {dialect}\n{text}" for dialect, text in explanation.node_sql.items())
     head = Text(f"\nExpected {explanation.level:.0%} intervals, {len(explanation.nodes)} nodes")
-    return rich_text(*parts, head, expected, Text(f"\n{cost}\n-- afterwards\n{plan.postprocessing}\n\n{sql}"))
+    return rich_text(
+        *parts,
+        head,
+        expected,
+        *_epsilon_table(explanation),
+        Text(f"\n{cost}\n-- afterwards\n{plan.postprocessing}\n\n{sql}"),
+    )
+
+
+def _epsilon_table(explanation: Explanation) -> list[Text | RichTable]:
+    """What other epsilons would buy, for the noisy columns."""
+    noisy = [place for place, column in enumerate(explanation.plan.output) if column.noisy]
+    if not noisy or not explanation.epsilon_table:
+        return []
+    view = new_table()
+    view.add_column("ε", justify="right")
+    for place in noisy:
+        view.add_column(Text(f"{explanation.plan.output[place].name} ±"), justify="right")
+    for step in explanation.epsilon_table:
+        view.add_row(f"{float(step.epsilon):g}", *(_reach(*step.reach[place]) for place in noisy))
+    return [Text("\nWhat each ε would buy (of groups of 1,000 rows at each node)"), view]
+
+
+def _reach(width: float | None, share: float | None) -> str:
+    if width is None:
+        return "?"
+    return f"{width:,.4g}" if share is None else f"{width:,.4g} ({share:.2%})"
 
 
 def _release_head(release: Release, reason: str) -> str:

@@ -7,6 +7,7 @@ epsilons, and a node sees what its researchers ask again. Pure: what is kept is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache
@@ -14,15 +15,16 @@ from functools import lru_cache
 from sqlglot import exp
 
 from insitu_privacy.dataset import ColumnType, ContributionBounds, Dataset
-from insitu_privacy.errors import ParameterRefused
+from insitu_privacy.errors import ParameterRefused, Refused
 from insitu_privacy.expressions import Expression
 from insitu_privacy.fits import ReleaseFit, StatisticFit
 from insitu_privacy.passes import legal
 from insitu_privacy.passes.bounds import Bounded, bound, check_sensitivity, contribution_bounds, fit_of, levels
 from insitu_privacy.passes.correlated import without_correlated_values
+from insitu_privacy.passes.finest import Finest, is_more_accurate
 from insitu_privacy.passes.first_rows import without_qualify
 from insitu_privacy.passes.frontier import CELL, Frontier
-from insitu_privacy.passes.grouping_sets import without_grouping_sets
+from insitu_privacy.passes.grouping_sets import grouped_in_sets, without_grouping_sets
 from insitu_privacy.passes.keys import effective_bounds, keys, leaves_limit
 from insitu_privacy.passes.lift import RELEASES_LIMIT, Lifted, Part, lift
 from insitu_privacy.passes.nodes import every, has
@@ -132,12 +134,67 @@ def _tables(scope: Scope) -> _Tables | None:
 
 @lru_cache(maxsize=_KEPT)
 def _analyse(question: _Question) -> Analysis:
-    dataset = question.dataset
+    parsed = _parsed(question)
+    if not grouped_in_sets(parsed):
+        return _analysed(parsed, question)[0]
+    plain = replace(question, fits=(), parameters=replace(question.parameters, fits=()))
+    return _analysed(without_grouping_sets(parsed, _summed(plain))[0], question)[0]
+
+
+def _parsed(question: _Question) -> exp.Query:
     parsed = parse(question.sql, question.dialect)
     parsed = with_today(with_plain_spelling(parsed, question.dialect), question.today)
     parsed = with_pinned(parsed)
     within_groups(parsed)
-    parsed = without_grouping_sets(without_qualify(parsed))
+    return without_qualify(parsed)
+
+
+@lru_cache(maxsize=_KEPT)
+def _summed(question: _Question) -> tuple[int, ...]:
+    """The places of the SELECTs over grouping sets that are read as sums of the finest set (``passes.finest``).
+
+    They are the same whatever bounds a request names for its releases: what it names depends on how many these are.
+    """
+    if question.min_units:  # of a sum, what is suppressed could be read from the difference
+        return ()
+    parsed = _parsed(question)
+    separate, _ = _analysed(without_grouping_sets(parsed.copy())[0], question)
+    try:
+        return _right_and_more_accurate(parsed, question, separate)
+    except Refused:  # in terms of what nobody wrote
+        return ()
+
+
+def _right_and_more_accurate(parsed: exp.Query, question: _Question, separate: Analysis) -> tuple[int, ...]:
+    tree, tables = without_grouping_sets(parsed.copy(), range(len(grouped_in_sets(parsed))))
+    analysis, keys_of = _analysed(tree, question)
+    if max(len(one.measured) for one in analysis.releases) > max(len(one.measured) for one in separate.releases):
+        return ()
+    kinds = {one.wanted.kind for release in analysis.releases for one in release.measured}
+    persons = bool(kinds & {"units", "entities"})
+    sizes = {table: found for table in tables if (found := _sizes(table, keys_of, constant=persons)) is not None}
+    chosen, left = list(sizes), -1
+    while len(chosen) != left:  # each is judged by the budget that the others leave
+        left = len(chosen)
+        releases = len(separate.releases)
+        summed = releases - sum(len(table.sets) - 1 for table in chosen)
+        chosen = [
+            table for table in chosen if is_more_accurate(sizes[table], table.sets, summed=summed, separate=releases)
+        ]
+    return tuple(table.place for table in chosen)
+
+
+def _sizes(table: Finest, keys_of: Mapping[str, KeyColumn], *, constant: bool) -> list[int] | None:
+    """How many values each key of a finest table has; None where it cannot be summed."""
+    columns = [keys_of.get(table.key(place)) for place in range(max(map(len, table.sets)))]
+    if any(one is None or one.domain is None or (constant and not one.constant) for one in columns):
+        return None
+    return [max(1, len(one.domain)) for one in columns if one is not None and one.domain is not None]
+
+
+def _analysed(parsed: exp.Query, question: _Question) -> tuple[Analysis, dict[str, KeyColumn]]:
+    """The analysis of a query without grouping sets, and its group keys by the names that are selected of them."""
+    dataset = question.dataset
     tree = qualify(parsed, dialect=question.dialect, dataset=dataset, scope=question.scope)
     without_right_joins(tree)
     without_correlated_values(tree)
@@ -147,10 +204,17 @@ def _analyse(question: _Question) -> Analysis:
     releases: list[Measured] = []
     quantiles: list[Quantile] = []
     by_node: list[str] = []
+    keys_of: dict[str, KeyColumn] = {}
     for part in lifted.parts:
         made = _measured(part, question, tree, len(releases))
         by_node += [release.name for release in made.releases if part.front.by_node]
         releases += made.releases
+        named = {key.name: key for key in made.releases[0].keys}
+        keys_of |= {
+            item.alias: named[item.this.name]
+            for item in part.front.outer.selects
+            if isinstance(item, exp.Alias) and isinstance(item.this, exp.Column) and item.this.name in named
+        }
         _check_size(releases, part)
         quantiles += made.quantiles
         read |= made.readings
@@ -159,7 +223,7 @@ def _analyse(question: _Question) -> Analysis:
     legal.check(dataset.rules, [_asked(one) for one in releases], tree)
     names = [item.alias_or_name for item in lifted.outer.selects]
     postprocessing, copies_sql = _outer_sql(lifted, read)
-    return Analysis(
+    analysis = Analysis(
         releases=tuple(releases),
         postprocessing=postprocessing,
         rows_are_cells=lifted.by_cell,
@@ -169,6 +233,7 @@ def _analyse(question: _Question) -> Analysis:
         by_node=tuple(by_node),
         public=lifted.public,
     )
+    return analysis, keys_of
 
 
 def _asked(release: Measured) -> Asked:

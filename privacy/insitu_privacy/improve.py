@@ -37,9 +37,7 @@ Improvement = Literal["non-negative", "consistent"]
 IMPROVEMENTS: tuple[Improvement, ...] = get_args(Improvement)
 SAID: Mapping[Improvement, str] = {"non-negative": "non-negative counts", "consistent": "consistent marginals"}
 """How an answer says that it is on."""
-NOTHING_TO_FIT = (
-    "nothing was made consistent: no two releases count the same rows under public keys and without suppressed cells"
-)
+NOTHING_TO_FIT = "nothing to make consistent: no two releases count the same rows under public keys, no cell hidden"
 _COUNTS = ("rows", "units", "entities")
 _LIMIT = 2**63 - 1
 

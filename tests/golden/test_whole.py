@@ -83,6 +83,12 @@ QUERIES = {
     "sets of expressions": "SELECT UPPER(sex) AS u, sex, GROUPING((UPPER(sex))) AS gu, GROUPING(sex) AS gs, COUNT(*) AS n, "
     "COUNT(*) FILTER (WHERE sex = 'F') AS f FROM person GROUP BY ROLLUP (UPPER(sex), sex) HAVING COUNT(*) > 0 ORDER BY 1 NULLS "
     "LAST, 2 NULLS LAST, 3, 4",
+    "sums of the finest set": "SELECT region, sex, GROUPING(region) AS g, COUNT(*) AS n, COUNT(DISTINCT person_id) AS p, SUM(score) "
+    "AS s, AVG(score) FILTER (WHERE active) AS a, AVG(birth_year) AS b, 100.0 * COUNT_IF(active) / COUNT(*) AS c FROM person GROUP "
+    "BY CUBE (region, sex) HAVING COUNT(score) > 0 AND (sex IS NULL OR sex > 'A') ORDER BY 1 NULLS FIRST, 2 NULLS FIRST, 3, n",
+    "sums of sets in a table": "WITH g AS (SELECT v.kind AS k, YEAR(start) AS y, AVG(cost) AS c, SUM(cost) AS s FROM visit v WHERE "
+    "YEAR(start) IN (2018, 2019) GROUP BY ROLLUP (y, v.kind)) SELECT k, y, c, s / (SELECT MAX(s) FROM g) AS share FROM g "
+    "WHERE c IS NOT NULL ORDER BY k NULLS LAST, y NULLS LAST",
     "sets and ranks": "SELECT stage, kind, COUNT(*) AS n, RANK() OVER (PARTITION BY GROUPING(kind), kind ORDER BY COUNT(*) "
     "DESC, stage) AS r FROM visit WHERE stage > 0 GROUP BY CUBE (stage, kind) ORDER BY 1 NULLS LAST, 2 NULLS LAST, 3, 4",
     "public beside results": "SELECT i.chapter, i.severity, x.n FROM icd i JOIN (SELECT code, COUNT(*) AS n FROM act "

@@ -1,16 +1,18 @@
 """GROUPING SETS, ROLLUP and CUBE: a SELECT for each grouping set, put together by UNION ALL.
 
 Each set is a release of its own (DESIGN.md section 4, Statistics): its groups are counted anew, with their own noise,
-so that the total of a cube need not be the sum of its parts. Works on parsed trees, before names are bound.
+so that the total of a cube need not be the sum of its parts. Or all sets are sums of the finest one (``finest``).
+Works on parsed trees, before names are bound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from itertools import combinations, product
 
 from sqlglot import exp
 
+from insitu_privacy.passes.finest import Finest, all_of, bare, can_be_summed, over_finest, reading, same
 from insitu_privacy.passes.grouping import aggregates_in
 from insitu_privacy.passes.nodes import every
 from insitu_privacy.passes.spans import forbidden
@@ -19,17 +21,25 @@ _SETS_LIMIT = 16
 _Set = tuple[exp.Expr, ...]
 
 
-def without_grouping_sets(tree: exp.Query) -> exp.Query:
+def without_grouping_sets(tree: exp.Query, wanted: Collection[int] = ()) -> tuple[exp.Query, tuple[Finest, ...]]:
     """The query with every SELECT over several grouping sets as a union of SELECTs over one each.
 
+    Those at the places of ``wanted`` read a finest table in common, where that can be; these tables come along.
     Raises SqlRefused where there are more than 16 sets, or rows are ordered by what is not selected.
     """
-    for select in [node for node in every(tree, exp.Select) if _has_sets(node)]:
-        united = _united(select)
+    found: list[Finest] = []
+    for place, select in enumerate(grouped_in_sets(tree)):
+        united = _united(select, place if place in wanted else None, found)
         if select is tree:
-            return united
-        select.replace(united)
-    return tree
+            tree = united
+        else:
+            select.replace(united)
+    return tree, tuple(found)
+
+
+def grouped_in_sets(tree: exp.Query) -> list[exp.Select]:
+    """The SELECTs over several grouping sets."""
+    return [node for node in every(tree, exp.Select) if _has_sets(node)]
 
 
 def _has_sets(select: exp.Select) -> bool:
@@ -40,10 +50,10 @@ def _has_sets(select: exp.Select) -> bool:
     return nested or any(group.args.get(name) for name in ("cube", "rollup", "grouping_sets"))
 
 
-def _united(select: exp.Select) -> exp.Query:
+def _united(select: exp.Select, place: int | None, found: list[Finest]) -> exp.Query:
     cut = select.parent is not None and any(select.args.get(name) for name in ("order", "limit", "offset"))
     if cut or select.args.get("distinct") or any(item.find(exp.Window) for item in select.expressions):
-        return _above(select)
+        return _above(select, place, found)
     group = select.args["group"]
     outputs = _outputs(select)
     sets = [_resolved(one, outputs, select) for one in _sets(group)]
@@ -52,9 +62,14 @@ def _united(select: exp.Select) -> exp.Query:
     every = list(dict.fromkeys(key for one in sets for key in one))
     order, limit, offset, with_ = (select.args.get(name) for name in ("order", "limit", "offset", "with_"))
     branches = [_branch(select, one, every) for one in sets]
-    united: exp.Query = branches[0]
-    for branch in branches[1:]:
-        united = exp.Union(this=united, expression=branch, distinct=False)
+    united: exp.Query
+    if place is not None and any(len(one) == len(every) for one in sets) and can_be_summed(branches):
+        finest = Finest(place=place, sets=tuple(tuple(map(every.index, one)) for one in sets))
+        found.append(finest)
+        united, table = over_finest(select, branches, every, finest)
+        with_ = exp.With(expressions=[*(with_.expressions if with_ is not None else ()), table])
+    else:
+        united = all_of(branches)
     united.set("with_", with_)
     if order is not None:
         united.set("order", exp.Order(expressions=[_ordered(item, select) for item in order.expressions]))
@@ -67,7 +82,7 @@ def _outputs(select: exp.Select) -> dict[str, exp.Expr]:
     return {item.alias_or_name.lower(): item.unalias() for item in select.expressions if item.alias_or_name}
 
 
-def _above(select: exp.Select) -> exp.Select:
+def _above(select: exp.Select, place: int | None, found: list[Finest]) -> exp.Select:
     """DISTINCT and window functions look at the groups of all sets: a SELECT above a derived table of them."""
     group = select.args["group"]
     outputs = _outputs(select)
@@ -76,7 +91,7 @@ def _above(select: exp.Select) -> exp.Select:
     shown = [*select.expressions, *(order.expressions if order is not None else [])]
     read = list(
         dict.fromkeys(
-            [*(key for one in sets for key in one), *(found for item in shown for found in aggregates_in(item))]
+            [*(key for one in sets for key in one), *(call for item in shown for call in aggregates_in(item))]
         )
     )
     names = {node: f"_g{place}" for place, node in enumerate(read)}
@@ -88,25 +103,18 @@ def _above(select: exp.Select) -> exp.Select:
     below.set(
         "expressions", [exp.Alias(this=node.copy(), alias=exp.to_identifier(name)) for node, name in names.items()]
     )
-    above = exp.Select(expressions=[_labelled(item, _reading(item.unalias(), names)) for item in select.expressions])
+    above = exp.Select(expressions=[_labelled(item, reading(item.unalias(), names)) for item in select.expressions])
     above.set(
-        "from_", exp.From(this=exp.Subquery(this=_united(below), alias=exp.TableAlias(this=exp.to_identifier("_sets"))))
+        "from_",
+        exp.From(
+            this=exp.Subquery(this=_united(below, place, found), alias=exp.TableAlias(this=exp.to_identifier("_sets")))
+        ),
     )
     for clause in ("distinct", "limit", "offset", "with_"):
         above.set(clause, select.args.get(clause))
     if order is not None:
-        above.set("order", exp.Order(expressions=[_reading(item, names) for item in order.expressions]))
+        above.set("order", exp.Order(expressions=[reading(item, names) for item in order.expressions]))
     return above
-
-
-def _reading(node: exp.Expr, names: Mapping[exp.Expr, str]) -> exp.Expr:
-    """An expression over groups, with the columns that hold its keys and aggregates."""
-
-    def change(part: exp.Expr) -> exp.Expr:
-        name = next((name for one, name in names.items() if _same(_bare(part), one)), None)
-        return part if name is None else exp.column(exp.to_identifier(name))
-
-    return node.copy().transform(change)
 
 
 def _branch(select: exp.Select, keys: _Set, every: Sequence[exp.Expr]) -> exp.Select:
@@ -114,7 +122,7 @@ def _branch(select: exp.Select, keys: _Set, every: Sequence[exp.Expr]) -> exp.Se
     branch = select.copy()
     for clause in ("order", "limit", "offset", "with_"):
         branch.set(clause, None)
-    gone = [key for key in every if not any(_same(key, one) for one in keys)]
+    gone = [key for key in every if not any(same(key, one) for one in keys)]
     branch.set("expressions", [_labelled(item, _without(item.unalias(), keys, gone)) for item in branch.expressions])
     having = branch.args.get("having")
     if having is not None:
@@ -137,11 +145,11 @@ def _without(node: exp.Expr, keys: _Set, gone: Sequence[exp.Expr]) -> exp.Expr:
     What is a key of this set stays as it is, whatever it is made of; an aggregate reads rows, where no key is gone.
     """
     if isinstance(node, exp.Grouping):
-        bits = "".join("1" if any(_same(_bare(one), key) for key in gone) else "0" for one in node.expressions)
+        bits = "".join("1" if any(same(bare(one), key) for key in gone) else "0" for one in node.expressions)
         return exp.Literal.number(int(bits or "0", 2))
-    if isinstance(node, (exp.AggFunc, exp.Filter, exp.WithinGroup)) or any(_same(node, key) for key in keys):
+    if isinstance(node, (exp.AggFunc, exp.Filter, exp.WithinGroup)) or any(same(node, key) for key in keys):
         return node
-    if any(_same(node, key) for key in gone):
+    if any(same(node, key) for key in gone):
         return exp.Null()
     return _parts_without(node, keys, gone)
 
@@ -157,10 +165,6 @@ def _parts_without(node: exp.Expr, keys: _Set, gone: Sequence[exp.Expr]) -> exp.
     return node
 
 
-def _bare(node: exp.Expr) -> exp.Expr:
-    return _bare(node.this) if isinstance(node, exp.Paren) else node
-
-
 def _ordered(item: exp.Expr, select: exp.Select) -> exp.Expr:
     """An item of ORDER BY by the name of the column that it is."""
     target = item.this
@@ -168,7 +172,7 @@ def _ordered(item: exp.Expr, select: exp.Select) -> exp.Expr:
         return item
     for column in select.expressions:
         name = column.alias_or_name
-        if name and (_same(target, column.unalias()) or (isinstance(target, exp.Column) and target.name == name)):
+        if name and (same(target, column.unalias()) or (isinstance(target, exp.Column) and target.name == name)):
             copy = item.copy()
             copy.set("this", exp.column(exp.to_identifier(name)))
             return copy
@@ -231,11 +235,3 @@ def _resolved(keys: _Set, outputs: dict[str, exp.Expr], select: exp.Select) -> _
         return outputs.get(key.name.lower(), key) if isinstance(key, exp.Column) and not key.table else key
 
     return tuple(map(written_out, keys))
-
-
-def _same(one: exp.Expr, other: exp.Expr) -> bool:
-    """Whether two expressions are the same; a column without its table is one with it."""
-    if isinstance(one, exp.Column) and isinstance(other, exp.Column):
-        tables = {one.table.lower(), other.table.lower()} - {""}
-        return one.name.lower() == other.name.lower() and len(tables) < 2
-    return one == other

@@ -21,8 +21,8 @@ from insitu_privacy.tree import grown, not_below_zero, quantile_places
 
 from tests.testkit.care import care, plan
 
-CUBE = "SELECT kind, stage, COUNT(*) AS n FROM visit WHERE stage IN (1, 2, 3) GROUP BY CUBE (kind, stage)"
-"""3 kinds by 3 stages."""
+ROLLUP = "SELECT kind, stage, COUNT(*) AS n FROM visit WHERE stage IN (1, 2, 3) GROUP BY ROLLUP (kind, stage)"
+"""3 kinds by 3 stages: a release for each set, since sums of 9 cells are no more accurate than a third of the budget."""
 
 
 @pytest.fixture(scope="module")
@@ -184,12 +184,12 @@ def zeros(made: PrivacyPlan) -> tuple[MergedRelease, ...]:
 @pytest.mark.parametrize(
     ("sql", "found"),
     [
-        (CUBE, [("rows", 4)]),
+        (ROLLUP, [("rows", 3)]),
         ("SELECT kind, 1.0 * COUNT(*) / (SELECT COUNT(*) FROM visit) AS s FROM visit GROUP BY kind", [("rows", 2)]),
         ("SELECT kind, 1.0 * COUNT(*) / (SELECT COUNT(*) FROM visit WHERE stage > 1) AS s FROM visit GROUP BY kind", []),
         ("SELECT kind, stage, SUM(stage) AS s FROM visit GROUP BY ROLLUP (kind, stage)", [("sum", 3)]),
         ("SELECT kind, COUNT(DISTINCT person_id) AS p FROM visit GROUP BY ROLLUP (kind)", []),
-        ("SELECT sex, region, COUNT(DISTINCT person_id) AS p FROM person GROUP BY CUBE (sex, region)", [("units", 4)]),
+        ("SELECT sex, region, COUNT(DISTINCT person_id) AS p FROM person GROUP BY GROUPING SETS ((sex), (region))", [("units", 2)]),
         ("SELECT ward, COUNT(*) AS n FROM visit GROUP BY ROLLUP (ward)", []),
         ("SELECT kind, COUNT(*) AS n FROM visit GROUP BY kind", []),
         ("SELECT kind, COUNT(*) AS n FROM visit GROUP BY kind UNION ALL SELECT sex, COUNT(*) FROM person GROUP BY sex", []),
@@ -224,7 +224,7 @@ def improved(post: Postprocessor, made: PrivacyPlan, found: Any, *how: Improveme
 
 
 def test_a_cube_adds_up_is_not_negative_and_its_intervals_hold(post: Postprocessor) -> None:
-    made = plan(CUBE, epsilon="2")
+    made = plan(ROLLUP, epsilon="2")
     table = np.array([[0, 0, 40], [3, 0, 90], [0, 1, 200]])
     exact = {
         (kind, stage): 2 * int(table[0 if kind is None else places[0], :][() if stage is None else places[1]].sum())
@@ -270,7 +270,10 @@ def test_counts_are_cut_off_at_zero_and_so_are_the_ends_of_their_intervals(post:
 
 
 def test_a_row_that_only_one_side_has_gets_no_interval(post: Postprocessor) -> None:
-    made = plan("SELECT kind, COUNT(*) AS n FROM visit GROUP BY ROLLUP (kind) HAVING COUNT(*) >= 0", epsilon="1")
+    made = plan(
+        "SELECT kind, COUNT(*) AS n FROM visit GROUP BY kind HAVING COUNT(*) >= 0 UNION ALL SELECT NULL, COUNT(*) FROM visit",
+        epsilon="1",
+    )
     found = merged(made, [[[-7, 3, 900]], [[800]]])
     answer = improved(post, made, found, "non-negative")
     assert [row for row in answer.rows if row[0] == "er"] == [("er", 0)]
@@ -278,7 +281,7 @@ def test_a_row_that_only_one_side_has_gets_no_interval(post: Postprocessor) -> N
 
 
 def test_suppressed_cells_stay_suppressed_and_cannot_be_read_from_the_difference(post: Postprocessor) -> None:
-    made = plan(CUBE, dataset=care(min_units=11), epsilon="1e6")
+    made = plan(ROLLUP, dataset=care(min_units=11), epsilon="1e6")
     table = np.array([[2, 50, 40], [30, 50, 90], [50, 60, 200]])
     found = noisy_cube(made, table, 0)
     plain, answer = improved(post, made, found), improved(post, made, found, *IMPROVEMENTS)
