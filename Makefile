@@ -5,7 +5,7 @@ DISTRIBUTIONS := privacy access proto node_agent gateway client compose
 TREES := $(DISTRIBUTIONS) tests bench docs/generate_errors.py docs/generate_dependencies.py tools
 FUZZ_SECONDS ?= 60
 
-.PHONY: demo test check audit bench fuzz proto errors dependencies golden lock clean install
+.PHONY: demo test check types style imports generated audit bench fuzz proto errors dependencies golden lock clean install
 install: .venv/installed
 
 .venv/installed: requirements.lock $(DISTRIBUTIONS:%=%/pyproject.toml)
@@ -18,17 +18,27 @@ demo: install
 	$(BIN)/python -m insitu_compose.demo
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# The parts do not need each other: types are checked on one processor, and all else meanwhile on another.
 check: install
+	+$(MAKE) --no-print-directory --jobs=2 --output-sync=target types style imports generated audit
+
+types: install
+	$(BIN)/mypy $(DISTRIBUTIONS) bench docs/generate_errors.py docs/generate_dependencies.py tools
+
+style: install
 	$(BIN)/ruff format --check $(TREES)
 	$(BIN)/ruff check $(TREES)
-	$(BIN)/mypy $(DISTRIBUTIONS) bench docs/generate_errors.py docs/generate_dependencies.py tools
+
+imports: install
 	$(BIN)/lint-imports
+
+# What is committed and made from something else.
+generated: install
 	$(BIN)/python proto/generate.py --check
 	$(BIN)/python docs/generate_errors.py --check
 	$(BIN)/python docs/generate_dependencies.py --check
-	$(BIN)/python tools/audit.py
 
 # Known vulnerabilities of what is locked, where the data can be had.
 audit: install

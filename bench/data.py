@@ -159,6 +159,18 @@ def sites(root: Path, count: int = 3) -> tuple[Path, ...]:
     return files
 
 
+def split(size: Size, root: Path, count: int) -> tuple[Path, ...]:
+    """DuckDB files of ``count`` hospitals that have the persons of a size between them."""
+    target = folder(size, root)
+    if count == 1:
+        return (target / "claims.duckdb",)
+    files = tuple(target / f"part{index}of{count}.duckdb" for index in range(count))
+    for index, file in enumerate(files):
+        if not file.exists():
+            _load_duckdb(target, file, f"person_id % {count} = {index}")
+    return files
+
+
 def _stamp() -> str:
     """Changes with this file, so that old data is made again."""
     return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.accuracy import PROFILE_EPSILON, Accuracy
 from bench.coverage import Tried
 from bench.gateway import NODES, RESEARCHERS, GatewayReport, RoundTrip, asked
 from bench.queries import Dialect
@@ -116,6 +117,39 @@ def gateway_json(report: GatewayReport) -> Json:
             for query in asked()
         },
     }
+
+
+def accuracy_table(measured: Sequence[Accuracy], claims: int) -> Table:
+    """Each query at each epsilon; shares of the truth."""
+    title = f"{claims:,} claims: error against the unclipped truth, median over groups of the worst column"
+    table = Table(title=f"{title}; bounds from profiles at epsilon {float(PROFILE_EPSILON):g}")
+    for name in ("query", "", "nodes", "epsilon", "total error", "noise", "bias", "released", "column", "bounds"):
+        table.add_column(name, justify="left" if name in ("query", "", "column", "bounds") else "right")
+    for one in measured:
+        shares = [f"{share:.2%}" for share in (one.total_error, one.noise, one.bias)]
+        table.add_row(
+            one.query.name,
+            one.query.title,
+            str(one.nodes),
+            f"{float(one.epsilon):g}",
+            *shares,
+            f"{one.released:.0%}",
+            one.column,
+            one.bounds,
+        )
+    return table
+
+
+def accuracy_json(measured: Sequence[Accuracy]) -> Json:
+    """``accuracy.<query>``: epsilon 1 on one node, and beside it every other measurement."""
+    found: Json = {}
+    for one in measured:
+        figures = {"total_error": one.total_error, "noise": one.noise, "bias": one.bias, "released": one.released}
+        place = found.setdefault(one.query.name, {})
+        place.setdefault("all", {})[f"{float(one.epsilon):g}, {one.nodes} node(s)"] = figures
+        if one.epsilon == 1 and one.nodes == 1:
+            place |= figures | {"column": one.column, "bounds": one.bounds}
+    return found
 
 
 def coverage_tables(tried: Sequence[Tried]) -> list[Table]:

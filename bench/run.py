@@ -1,6 +1,6 @@
 """``make bench``: the benchmarks side by side with the plain database, as tables and in ``bench/results.json``.
 
-    python -m bench.run [--quick] [--only speed|gateway|coverage] [--engine duckdb|postgres]
+    python -m bench.run [--quick] [--only speed|gateway|coverage|accuracy] [--engine duckdb|postgres]
 
 The data is made on the first run. What is not measured in a run stays in ``results.json`` as it was.
 """
@@ -30,7 +30,7 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="100,000 claims and fewer rounds; results.json is left alone"
     )
-    parser.add_argument("--only", choices=["speed", "gateway", "coverage"], help="one part")
+    parser.add_argument("--only", choices=["speed", "gateway", "coverage", "accuracy"], help="one part")
     parser.add_argument("--engine", choices=DIALECTS, help="one engine of the speed part")
     return parser.parse_args(given)
 
@@ -53,6 +53,8 @@ def main(given: Sequence[str]) -> None:
         results |= _speed(console, engines, size)
     if options.only in (None, "gateway"):
         results |= _gateway(console, rounds=5 if options.quick else 40)
+    if options.only in (None, "accuracy"):
+        results |= _accuracy(console, data.QUICK if options.quick else data.FULL, picture=not options.quick)
     if not options.quick:
         report.write(results)
         console.print(f"written to {report.RESULTS}")
@@ -70,6 +72,19 @@ def _speed(console: Console, engines: Sequence[Dialect], size: data.Size) -> dic
         "speed": {engine: report.speed_json(found) for engine, found in measured.items()},
         "refused": {engine: report.refused_json(found) for engine, found in measured.items()},
     }
+
+
+def _accuracy(console: Console, size: data.Size, *, picture: bool) -> dict[str, object]:
+    from bench import accuracy, report
+    from bench.picture import PICTURE, accuracy_svg
+
+    with console.status(f"answers beside the truth: {size.claims:,} claims"):
+        measured = list(accuracy.measure(size, ROOT))
+    report.show(console, [report.accuracy_table(measured, size.claims)])
+    if picture:
+        PICTURE.write_text(accuracy_svg(measured), encoding="utf-8")
+        console.print(f"written to {PICTURE}\n")
+    return {"accuracy": report.accuracy_json(measured)}
 
 
 def _coverage(console: Console) -> dict[str, object]:

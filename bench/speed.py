@@ -172,10 +172,9 @@ def _tables(dataset: Dataset) -> dict[str, str]:
     return {name: name for name in dataset.tables}
 
 
-@contextmanager
-def _duckdb(dataset: Dataset, bundle: DatasetBundle, size: data.Size, root: Path) -> Iterator[_Bench]:
-    file = data.folder(size, root) / "claims.duckdb"
-    engine = DuckDBEngine(
+def duckdb_site(dataset: Dataset, bundle: DatasetBundle, file: Path) -> DuckDBEngine:
+    """A DuckDB file as a node opens it."""
+    return DuckDBEngine(
         dataset=dataset,
         bundle=bundle,
         database=file,
@@ -184,6 +183,12 @@ def _duckdb(dataset: Dataset, bundle: DatasetBundle, size: data.Size, root: Path
         base=file.parent,
         limits=_limits(),
     )
+
+
+@contextmanager
+def _duckdb(dataset: Dataset, bundle: DatasetBundle, size: data.Size, root: Path) -> Iterator[_Bench]:
+    file = data.folder(size, root) / "claims.duckdb"
+    engine = duckdb_site(dataset, bundle, file)
     with duckdb.connect(":memory:", config={"threads": cores()}) as connection:
         connection.execute(f"ATTACH '{file}' AS site (READ_ONLY)")
         connection.execute("USE site")

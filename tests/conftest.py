@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from tests.testkit.databases import postgres_server
 
-pytest_plugins = ["tests.testkit.controls"]
+pytest_plugins = ["tests.testkit.controls", "tests.testkit.order"]
 
 settings.register_profile("ci", derandomize=True, print_blob=True)
 if os.environ.get("CI"):

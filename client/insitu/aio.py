@@ -12,9 +12,9 @@ the same releases and is charged once. ``progress`` is called from the worker th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from insitu import client
 from insitu.budget import Budget
@@ -23,6 +23,9 @@ from insitu.explain import Explanation
 from insitu.planning import Number
 from insitu.progress import Progress, silent
 from insitu.result import Result
+
+if TYPE_CHECKING:
+    from insitu_access.data_profile import NodeProfile
 
 
 class Parameters(TypedDict, total=False):
@@ -39,6 +42,7 @@ class Parameters(TypedDict, total=False):
     min_nodes: int | None
     timeout: float
     dialect: str
+    improve: Sequence[str]
 
 
 async def connect(profile: str | Path | None = None) -> Federation:
@@ -65,6 +69,10 @@ class Federation:
     async def catalog(self, dataset: str | None = None) -> Catalog:
         """What the grant lets this researcher ask about."""
         return await asyncio.to_thread(self._federation.catalog, dataset)
+
+    async def profiles(self, dataset: str | None = None) -> Mapping[str, NodeProfile]:
+        """By node of the grant, the profile that it has released of a dataset. Spends nothing."""
+        return await asyncio.to_thread(self._federation.profiles, dataset)
 
     async def explain(self, sql: str, **parameters: Unpack[Parameters]) -> Explanation:
         """What the query would release, how accurate it would be and what it would cost. Spends nothing."""

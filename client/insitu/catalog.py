@@ -1,6 +1,7 @@
 """The catalog: what a grant lets a researcher ask about, with the public facts that planning uses.
 
-Only granted tables and columns are listed. Everything here is the dataset's declaration; nothing comes from data.
+Only granted tables and columns are listed. Everything here is the dataset's declaration, and nothing comes from data;
+of profiles, which do, it says that they are there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from insitu_privacy.errors import AccessRefused, ParameterRefused
 from insitu_privacy.rules import Rules
 
 if TYPE_CHECKING:
+    from insitu_access.data_profile import NodeProfile
     from insitu_access.grant import Grant
     from insitu_access.manifest import DatasetEntry, Manifest
 
@@ -29,6 +31,8 @@ class GrantedDataset:
 
     dataset: Dataset
     tables: Mapping[str, frozenset[str] | None] | None
+    profiles: Mapping[str, NodeProfile]
+    """By node of the grant; nodes without one are not in it."""
 
     def granted(self) -> list[tuple[Table, list[Column]]]:
         """The granted tables, each with its granted columns."""
@@ -74,7 +78,12 @@ class Catalog:
 
 
 def catalog_of(
-    grant: Grant, manifest: Manifest, open_dataset: Callable[[DatasetEntry], Dataset], only: str | None = None
+    grant: Grant,
+    manifest: Manifest,
+    open_dataset: Callable[[DatasetEntry], Dataset],
+    only: str | None = None,
+    *,
+    profiles: Callable[[DatasetEntry], Mapping[str, NodeProfile]],
 ) -> Catalog:
     """The catalog of a grant, or of one of its datasets."""
     known = [granted.name for granted in grant.datasets]
@@ -88,7 +97,8 @@ def catalog_of(
         entry = manifest.dataset(granted.name)
         if entry is None:
             raise AccessRefused("INSITU-ACCESS-MANIFEST", reason=f"it has no dataset {granted.name}")
-        datasets.append(GrantedDataset(dataset=open_dataset(entry), tables=granted.tables))
+        opened = open_dataset(entry)
+        datasets.append(GrantedDataset(dataset=opened, tables=granted.tables, profiles=profiles(entry)))
     listed = {node.id: (node.organisation, node.jurisdiction) for node in manifest.nodes}
     return Catalog(
         federation=manifest.federation,
@@ -123,7 +133,17 @@ def _dataset(granted: GrantedDataset) -> dict[str, Any]:
         "nodes_per_unit": dataset.nodes_per_unit,
         "min_units": dataset.min_units,
         "rules": _rules(dataset.rules),
+        "profiles": [_profile(one) for one in granted.profiles.values()],
         "tables": [_table(table, columns) for table, columns in granted.granted()],
+    }
+
+
+def _profile(made: NodeProfile) -> dict[str, Any]:
+    return {
+        "node": made.node,
+        "serial": made.serial,
+        "issued_at": made.issued_at.isoformat(),
+        "epsilon": float(made.epsilon),
     }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,26 +17,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from insitu_privacy.dataset import Dataset, DatasetBundle
+from insitu_privacy.dataset import DatasetBundle
 from insitu_privacy.errors import IntegrityFailed, ParameterRefused, Unavailable
 from insitu_privacy.language import language_of, speak
-from insitu_privacy.plan import PrivacyPlan
-from insitu_privacy.purposes import check_purpose
-from insitu_proto.messages import Ask, DatasetRef, ManifestUpdate
+from insitu_proto.messages import Ask, ManifestUpdate
 
 from insitu.accuracy import Reach, least_epsilon, read_accuracy
+from insitu.bounds import clipping
 from insitu.budget import Budget, budget_of
 from insitu.catalog import Catalog, catalog_of
-from insitu.computing import LEVEL, compute
+from insitu.computing import LEVEL, compute, plain_rows
+from insitu.data_profiles import DataProfiles
+from insitu.datasets import Datasets
 from insitu.delivery import Delivered, Delivery
 from insitu.explain import Explanation, expected, explain_plan
 from insitu.marking import marking
-from insitu.planning import Asked, Number, Options, choose_nodes, seconds, settle
+from insitu.planned import Planned, plan_asked
+from insitu.planning import Number, Options, choose_nodes, seconds, settle
 from insitu.profile import (
     Profile,
     believing,
-    cache_bundle,
-    cached_bundle,
     default_folder,
     pin_of,
     read_profile,
@@ -45,13 +44,15 @@ from insitu.profile import (
 )
 from insitu.progress import Progress, silent
 from insitu.result import Evidence, Result
+from insitu.signing import sign_budget, sign_query
 from insitu.transport import GetManifest, GrpcTransport, Transport, receive
-from insitu.trust import Trusted, check_gateway, check_researcher, open_bundle, open_trusted, seen_before
+from insitu.trust import Trusted, check_gateway, check_researcher, open_trusted, seen_before
 from insitu.verification import Answer, Sent, check_gateway_result, open_answers, require
 
 if TYPE_CHECKING:
+    from insitu_access.data_profile import NodeProfile
     from insitu_access.manifest import DatasetEntry
-    from insitu_access.request import BudgetRequest, QueryRequest
+    from insitu_privacy.data_profile import DataProfile
     from insitu_privacy.postprocess import Postprocessor
 
 EXPLAIN_EPSILON = Fraction(1)
@@ -85,7 +86,8 @@ class Federation:
         self._trusted: Trusted | None = None
         self._pin = pin_of(profile)
         self._fetched = datetime.min.replace(tzinfo=UTC)
-        self._datasets: dict[str, tuple[Dataset, DatasetBundle]] = {}
+        self._datasets = Datasets(profile.folder, transport)
+        self._data_profiles = DataProfiles(profile.folder, transport)
         self._shared_postprocessor: Postprocessor | None = None
 
     def __enter__(self) -> Federation:
@@ -105,12 +107,29 @@ class Federation:
     # -- what a researcher does --------------------------------------------------------------------------------------
 
     def catalog(self, dataset: str | None = None) -> Catalog:
-        """What the grant lets this researcher ask about: datasets, tables, columns and their public facts.
+        """What the grant lets this researcher ask about: datasets, tables, columns, their public facts, and profiles.
 
         Fetches the manifest anew, so that a dataset which changed is seen at once.
         """
         trusted = self.refresh()
-        return catalog_of(trusted.grant, trusted.manifest, lambda entry: self._dataset(entry)[0], dataset)
+        return catalog_of(
+            trusted.grant,
+            trusted.manifest,
+            lambda entry: self._datasets.of(entry)[0],
+            dataset,
+            profiles=lambda entry: self._profiles_of(entry, trusted),
+        )
+
+    def profiles(self, dataset: str | None = None) -> Mapping[str, NodeProfile]:
+        """By node of the grant, the profile that it has released of a dataset: verified, public, and it spends nothing.
+
+        A node that has released none, or whose profile a gateway withholds, is left out.
+        """
+        trusted = self._trust()
+        options = Options(dataset=dataset, epsilon=EXPLAIN_EPSILON)
+        name, now = self._profile.dataset, self._clock()
+        asked = settle("", options, grant=trusted.grant, manifest=trusted.manifest, default_dataset=name, now=now)
+        return self._profiles_of(asked.dataset, trusted)
 
     def explain(
         self,
@@ -127,8 +146,12 @@ class Federation:
         min_nodes: int | None = None,
         timeout: float = 60.0,
         dialect: str = "duckdb",
+        improve: Sequence[str] = (),
     ) -> Explanation:
-        """What the query would release, how accurate it would be and what it would cost. Spends nothing."""
+        """What the query would release, how accurate it would be and what it would cost. Spends nothing.
+
+        It takes what a query takes; what is expected is foretold without ``improve``.
+        """
         options = Options(
             dataset=dataset,
             epsilon=epsilon,
@@ -141,15 +164,18 @@ class Federation:
             min_nodes=min_nodes,
             timeout=timeout,
             dialect=dialect,
+            improve=improve,
         )
         return self.explain_with(sql, options)
 
     def explain_with(self, sql: str, options: Options) -> Explanation:
         """``explain``, with its parameters as one value."""
+        from insitu_privacy.improve import read_improvements
+
         with marking(sql):
-            asked, plan, _ = self._plan(sql, self._chosen(sql, options), EXPLAIN_EPSILON)
-            found, _ = self._dataset(asked.dataset)
-            return explain_plan(plan, found, asked.nodes, self._postprocessor(), level=LEVEL)
+            read_improvements(options.improve)
+            planned = self._plan(sql, self._chosen(sql, options), EXPLAIN_EPSILON)
+            return explain_plan(planned, self._postprocessor(), level=LEVEL)
 
     def query(
         self,
@@ -166,9 +192,14 @@ class Federation:
         min_nodes: int | None = None,
         timeout: float = 60.0,
         dialect: str = "duckdb",
+        improve: Sequence[str] = (),
         progress: Progress = silent,
     ) -> Result:
-        """Ask the nodes. Every release is verified before anything is returned; raises InsituError."""
+        """Ask the nodes. Every release is verified before anything is returned; raises InsituError.
+
+        ``improve`` may hold ``non-negative`` and ``consistent``: post-processing that costs nothing, which the result
+        says is on.
+        """
         options = Options(
             dataset=dataset,
             epsilon=epsilon,
@@ -181,28 +212,37 @@ class Federation:
             min_nodes=min_nodes,
             timeout=timeout,
             dialect=dialect,
+            improve=improve,
         )
         return self.query_with(sql, options, progress=progress)
 
     def query_with(self, sql: str, options: Options, *, progress: Progress = silent) -> Result:
         """``query``, with its parameters as one value."""
+        from insitu_privacy.improve import read_improvements
+
         with marking(sql):
-            asked, plan, trusted = self._priced(sql, self._chosen(sql, options))
-            self._postprocessor().rehearse(plan)  # while a mistake is still free
-            sent = self._sign_query(asked, plan, trusted)
+            improve = read_improvements(options.improve)
+            planned = self._priced(sql, self._chosen(sql, options))
+            self._postprocessor().rehearse(planned.plan)  # while a mistake is still free
+            asked, plan, trusted = planned.asked, planned.plan, planned.trusted
+            sent = sign_query(asked, plan, trusted, self._profile.identity, now=self._clock())
+            sent = replace(sent, improve=improve)
             if not plan.releases:
-                return self._computed(sent, trusted, {}, (), self._dataset(asked.dataset)[1])
+                return self._computed(sent, trusted, {}, (), self._datasets.of(asked.dataset)[1])
             delivered = self._deliver(sent, trusted, progress)
             answers, trusted = self._opened(sent, delivered, trusted)
             require(answers, asked.min_nodes)
-            return self._result(sent, trusted, delivered, answers, self._dataset(asked.dataset)[1])
+            result = self._result(sent, trusted, delivered, answers, self._datasets.of(asked.dataset)[1])
+            cut = clipping(plan, planned.outlooks, asked.nodes, self._postprocessor())
+            return replace(result, clipping=cut)
 
     def budget(
         self, *, nodes: Sequence[str] | None = None, timeout: float = 60.0, progress: Progress = silent
     ) -> Budget:
         """What each node says is spent and left of the grant."""
         trusted = self._trust()
-        sent = self._sign_budget(choose_nodes(nodes, trusted.grant), seconds(timeout), trusted)
+        asked, identity = choose_nodes(nodes, trusted.grant), self._profile.identity
+        sent = sign_budget(asked, seconds(timeout), trusted, identity, now=self._clock())
         delivered = self._deliver(sent, trusted, progress)
         answers, trusted = self._opened(sent, delivered, trusted)
         require(answers, 1)
@@ -245,25 +285,17 @@ class Federation:
         self._trusted, self._fetched = trusted, now
         return trusted
 
-    def _dataset(self, entry: DatasetEntry) -> tuple[Dataset, DatasetBundle]:
-        with self._lock:
-            if entry.digest not in self._datasets:
-                bundle = cached_bundle(self._profile.folder, entry.digest) or self._fetch_bundle(entry)
-                self._datasets[entry.digest] = (open_bundle(bundle, entry), bundle)
-            return self._datasets[entry.digest]
+    def _profiles_of(self, entry: DatasetEntry, trusted: Trusted) -> Mapping[str, NodeProfile]:
+        found = self._data_profiles.of(entry, trusted, now=self._clock())
+        return {node: found[node] for node in trusted.grant.nodes if node in found}
 
-    def _fetch_bundle(self, entry: DatasetEntry) -> DatasetBundle:
-        call = DatasetRef(name=entry.name, digest=entry.digest)
-        bundle = receive(self._transport.call(call, timeout_s=_FETCH_TIMEOUT_S), DatasetBundle)
-        open_bundle(bundle, entry)
-        cache_bundle(self._profile.folder, bundle)
-        return bundle
+    def _data_profile(self, entry: DatasetEntry, nodes: Sequence[str]) -> DataProfile | None:
+        """What the nodes have released of their data together; None unless every one of them has."""
+        return self._data_profiles.total(entry, nodes, self._trust(), now=self._clock())
 
     # -- one request -------------------------------------------------------------------------------------------------
 
-    def _plan(self, sql: str, options: Options, default: Fraction | None) -> tuple[Asked, PrivacyPlan, Trusted]:
-        from insitu_privacy.planner import plan_query
-
+    def _plan(self, sql: str, options: Options, default: Fraction | None) -> Planned:
         trusted = self._trust()
         asked = settle(
             sql,
@@ -274,17 +306,8 @@ class Federation:
             default_epsilon=default,
             now=self._clock(),
         )
-        dataset, _ = self._dataset(asked.dataset)
-        check_purpose(dataset, trusted.grant.purpose_code)
-        plan = plan_query(
-            sql,
-            dialect=asked.dialect,
-            dataset=dataset,
-            parameters=asked.parameters,
-            scope=trusted.grant.scope(asked.dataset.name),
-            today=asked.at.date(),
-        )
-        return asked, plan, trusted
+        profile = partial(self._data_profile, asked.dataset, asked.nodes)
+        return plan_asked(asked, trusted, self._datasets.of(asked.dataset)[0], profile)
 
     def _chosen(self, sql: str, options: Options) -> Options:
         """The options, with an epsilon for the accuracy that was asked for."""
@@ -295,64 +318,21 @@ class Federation:
             raise ParameterRefused("INSITU-PARAM-ACCURACY", reason="epsilon was given too", hint="Give one of the two.")
 
         def columns_at(epsilon: Fraction) -> list[Reach]:
-            asked, plan, _ = self._plan(sql, replace(options, epsilon=epsilon), None)
-            reach = expected(plan, asked.nodes, self._postprocessor(), LEVEL)
-            return [one for one, column in zip(reach, plan.output, strict=True) if column.noisy]
+            planned = self._plan(sql, replace(options, epsilon=epsilon), None)
+            reach = expected(planned, self._postprocessor(), LEVEL)
+            return [one for one, column in zip(reach, planned.plan.output, strict=True) if column.noisy]
 
-        if not self._plan(sql, options, EXPLAIN_EPSILON)[1].releases:
+        if not self._plan(sql, options, EXPLAIN_EPSILON).plan.releases:
             return options
         return replace(options, epsilon=least_epsilon(wanted, most, columns_at))
 
-    def _priced(self, sql: str, options: Options) -> tuple[Asked, PrivacyPlan, Trusted]:
+    def _priced(self, sql: str, options: Options) -> Planned:
         """The plan of a query. One over public tables alone costs nothing, and needs no epsilon."""
         if options.epsilon is None:
             planned = self._plan(sql, options, EXPLAIN_EPSILON)
-            if not planned[1].releases:
+            if not planned.plan.releases:
                 return planned
         return self._plan(sql, options, None)
-
-    def _sign_query(self, asked: Asked, plan: PrivacyPlan, trusted: Trusted) -> Sent:
-        from insitu_access.jose import refusing_malformed
-        from insitu_access.request import QueryRequest
-
-        now = self._clock()
-        with refusing_malformed("request"):
-            request = QueryRequest(
-                request_id=uuid.uuid4().hex,
-                grant_id=trusted.grant.id,
-                grant_sha256=trusted.grant_sha256,
-                dataset=asked.dataset.name,
-                dataset_digest=asked.dataset.digest,
-                sql=asked.sql,
-                dialect=asked.dialect,
-                parameters=asked.parameters,
-                plan_digest=plan.digest,
-                nodes=asked.nodes,
-                min_nodes=asked.min_nodes,
-                issued_at=asked.at,
-                deadline=now + asked.timeout,
-            )
-        return self._sign(request, plan, trusted)
-
-    def _sign_budget(self, nodes: tuple[str, ...], timeout: timedelta, trusted: Trusted) -> Sent:
-        from insitu_access.request import BudgetRequest
-
-        now = self._clock()
-        request = BudgetRequest(
-            request_id=uuid.uuid4().hex,
-            grant_id=trusted.grant.id,
-            grant_sha256=trusted.grant_sha256,
-            nodes=nodes,
-            issued_at=now,
-            deadline=now + timeout,
-        )
-        return self._sign(request, None, trusted)
-
-    def _sign(self, request: QueryRequest | BudgetRequest, plan: PrivacyPlan | None, trusted: Trusted) -> Sent:
-        from insitu_access.request import request_sha256, seal_request
-
-        token = seal_request(request, check_researcher(trusted.grant, self._profile.identity))
-        return Sent(request=request, token=token, sha256=request_sha256(token), plan=plan)
 
     def _deliver(self, sent: Sent, trusted: Trusted, progress: Progress) -> Delivered:
         ask = Ask(request_jws=sent.token, grant_jwt=trusted.grant_token)
@@ -380,7 +360,8 @@ class Federation:
         result = self._computed(sent, trusted, outcomes, answers, bundle)
         theirs = delivered.gateway_result()
         if theirs is not None:
-            check_gateway_result(theirs, [column.name for column in result.columns], result.rows)
+            rows = plain_rows(sent, answers, self._postprocessor()) if sent.improve else result.rows
+            check_gateway_result(theirs, [column.name for column in result.columns], rows)
         return result
 
     def _computed(

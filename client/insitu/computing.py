@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from insitu.result import Column, Evidence, Result, Spent
+from insitu.result import Cell, Column, Evidence, Result, Spent
 from insitu.verification import Answer, Sent
 
 if TYPE_CHECKING:
     from insitu_access.release import NodeRelease
+    from insitu_privacy.merge import MergedRelease
     from insitu_privacy.plan import PrivacyPlan
     from insitu_privacy.postprocess import Postprocessor
 
@@ -19,15 +21,13 @@ _FREE = "the query reads public tables alone: no node was asked, and nothing was
 
 
 def compute(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocessor, evidence: Evidence) -> Result:
-    """The result of a query whose answers passed ``verification.open_answers``."""
-    from insitu_privacy.merge import merge
+    """The result of a query whose answers passed ``verification.open_answers``, improved as is asked."""
+    from insitu_privacy.improve import SAID
 
-    plan = sent.plan
-    if plan is None:
-        raise TypeError("a budget request has no result")
+    plan = _plan(sent)
     releases = _releases(answers)
-    merged = merge(plan, [release.values for release in releases], [release.node for release in releases])
-    table = postprocessor.run(plan, merged, level=LEVEL)
+    improve = sent.improve if releases else ()
+    table = postprocessor.run(plan, _merged(plan, releases), level=LEVEL, improve=improve)
     return Result(
         query_id=sent.request.request_id,
         dataset=plan.dataset,
@@ -43,9 +43,29 @@ def compute(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocessor,
         ),
         replayed=bool(releases) and all(release.replayed for release in releases),
         verified=True,
+        improved=tuple(SAID[one] for one in improve),
         warnings=(*table.warnings, *_unnamed(plan, answers), *(() if plan.releases else (_FREE,))),
         evidence=evidence,
     )
+
+
+def plain_rows(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocessor) -> tuple[tuple[Cell, ...], ...]:
+    """The rows as the gateway computes them too: nothing improved."""
+    plan = _plan(sent)
+    silent = replace(plan, output=tuple(replace(column, noisy=False) for column in plan.output))
+    return postprocessor.run(silent, _merged(plan, _releases(answers)), level=LEVEL).rows
+
+
+def _plan(sent: Sent) -> PrivacyPlan:
+    if sent.plan is None:
+        raise TypeError("a budget request has no result")
+    return sent.plan
+
+
+def _merged(plan: PrivacyPlan, releases: Sequence[NodeRelease]) -> tuple[MergedRelease, ...]:
+    from insitu_privacy.merge import merge
+
+    return merge(plan, [release.values for release in releases], [release.node for release in releases])
 
 
 def _unnamed(plan: PrivacyPlan, answers: Sequence[Answer]) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def _install(draft: Path, folder: Path) -> None:
             target = folder / file.relative_to(draft)
             if file.is_dir():
                 target.mkdir(exist_ok=True)
-            else:
+            elif file.parent.name != "profiles" or not target.exists():  # H6: those kept before may be newer
                 file.replace(target)
     except OSError as error:
         raise ConfigInvalid("INSITU-CONFIG-FILE", path=folder, reason=error.strerror or "cannot be written") from error

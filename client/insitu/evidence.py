@@ -5,7 +5,7 @@ F2 manifest and grant verify against the pinned key, at the time of the request 
 F3 the request is signed by a key of the grant, and names this grant and dataset;
 F4 the dataset's bytes have the manifest's digest, and planning the request's SQL again gives the plan it names;
 F5 every outcome verifies (V1 to V5 of ``verification``), and as many nodes released as the request asks for;
-F6 the rows, columns, nodes and cost in the file are those computed again from the outcomes.
+F6 the rows, columns, nodes and cost in the file are those computed again from the outcomes, improved as it says.
 
 What is not checked: intervals, which are computed again but may differ between versions; whether a node that is
 missing was really away, which the file can say of none that the request cannot do without.
@@ -17,6 +17,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from insitu.verification import ABSENT, UNVERIFIED, Sent, compare_rows, open_ans
 
 if TYPE_CHECKING:
     from insitu_access.keys import VerifyingKey
+    from insitu_privacy.improve import Improvement
 
 FILE_LIMIT = 512 * 1024 * 1024
 """A result file that is longer is refused unread."""
@@ -68,9 +70,20 @@ def verify_document(document: Mapping[str, Any], authority: VerifyingKey) -> Res
     from insitu_privacy.postprocess import Postprocessor
 
     with Postprocessor() as postprocessor:
-        result = compute(sent, answers, postprocessor, evidence)
+        result = compute(replace(sent, improve=_improved(document)), answers, postprocessor, evidence)
     _compare(document, result)
     return result
+
+
+def _improved(document: Mapping[str, Any]) -> tuple[Improvement, ...]:
+    """What the file says was done to the releases; files of before do not say."""
+    from insitu_privacy.improve import SAID
+
+    said = document.get("improved", [])
+    found = tuple(one for one, text in SAID.items() if isinstance(said, list) and text in said)
+    if not isinstance(said, list) or len(found) != len(said):
+        raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="it is said to be improved in an unknown way")
+    return found
 
 
 def _evidence(raw: Any) -> Evidence:

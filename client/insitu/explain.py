@@ -1,9 +1,9 @@
 """What a query would release, at which noise and cost, and what each node would run: nothing is sent or spent.
 
 ``Explanation.to_json`` is the document of the `explain` command. Expected intervals come from running the query's own
-post-processing over made-up releases in which every group holds ``REPRESENTATIVE_ROWS`` rows, and are the widest of
-any group; a column of plain counts or sums so shows the spread of its noise, a ratio that of groups of such a size.
-``half_width`` of each statistic is exact. No real data is known here, so clipping bias is not foretold.
+post-processing over made-up releases (``bounds``) and are the widest of any group: where nodes have profiles, groups
+are as large as these let expect on the average; else each holds ``REPRESENTATIVE_ROWS`` rows at each node. Without
+profiles what clipping takes is not known. ``half_width`` of each statistic is exact.
 """
 
 from __future__ import annotations
@@ -13,28 +13,20 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from insitu_privacy.dataset import ColumnType, Dataset
+from insitu_privacy.dataset import Dataset
 from insitu_privacy.errors import InsituError
-from insitu_privacy.plan import KeyColumn, PrivacyPlan, Release, ReleasedValues, Statistic, Tree
+from insitu_privacy.plan import PrivacyPlan, Release, Statistic
 
 from insitu.accuracy import Reach
+from insitu.bounds import bounds_reason, clipping, made_up_releases
 from insitu.noise import half_width
+from insitu.planned import Planned
 
 if TYPE_CHECKING:
     from insitu_privacy.postprocess import Postprocessor
 
 DIALECTS = ("duckdb", "postgres")
-REPRESENTATIVE_ROWS = 1000
 _CAP_KEY = "secret of each node"
-_EXAMPLE: Mapping[ColumnType, int | float | str | bool] = {
-    "integer": 1,
-    "decimal": 1.0,
-    "text": "group",
-    "date": "2020-01-01",
-    "timestamp": "2020-01-01T00:00:00",
-    "boolean": True,
-}
-"""Stands for a group whose key nobody can know before it is released."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +38,10 @@ class Explanation:
     level: float
     expected: tuple[float | None, ...]
     """Half-width of each output column's interval, None where it has none or none can be foretold."""
+    clipping: tuple[float | None, ...]
+    """Share by which contribution bounds are expected to change each column, None where no profile says."""
+    reasons: tuple[str, ...]
+    """Of each release, where its contribution bounds come from."""
     node_sql: Mapping[str, str]
 
     @property
@@ -62,8 +58,12 @@ class Explanation:
             "dataset": plan.dataset,
             "plan_digest": plan.digest,
             "nodes": list(self.nodes),
-            "releases": [_release(release, len(self.nodes), self.level) for release in plan.releases],
+            "releases": [
+                _release(release, len(self.nodes), self.level, reason)
+                for release, reason in zip(plan.releases, self.reasons, strict=True)
+            ],
             "columns": [{"name": column.name, "noisy": column.noisy} for column in plan.output],
+            "clipping": list(self.clipping),
             "expected_intervals": list(self.expected),
             "level": self.level,
             "cost": {
@@ -83,16 +83,20 @@ class Explanation:
         return explanation_text(self)
 
 
-def explain_plan(
-    plan: PrivacyPlan, dataset: Dataset, nodes: tuple[str, ...], postprocessor: Postprocessor, *, level: float = 0.95
-) -> Explanation:
-    """Explain ``plan`` as ``nodes`` would run it."""
+def explain_plan(planned: Planned, postprocessor: Postprocessor, *, level: float = 0.95) -> Explanation:
+    """Explain what is planned as its nodes would run it."""
+    plan, nodes = planned.plan, planned.asked.nodes
     return Explanation(
         plan=plan,
         nodes=nodes,
         level=level,
-        expected=tuple(width for width, _ in expected(plan, nodes, postprocessor, level)),
-        node_sql={dialect: _node_sql(plan, dataset, dialect) for dialect in DIALECTS},
+        expected=tuple(width for width, _ in expected(planned, postprocessor, level)),
+        clipping=clipping(plan, planned.outlooks, nodes, postprocessor),
+        reasons=tuple(
+            bounds_reason(release, planned.asked.parameters, outlook, len(nodes))
+            for release, outlook in zip(plan.releases, planned.outlooks, strict=True)
+        ),
+        node_sql={dialect: _node_sql(plan, planned.dataset, dialect) for dialect in DIALECTS},
     )
 
 
@@ -104,11 +108,12 @@ def _node_sql(plan: PrivacyPlan, dataset: Dataset, dialect: str) -> str:
     return ";\n\n".join(statements)
 
 
-def expected(plan: PrivacyPlan, nodes: Sequence[str], postprocessor: Postprocessor, level: float) -> list[Reach]:
+def expected(planned: Planned, postprocessor: Postprocessor, level: float) -> list[Reach]:
     """Of each output column, how far its widest interval reaches to each side, and in shares of its value."""
     from insitu_privacy.merge import merge
 
-    made_up = [[_made_up(release) for release in plan.releases] for _ in nodes]
+    plan, nodes = planned.plan, planned.asked.nodes
+    made_up = made_up_releases(plan, planned.outlooks, nodes)
     try:
         table = postprocessor.run(plan, merge(plan, made_up, nodes), level=level)
     except InsituError:
@@ -131,43 +136,7 @@ def _reach(cells: Sequence[tuple[float, object]]) -> Reach:
     return widest, max(known) if known and len(known) == len(shares) else None
 
 
-def _made_up(release: Release) -> ReleasedValues:
-    """One node's share of a release in which every group has the representative size and mean values."""
-    cells = release.cells
-    if release.tree is not None:
-        return _made_up_tree(release, release.tree)
-    if cells is not None:
-        return ReleasedValues(keys=None, statistics=tuple((_typical(one),) * cells for one in release.statistics))
-    key = tuple(_example(column) for column in release.keys)
-    floor = release.threshold.tau + 1 if release.threshold else 0
-    return ReleasedValues(keys=(key,), statistics=tuple((max(_typical(one), floor),) for one in release.statistics))
-
-
-def _made_up_tree(release: Release, tree: Tree) -> ReleasedValues:
-    """Rows spread evenly over the leaves."""
-    from insitu_privacy.tree import grown
-
-    each = -(-REPRESENTATIVE_ROWS // tree.leaves) * tree.weight
-    counts = grown(tree.leaves, ((leaf, each) for leaf in range(tree.leaves)))
-    if tree.keys_of is None:
-        return ReleasedValues(keys=None, statistics=tuple((count,) * (release.cells or 0) for count in counts))
-    key = tuple(_example(column) for column in release.keys)
-    return ReleasedValues(keys=(key,), statistics=tuple((count,) for count in counts))
-
-
-def _typical(statistic: Statistic) -> int:
-    """Counts are the representative size; sums are of values at the centre, so that nothing is added to it."""
-    return 0 if statistic.kind == "sum" else REPRESENTATIVE_ROWS
-
-
-def _example(column: KeyColumn) -> int | float | str | bool | None:
-    if column.domain:
-        value = column.domain[-1]
-        return value if value is None or isinstance(value, (int, float, str, bool)) else value.isoformat()
-    return _EXAMPLE[column.type]
-
-
-def _release(release: Release, nodes: int, level: float) -> dict[str, Any]:
+def _release(release: Release, nodes: int, level: float, reason: str) -> dict[str, Any]:
     scales = [statistic.scale for statistic in release.statistics]
     return {
         "name": release.name,
@@ -176,6 +145,7 @@ def _release(release: Release, nodes: int, level: float) -> dict[str, Any]:
             "max_rows_per_group": release.bounds.max_rows_per_group,
             "max_groups": release.bounds.max_groups,
         },
+        "bounds_reason": reason,
         "keys": _keys(release),
         "mechanism": release.mechanism,
         "scale": float(max(scales, default=Fraction(0))),

@@ -151,6 +151,8 @@ def _footer(result: Result) -> str:
     lines = [f"{len(released)} of {len(result.nodes)} nodes ({', '.join(released)}); {spent}{again}"]
     missing = [node for node in result.nodes if node.status != "released"]
     lines += [f"missing: {node.id} {node.status} {node.code or ''}" for node in missing]
+    if result.improved:
+        lines.append(f"improved, at no cost: {', '.join(result.improved)}")
     checked = "every release verified" if result.verified else "NOT verified"
     lines = [one_line(line) for line in lines]
     return "\n".join([*lines, f"± is the {result.level:.0%} interval over the noise of all nodes; {checked}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from insitu_privacy.language import spoken
@@ -11,6 +12,7 @@ from insitu.catalog import scalar
 from insitu.output import new_table, rich_text
 
 if TYPE_CHECKING:
+    from insitu_access.data_profile import NodeProfile
     from insitu_privacy.dataset import Column, Dataset, Table
     from insitu_privacy.plan import Release
     from insitu_privacy.rules import ColumnName, Rules
@@ -36,7 +38,8 @@ def catalog_text(catalog: Catalog) -> str:
     parts: list[Text | RichTable] = [Text(head)]
     for granted in catalog.datasets:
         dataset = granted.dataset
-        parts.append(Text(f"Dataset {dataset.name}, version {dataset.version}: {dataset.title}\n{_rules(dataset)}"))
+        about = f"{_rules(dataset)}{_profiles(granted.profiles, grant.nodes)}"
+        parts.append(Text(f"Dataset {dataset.name}, version {dataset.version}: {dataset.title}\n{about}"))
         for table, columns in granted.granted():
             parts += [
                 Text(f"{table.name}: {_kind(table)}", style="bold"),
@@ -57,6 +60,18 @@ def _rules(dataset: Dataset) -> str:
         names = "; ".join(dict.fromkeys(one.name.said(spoken()) for one in legal.identifiers))
         rules.append(f"at most {legal.at_most_identifiers} potential identifier in a query: {names}")
     return "; ".join(rules) + "\n"
+
+
+def _profiles(profiles: Mapping[str, NodeProfile], nodes: Sequence[str]) -> str:
+    """Which nodes have released a profile, and which have not."""
+    there = [
+        f"{made.node} (number {made.serial}, {made.issued_at:%Y-%m-%d}, ε {float(made.epsilon):g})"
+        for made in profiles.values()
+    ]
+    missing = [node for node in nodes if node not in profiles]
+    lines = [f"profiles of {', '.join(there)}"] if there else []
+    lines += [f"no profile of {', '.join(missing)}"] if missing else []
+    return "; ".join(lines) + "\n"
 
 
 def _table(table: Table, columns: list[Column], rules: Rules) -> RichTable:
@@ -133,13 +148,15 @@ def explanation_text(explanation: Explanation) -> str:
     plan = explanation.plan
     epsilon, delta = explanation.person_level
     parts: list[Text | RichTable] = []
-    for release in plan.releases:
-        parts += [Text(_release_head(release)), _statistics(explanation, release)]
+    for release, reason in zip(plan.releases, explanation.reasons, strict=True):
+        parts += [Text(_release_head(release, reason)), _statistics(explanation, release)]
     expected = new_table()
     expected.add_column("column")
     expected.add_column("±", justify="right")
-    for column, width in zip(plan.output, explanation.expected, strict=True):
-        expected.add_row(Text(column.name), "exact" if not column.noisy else "?" if width is None else f"{width:,.4g}")
+    expected.add_column("clipping", justify="right")
+    for column, width, cut in zip(plan.output, explanation.expected, explanation.clipping, strict=True):
+        reach = "exact" if not column.noisy else "?" if width is None else f"{width:,.4g}"
+        expected.add_row(Text(column.name), reach, "" if not column.noisy else "?" if cut is None else f"{cut:.2%}")
     cost = (
         f"Cost at each node: ε {float(plan.loss.epsilon):g}, δ {float(plan.loss.delta):g}\n"
         f"Cost for a person known to {plan.nodes_per_unit} node(s): ε {float(epsilon):g}, δ {float(delta):g}\n"
@@ -149,11 +166,11 @@ def explanation_text(explanation: Explanation) -> str:
     return rich_text(*parts, head, expected, Text(f"\n{cost}\n-- afterwards\n{plan.postprocessing}\n\n{sql}"))
 
 
-def _release_head(release: Release) -> str:
+def _release_head(release: Release, reason: str) -> str:
     bounds = release.bounds
     lines = [
         f"{release.mechanism.capitalize()} noise; a person counts with up to {bounds.max_rows_per_group} rows in each "
-        f"of up to {bounds.max_groups} groups"
+        f"of up to {bounds.max_groups} groups ({reason})"
     ]
     if release.tree is not None:
         lines.append(f"A tree of counts over {release.tree.leaves} values: quantiles are read from it")

@@ -47,6 +47,8 @@ class Options:
     min_nodes: int | None = None
     timeout: float = TIMEOUT_S
     dialect: str = "duckdb"
+    improve: Iterable[str] = ()
+    """What is done to the answer beyond adding up (``insitu_privacy.improve``); nothing of what nodes are asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

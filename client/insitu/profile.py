@@ -6,6 +6,7 @@
     manifest.jws      the last manifest seen; never replaced by an older one
     successions.jws   how the authority's key came to be another than the pinned one (``insitu_access.pin``)
     datasets/DIGEST/  dataset bundles fetched before, checked against their digest at every use
+    profiles/         what nodes have released of their data (``data_profiles``), verified again at every use
 
 Files are private to the user. What is not here: verification of the grant and the manifest (``trust``).
 """

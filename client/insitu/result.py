@@ -97,6 +97,8 @@ class Result:
     verified: bool
     """Whether every release was verified and the rows were computed from them on this side."""
     warnings: tuple[str, ...]
+    improved: tuple[str, ...] = ()
+    """What was done to what was released, beyond adding it up (``insitu_privacy.improve``)."""
     evidence: Evidence = field(repr=False)
 
     def to_json(self, *, evidence: bool = True) -> dict[str, Any]:
@@ -114,6 +116,7 @@ class Result:
             "replayed": self.replayed,
             "verified": self.verified,
             "warnings": list(self.warnings),
+            "improved": list(self.improved),
         }
         if evidence:
             document["evidence"] = self.evidence.to_json()

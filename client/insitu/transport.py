@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from insitu_privacy.dataset import DatasetBundle
 from insitu_privacy.errors import AccessRefused, InsituError, IntegrityFailed, Unavailable
-from insitu_proto.messages import MAX_MESSAGE_BYTES, Ask, DatasetRef, Event, Follow, ManifestUpdate
+from insitu_proto.messages import (
+    MAX_MESSAGE_BYTES,
+    Ask,
+    DatasetRef,
+    Event,
+    Follow,
+    GetProfiles,
+    ManifestUpdate,
+    Profiles,
+)
 
 if TYPE_CHECKING:
     import grpc
@@ -38,9 +47,9 @@ class GetManifest:
     """Wants the current manifest."""
 
 
-Call = GetManifest | DatasetRef | Ask | Follow
-Reply = ManifestUpdate | DatasetBundle | Event
-_T = TypeVar("_T", ManifestUpdate, DatasetBundle)
+Call = GetManifest | DatasetRef | GetProfiles | Ask | Follow
+Reply = ManifestUpdate | DatasetBundle | Profiles | Event
+_T = TypeVar("_T", ManifestUpdate, DatasetBundle, Profiles)
 
 
 class Transport(Protocol):
@@ -162,13 +171,15 @@ class GrpcTransport:
         return None
 
     def _replies(self, stub: stubs.ResearchStub, call: Call, timeout_s: float) -> Iterator[Reply]:
-        from insitu_proto import wire
+        from insitu_proto import wire, wire_profiles
         from insitu_proto.v1 import insitu_pb2 as pb
 
         if isinstance(call, GetManifest):
             yield wire.from_manifest(stub.GetManifest(pb.GetManifestRequest(), timeout=timeout_s))
         elif isinstance(call, DatasetRef):
             yield wire.from_chunks(stub.GetDataset(wire.to_dataset_ref(call), timeout=timeout_s))
+        elif isinstance(call, GetProfiles):
+            yield wire_profiles.from_profiles(stub.GetProfiles(wire_profiles.to_get_profiles(call), timeout=timeout_s))
         else:
             stream = (
                 stub.Ask(wire.to_ask(call), timeout=timeout_s)

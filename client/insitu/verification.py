@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from insitu_access.manifest import Manifest
     from insitu_access.release import BudgetStatement, NodeRelease, Refusal
     from insitu_access.request import BudgetRequest, QueryRequest
+    from insitu_privacy.improve import Improvement
     from insitu_proto.messages import NodeOutcome
 
     Opened = NodeRelease | Refusal | BudgetStatement
@@ -49,6 +50,8 @@ class Sent:
     token: str
     sha256: str
     plan: PrivacyPlan | None
+    improve: tuple[Improvement, ...] = ()
+    """What the answer is improved by on this side: nobody else is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

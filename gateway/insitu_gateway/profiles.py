@@ -22,7 +22,7 @@ from insitu_gateway.journal import Journal
 from insitu_gateway.store import DropProfile, KeepProfile
 
 MOST_IGNORED = 16
-"""From a node that announced so many profiles on one stream that are none, no more are read on it."""
+"""Of a node that announced so many profiles on one stream that are none, no more are read under the same manifest."""
 log = structlog.get_logger("insitu.gateway")
 
 

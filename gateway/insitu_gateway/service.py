@@ -77,10 +77,14 @@ class FederationService(stubs.FederationServicer):
             await stream.settle()
 
     async def _listen(self, node: str, stream: NodeStream) -> None:
-        ignored = 0
+        ignored, by = 0, self._manifest()
         while (message := await stream.read()) is not None:
             await self._fanout.heard(node, stream, message)
-            if isinstance(message, AnnounceProfile) and ignored < MOST_IGNORED:
+            if not isinstance(message, AnnounceProfile):
+                continue
+            if by is not self._manifest():  # every node announces again, also what the one before did not cover
+                ignored, by = 0, self._manifest()
+            if ignored < MOST_IGNORED:
                 ignored += not await self._profiles.announced(node, message.profile_jws)
 
 

@@ -71,7 +71,7 @@ def account_of(config: NodeConfig, own: Served) -> Account:
 
 @contextmanager
 def open_profiler(config: NodeConfig, own: Served, *, hook: Hook) -> Iterator[Profiler]:
-    """H5: a profiler, alone at it until the context ends. Raises BudgetRefused where the custodian set no budget."""
+    """H7: a profiler, alone at it until the context ends. Raises BudgetRefused where the custodian set no budget."""
     name, budget = own.dataset.name, own.config.profile_epsilon
     if budget is None:
         raise BudgetRefused("INSITU-PROFILE-NONE", name=name)

@@ -3,11 +3,11 @@
 A profile is many releases under one charge. Its life is that of a query (``cycle``): all that can fail without data is
 done first, the charge is durable before the first row is read, what the ledger stored is what leaves. Beyond that:
 
-H5  without the custodian's ``profile_epsilon`` for a dataset none is made of it; all profiles of a dataset, over all
+H7  without the custodian's ``profile_epsilon`` for a dataset none is made of it; all profiles of a dataset, over all
     its versions, together stay within it. The ledger holds the account, under a name that no grant can have
-H6  a version is profiled once: who asks again is shown the one there is, and only ``--refresh`` is charged again. A run
+H8  a version is profiled once: who asks again is shown the one there is, and only ``--refresh`` is charged again. A run
     that a crash cut off is finished under its own charge; one that failed stays spent, and is not tried again by itself
-H7  a profile holds what was committed and public facts of the contract, nothing else
+H9  a profile holds what was committed and public facts of the contract, nothing else
 
 ``serial`` counts the profiles of a dataset, those that failed too: it is the number of the charge, so that the ledger
 knows it whatever becomes of files. What is not here: the measures (``insitu_privacy.profile_measures``), files.
@@ -98,7 +98,7 @@ def unfinished(charges: Sequence[Past], kept: int | None) -> Past | None:
 
 
 def decided(name: str, charges: Sequence[Past], kept: int | None, wanted: Wanted) -> Step | None:
-    """H6: what is to be made, or None where the one there is is to be shown. ``kept`` is its serial.
+    """H8: what is to be made, or None where the one there is is to be shown. ``kept`` is its serial.
 
     Raises BudgetRefused (INSITU-PROFILE-AGAIN), or ConfigInvalid where no epsilon was given and one is needed.
     """
@@ -120,7 +120,7 @@ def anew(charges: Sequence[Past], wanted: Wanted) -> Step:
 
 
 def ask_of(dataset: Dataset, step: Step, plans: Plans, budget: Fraction) -> Ask:
-    """H5: the charge. Equal for equal plans of one serial, so that who comes back after a crash gets it again."""
+    """H7: the charge. Equal for equal plans of one serial, so that who comes back after a crash gets it again."""
     request_id = f"{_prefix(dataset)}{step.serial}"
     digest = hashlib.sha256(f"insitu-profile-v1 {request_id} {dataset.digest}\n".encode())
     for _, plan in plans:
@@ -245,7 +245,7 @@ class Profiler:
             raise BudgetRefused("INSITU-PROFILE-BUDGET", name=ask.dataset) from None
 
     def _assembled(self, step: Step, plans: Plans, values: tuple[ReleasedValues, ...]) -> NodeProfile:
-        """H7: of the stored values alone."""
+        """H9: of the stored values alone."""
         histograms = tuple(histogram(measure, plan, one) for (measure, plan), one in zip(plans, values, strict=True))
         return NodeProfile(
             node=self._node,

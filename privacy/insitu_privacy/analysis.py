@@ -25,6 +25,7 @@ from insitu_privacy.passes.frontier import CELL, Frontier
 from insitu_privacy.passes.grouping_sets import without_grouping_sets
 from insitu_privacy.passes.keys import effective_bounds, keys, leaves_limit
 from insitu_privacy.passes.lift import RELEASES_LIMIT, Lifted, Part, lift
+from insitu_privacy.passes.nodes import every, has
 from insitu_privacy.passes.outer import make_total
 from insitu_privacy.passes.outer_joins import without_right_joins
 from insitu_privacy.passes.parse import parse
@@ -156,8 +157,8 @@ def _analyse(question: _Question) -> Analysis:
     if question.fits and len(question.fits) != len(releases):
         raise ParameterRefused("INSITU-PARAM-FITS")
     legal.check(dataset.rules, [_asked(one) for one in releases], tree)
-    postprocessing, copies_sql = _outer_sql(lifted, read)
     names = [item.alias_or_name for item in lifted.outer.selects]
+    postprocessing, copies_sql = _outer_sql(lifted, read)
     return Analysis(
         releases=tuple(releases),
         postprocessing=postprocessing,
@@ -265,30 +266,36 @@ def _check_size(releases: list[Measured], part: Part) -> None:
 
 
 def _outer_sql(lifted: Lifted, read: dict[tuple[str, str], exp.Expr]) -> tuple[str, str]:
-    """The post-processing; and what copies are run through: where its rows are cells, its noisy columns alone."""
+    """The post-processing, which is taken apart; and what copies are run through: where its rows are cells, its noisy
+    columns alone."""
 
     def reader(node: exp.Expr) -> exp.Expr:
         found = read.get((node.table, node.name)) if isinstance(node, exp.Column) else None
         return node if found is None else found.copy()
 
-    above = lifted.outer.transform(reader)
+    above = lifted.outer.transform(reader, copy=False)
     assert isinstance(above, exp.Query)
     make_total(above)
     copied = _guarded(above.copy())
     if not lifted.by_cell:
-        return above.sql("duckdb"), copied.sql("duckdb")
+        return _written(above), _written(copied)
     shown = [item for item, flag in zip(copied.selects, lifted.noisy, strict=True) if flag]
     cells = exp.Select(expressions=shown)
     cells.set("from_", copied.args["from_"])
     above.set("expressions", [exp.column(CELL), *above.selects])
-    return above.sql("duckdb"), cells.sql("duckdb") if shown else ""
+    return _written(above), _written(cells) if shown else ""
+
+
+def _written(tree: exp.Query) -> str:
+    """The text of a tree that nobody reads any more: writing it may change it."""
+    return tree.sql("duckdb", copy=False)
 
 
 def _guarded(tree: exp.Query) -> exp.Query:
     """Ratios with a value only where their denominator is above zero: for copies, ``postprocess`` says why."""
-    for node in reversed(list(tree.find_all(exp.Div, exp.IntDiv))):  # the inner ones first
+    for node in reversed(every(tree, exp.Div, exp.IntDiv)):  # the inner ones first
         divisor = node.expression
-        if divisor.find(exp.Column, exp.Query) is None:
+        if not has(divisor, exp.Column, exp.Query):
             continue
         positive = exp.GT(this=exp.paren(divisor.copy()), expression=exp.Literal.number(0))
         node.replace(exp.Case(ifs=[exp.If(this=positive, true=node.copy())]))

@@ -158,6 +158,12 @@ _ROWS: tuple[tuple[str, Category, str, str], ...] = (
         "Use --mechanism auto.",
     ),
     ("INSITU-PARAM-ACCURACY", "parameter", "{reason}", "{hint}"),
+    (
+        "INSITU-PARAM-IMPROVE",
+        "parameter",
+        "there is no improvement {name}",
+        "Improvements are: {known}; several are parted by commas.",
+    ),
     ("INSITU-PARAM-NODES", "parameter", "{reason}", "Nodes of this grant are: {known}."),
     ("INSITU-PARAM-DATASET", "parameter", "{reason}", "Pass --dataset with one of: {known}."),
     (

@@ -18,9 +18,11 @@ from insitu_privacy.dataset import Bound, Column, ColumnType, Scalar
 from insitu_privacy.domains import INTEGER_LIMIT
 from insitu_privacy.expressions import Call, ColumnRef, Exists, Expression, Literal, Op
 from insitu_privacy.guarded import TEXTS, TINY
+from insitu_privacy.implied import BOTH_ENDS, NO_ENDS, Ends
 from insitu_privacy.operations import OPERATIONS
 
-_NO_COHORTS: Mapping[str, str] = MappingProxyType({})
+Given = Mapping[str | ColumnRef, str]
+_NOTHING: Given = MappingProxyType({})
 WIDEST = Fraction(10**300)
 """Decimals without bounds are read within these."""
 _MOST = 2**63 - 1
@@ -38,16 +40,20 @@ class Dialect(ABC):
     fence: str = ""
     """Ends a derived table whose expressions are to be computed once a row, however often they are used."""
 
-    def write(self, expression: Expression, cohorts: Mapping[str, str] = _NO_COHORTS) -> str:
-        """The text of an expression: columns as ``"source"."column"``, cohorts as the text given for them."""
+    def write(self, expression: Expression, given: Given = _NOTHING) -> str:
+        """The text of an expression: cohorts and columns as the text given for them, else ``"source"."column"``."""
         if isinstance(expression, ColumnRef):
-            return f"{self.identifier(expression.scan)}.{self.identifier(expression.column)}"
+            return given.get(expression) or self.place(expression.scan, expression.column)
         if isinstance(expression, Literal):
             return self.literal(expression.type, expression.value)
         if isinstance(expression, Exists):
-            terms = " AND ".join(self.write(term, cohorts) for term in expression.on) or "TRUE"
-            return f"EXISTS (SELECT 1 FROM {cohorts[expression.cohort]} WHERE {terms})"
-        return self._call(expression, cohorts)
+            terms = " AND ".join(self.write(term, given) for term in expression.on) or "TRUE"
+            return f"EXISTS (SELECT 1 FROM {given[expression.cohort]} WHERE {terms})"
+        return self._call(expression, given)
+
+    def place(self, source: str, column: str) -> str:
+        """A column of a source."""
+        return f"{self.identifier(source)}.{self.identifier(column)}"
 
     def identifier(self, name: str) -> str:
         """A quoted identifier."""
@@ -95,13 +101,16 @@ class Dialect(ABC):
         read = self.read(column, raw)
         return f"CASE WHEN {' AND '.join(checks)} THEN {read} END" if checks else read
 
-    def conditions(self, column: Column, raw: str) -> list[str]:
-        """What holds for the values of a column that are within its declaration."""
+    def conditions(self, column: Column, raw: str, *, known: Ends = NO_ENDS) -> list[str]:
+        """What holds for the values of a column that are within its declaration, and is not ``known`` already."""
+        if known == BOTH_ENDS:
+            return []
         raw = self.exactly(column.type, raw)
         if column.values is not None:
             return [f"{raw} IN ({', '.join(self.literal(column.type, value) for value in column.values)})"]
         low, high = self._limits(column)
-        return [f"{raw} >= {low}"] * (low is not None) + [f"{raw} <= {high}"] * (high is not None)
+        lower = [] if low is None or known.low else [f"{raw} >= {low}"]
+        return lower if high is None or known.high else [*lower, f"{raw} <= {high}"]
 
     def _limits(self, column: Column) -> tuple[str | None, str | None]:
         if column.type == "decimal":
@@ -154,9 +163,9 @@ class Dialect(ABC):
         """The narrowest integer type for values up to ``most``: sums of narrower ones are faster."""
         return "INTEGER" if most < 2**31 else self.bigint
 
-    def _call(self, expression: Call, cohorts: Mapping[str, str]) -> str:
+    def _call(self, expression: Call, given: Given) -> str:
         own = OPERATIONS.get(expression.op) or TEXTS.get(expression.op)
-        args = [self.write(argument, cohorts) for argument in expression.args]
+        args = [self.write(argument, given) for argument in expression.args]
         if own is not None:
             return own(self, args)
         return self.special(expression.op, args)

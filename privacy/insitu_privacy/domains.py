@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from insitu_privacy.dataset import Column, ColumnType
@@ -262,9 +263,25 @@ def _call_values(op: Op, args: list[Facts]) -> tuple[Value, ...] | None:
         return _union(args[1::2] + args[-1:])
     if op is Op.COALESCE:
         return _union(args)
-    choices = [(*fact.values, None) if fact.nullable else fact.values for fact in args if fact.values is not None]
+    choices = tuple((*fact.values, None) if fact.nullable else fact.values for fact in args if fact.values is not None)
     if len(choices) < len(args):
         return None
+    kinds = tuple(frozenset(map(type, choice)) for choice in choices)
+    return _results(op, choices) if any(float in kind for kind in kinds) else _kept_results(op, kinds, choices)
+
+
+@lru_cache(maxsize=64)
+def _kept_results(
+    op: Op, kinds: tuple[frozenset[type], ...], choices: tuple[tuple[Value, ...], ...]
+) -> tuple[Value, ...]:
+    """What is found of one expression several times: for rows before conditions and after, for a look and for the plan.
+
+    By type, for 1 and TRUE are equal here; and not of floats, for 0.0 and -0.0 are, too.
+    """
+    return _results(op, choices)
+
+
+def _results(op: Op, choices: tuple[tuple[Value, ...], ...]) -> tuple[Value, ...]:
     results = {apply(op, list(combination)) for combination in itertools.product(*choices)}
     return tuple(sorted(value for value in results if value is not None))
 

@@ -166,6 +166,8 @@ def walk(expression: Expression) -> Iterator[Expression]:
 
 def columns_of(expression: Expression) -> frozenset[ColumnRef]:
     """The columns an expression reads of its relation's row; those of cohorts it looks into are not among them."""
+    if isinstance(expression, ColumnRef):
+        return frozenset((expression,))
     nodes = list(walk(expression))
     cohorts = {node.cohort for node in nodes if isinstance(node, Exists)}
     return frozenset(node for node in nodes if isinstance(node, ColumnRef) and node.scan not in cohorts)

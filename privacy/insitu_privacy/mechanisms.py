@@ -71,21 +71,14 @@ def check_claims(release: Release) -> None:
         if release.threshold is not None and index == release.threshold.statistic:
             _check_threshold(release, statistic, groups)
             continue
-        measurement = _vector_measurement(release.mechanism, statistic.scale)
-        if release.mechanism == "laplace":
-            loss = measurement.map(groups * statistic.levels * statistic.linf)
-        else:
-            loss = measurement.map(_l2(groups * statistic.levels, statistic.linf))
+        loss = _vector_loss(release.mechanism, statistic.scale, groups * statistic.levels, statistic.linf)
         _require(loss, statistic.epsilon if release.mechanism == "laplace" else statistic.rho)
 
 
 def _check_threshold(release: Release, statistic: Statistic, groups: int) -> None:
     assert release.threshold is not None
-    claimed = _threshold_measurement(release.mechanism, statistic.scale, release.threshold.tau)
-    if release.mechanism == "laplace":
-        loss, delta = claimed.map((groups, groups * statistic.linf, statistic.linf))
-    else:
-        loss, delta = claimed.map((groups, _l2(groups, statistic.linf), statistic.linf))
+    tau = release.threshold.tau
+    loss, delta = _threshold_loss(release.mechanism, statistic.scale, tau, groups, statistic.linf)
     _require(loss, statistic.epsilon if release.mechanism == "laplace" else statistic.rho)
     _require(delta, release.threshold.delta)
 
@@ -123,6 +116,22 @@ def _threshold_measurement(mechanism: str, scale: Fraction, threshold: int) -> A
     return dp.m.make_gaussian_threshold(
         domain, metric, _float_up(scale), threshold, MO="Approximate<ZeroConcentratedDivergence>"
     )
+
+
+@lru_cache(maxsize=256)
+def _vector_loss(mechanism: str, scale: Fraction, cells: int, linf: int) -> float:
+    """What OpenDP's map says of a measurement where that many cells move by ``linf``. It is asked once of each: a
+    measurement is one object as long as it is kept, and its map a function."""
+    measurement = _vector_measurement(mechanism, scale)
+    loss: float = measurement.map(cells * linf if mechanism == "laplace" else _l2(cells, linf))
+    return loss
+
+
+@lru_cache(maxsize=256)
+def _threshold_loss(mechanism: str, scale: Fraction, tau: int, groups: int, linf: int) -> tuple[float, float]:
+    total = groups * linf if mechanism == "laplace" else _l2(groups, linf)
+    loss, delta = _threshold_measurement(mechanism, scale, tau).map((groups, total, linf))
+    return loss, delta
 
 
 def _float_up(scale: Fraction) -> float:

@@ -30,6 +30,8 @@ class MergedRelease:
     """How many nodes released; of a group that fewer of them named, the sum holds only a part."""
     sites: tuple[str, ...] | None = None
     """Where nodes are kept apart, the node of each cell: there are as many cells with a key as nodes released it."""
+    non_negative: bool = False
+    """Of a tree of counts, whether its leaves are moved to where none is below zero (``improve``)."""
 
 
 def merge(

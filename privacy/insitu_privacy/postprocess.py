@@ -36,6 +36,8 @@ from insitu_privacy.bootstrap import (
 )
 from insitu_privacy.dataset import ColumnType
 from insitu_privacy.errors import SqlRefused
+from insitu_privacy.improve import Improvement, Improving
+from insitu_privacy.improved_intervals import count_columns, stretched
 from insitu_privacy.merge import MergedRelease, merge
 from insitu_privacy.plan import PrivacyPlan, Release, ReleasedValues
 from insitu_privacy.published import published_table
@@ -105,8 +107,15 @@ class Postprocessor:
         with self._lock:
             self._connection.close()
 
-    def run(self, plan: PrivacyPlan, merged: Sequence[MergedRelease], *, level: float = 0.95) -> ResultTable:
-        """The answer of a plan from its merged releases.
+    def run(
+        self,
+        plan: PrivacyPlan,
+        merged: Sequence[MergedRelease],
+        *,
+        level: float = 0.95,
+        improve: Sequence[Improvement] = (),
+    ) -> ResultTable:
+        """The answer of a plan from its merged releases, improved as is asked (``improve``).
 
         Raises SqlRefused where the outer SQL fails or takes too long (INSITU-SQL-NOT-TOTAL), or gives too many rows
         (INSITU-SQL-TOO-MANY-ROWS).
@@ -115,7 +124,7 @@ class Postprocessor:
             watch = Watch(self._timeout, self._connection.interrupt)
             try:
                 with watch.running():
-                    return self._run(plan, merged, level, watch)
+                    return self._run(plan, merged, level, watch, improve)
             except (duckdb.Error, RuntimeError, TooSlow):  # an interrupt may come as either of the first two
                 hint = "Simplify the arithmetic over aggregates."
                 raise SqlRefused("INSITU-SQL-NOT-TOTAL", name="the post-processing", hint=hint) from None
@@ -131,10 +140,29 @@ class Postprocessor:
             merge(plan, zeros),
         )
 
-    def _run(self, plan: PrivacyPlan, merged: Sequence[MergedRelease], level: float, watch: Watch) -> ResultTable:
+    def _run(
+        self,
+        plan: PrivacyPlan,
+        merged: Sequence[MergedRelease],
+        level: float,
+        watch: Watch,
+        improve: Sequence[Improvement],
+    ) -> ResultTable:
         relations = released_relations(plan, merged)
         with self._published(plan):
-            return self._made(plan, relations, level, watch)
+            if not improve:
+                return self._made(plan, relations, level, watch)[0]
+            improving = Improving(relations, improve, plan.copies_sql)
+            fitted, ids = self._made(plan, improving.fitted(), level, watch, improving=improving)
+            if not improving.cuts:
+                return fitted
+            silent = replace(plan, output=tuple(replace(one, noisy=False) for one in plan.output))
+            shown, shown_ids = self._made(silent, improving.points(), level, watch, noisy=noisy_places(plan))
+            return replace(
+                fitted,
+                rows=shown.rows,
+                intervals=stretched(shown.rows, shown_ids, fitted.intervals, ids, count_columns(plan)),
+            )
 
     @contextmanager
     def _published(self, plan: PrivacyPlan) -> Iterator[None]:
@@ -147,13 +175,24 @@ class Postprocessor:
             for table in plan.public:
                 self._connection.unregister(table.name)
 
-    def _made(self, plan: PrivacyPlan, relations: Sequence[Released], level: float, watch: Watch) -> ResultTable:
+    def _made(
+        self,
+        plan: PrivacyPlan,
+        relations: Sequence[Released],
+        level: float,
+        watch: Watch,
+        *,
+        improving: Improving | None = None,
+        noisy: Sequence[int] | None = None,
+    ) -> tuple[ResultTable, list[Any]]:
+        """The answer, and what each of its rows is known by: its cell, or what is not ``noisy`` in it."""
         found, types = self._answers(
             plan.postprocessing, relations, [point_table(one, plan.postprocessing) for one in relations]
         )
         types = types[1:] if plan.rows_are_cells else types
         if plan.rows_are_cells:
             cells, rows = [row[0] for row in found], [row[1:] for row in found]
+            ids: list[Any] = cells
             spread = self._spread(plan, relations[0], level) if found else {}
             whole = relations[0].whole
             deviations = [
@@ -162,7 +201,8 @@ class Postprocessor:
             ]
         else:
             rows = found
-            deviations = self._deviations_by_row(plan, relations, rows, level, watch)
+            ids = [_row_key(row, noisy_places(plan) if noisy is None else noisy) for row in rows]
+            deviations = self._deviations_by_row(plan, relations, rows, level, watch, improving=improving)
         columns = tuple(
             OutputColumn(name=column.name, type=kind, noisy=column.noisy)
             for column, kind in zip(plan.output, types, strict=True)
@@ -172,7 +212,8 @@ class Postprocessor:
             tuple(_interval(spread_of.get(index), value) for index, value in enumerate(cells))
             for spread_of, cells in zip(deviations, values, strict=True)
         )
-        return ResultTable(columns=columns, rows=values, intervals=intervals, level=level, warnings=warnings(relations))
+        said = (*warnings(relations), *(improving.warnings if improving is not None else ()))
+        return ResultTable(columns=columns, rows=values, intervals=intervals, level=level, warnings=said), ids
 
     def _answers(
         self, sql: str, relations: Sequence[Released], tables: Sequence[pa.Table]
@@ -200,18 +241,22 @@ class Postprocessor:
         rows: Sequence[tuple[Any, ...]],
         level: float,
         watch: Watch,
+        *,
+        improving: Improving | None,
     ) -> list[dict[int, tuple[float, float]]]:
         """For SQL over whole releases: it is run again on perturbed copies, and rows are found by what is not noisy."""
-        noisy = [index for index, column in enumerate(plan.output) if column.noisy]
+        noisy = noisy_places(plan)
         keys = [_row_key(row, noisy) for row in rows]
         partial = not all(all(one.whole) for one in relations)
         if not noisy or partial:
             return [{} for _ in rows]
-        copies = [Copies(plan, one) for one in relations]
+        copies = [Copies(plan, one) for one in (relations if improving is None else improving.raw)]
         seen_rows: dict[Any, list[tuple[Any, ...]]] = {key: [] for key, times in Counter(keys).items() if times == 1}
         for number in range(WHOLE_COPIES):
             watch.check()
-            found, _ = self._answers(plan.copies_sql, relations, [one.table(number) for one in copies])
+            tables = [one.table(number) for one in copies]
+            tables = tables if improving is None else improving.fit_copies(tables)
+            found, _ = self._answers(plan.copies_sql, relations, tables)
             for row in found:
                 if (key := _row_key(row, noisy)) in seen_rows:
                     seen_rows[key].append(row)
@@ -233,7 +278,7 @@ class Postprocessor:
         level: float,
     ) -> dict[int, tuple[Array, Array]]:
         """By output column: lower and upper deviation of each cell, NaN where it is not bounded."""
-        noisy = [index for index, column in enumerate(plan.output) if column.noisy]
+        noisy = noisy_places(plan)
         if not noisy:
             return {}
         cells = len(one.keys)
@@ -274,6 +319,11 @@ def _zeros(release: Release) -> ReleasedValues:
 
 
 # -- answers ---------------------------------------------------------------------------------------------------------
+
+
+def noisy_places(plan: PrivacyPlan) -> list[int]:
+    """The columns of the answer that carry intervals."""
+    return [index for index, column in enumerate(plan.output) if column.noisy]
 
 
 def _row_key(row: tuple[Any, ...], noisy: Sequence[int]) -> Any:

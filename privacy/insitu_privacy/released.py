@@ -122,6 +122,7 @@ def quantile_array(quantile: Quantile, tree: MergedRelease, counts: Array, hidde
         kind=quantile.kind,
         level=float(quantile.level),
         weight=release.tree.weight,
+        non_negative=tree.non_negative,
         deviation=np.broadcast_to(deviation(release, tree.nodes), counts.shape[:-1]),
     )
     missing = np.isnan(places) if hidden is None else np.isnan(places) | hidden

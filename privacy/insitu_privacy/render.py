@@ -37,10 +37,11 @@ def render(release: Release, *, dialect: str, tables: Mapping[str, str], cap_key
     ``tables`` maps dataset tables to the site's own: a table or view name, or a SELECT. ``cap_key`` is the node's
     secret for choosing groups; it does not change what is guaranteed.
     """
+    if release.tree is None:
+        return Writer(release, DIALECTS[dialect], tables, cap_key).statement()
     from insitu_privacy.render_tree import TreeWriter
 
-    kind = Writer if release.tree is None else TreeWriter
-    return kind(release, DIALECTS[dialect], tables, cap_key).statement()
+    return TreeWriter(release, DIALECTS[dialect], tables, cap_key).statement()
 
 
 class Writer:
@@ -61,9 +62,9 @@ class Writer:
         self.constant = [key for key in self._shape.keys if key.constant]
 
     def statement(self) -> str:
-        """WITH insitu_rows, [parts], [capped] SELECT keys, sums GROUP BY keys."""
-        stages = [f"insitu_rows AS (\n{self._insitu_rows()}\n)"]
-        stages += self.parts()
+        """WITH insitu_rows, [parts], [capped] SELECT keys, sums GROUP BY keys. One stage alone stands in its FROM."""
+        rows = self._insitu_rows()
+        stages = [f"insitu_rows AS (\n{rows}\n)", *self.parts()]
         source = "insitu_rows"
         if self.needs_cap():
             stages += self.capped("ROW_NUMBER()")
@@ -73,6 +74,8 @@ class Writer:
             *(f"{self._summed(s)} AS s{i}" for i, s in enumerate(self.release.statistics)),
         ]
         group = f"\nGROUP BY {', '.join(key.name for key in self.release.keys)}" if self.release.keys else ""
+        if len(stages) == 1:
+            return f"SELECT {', '.join(columns)}\nFROM (\n{rows}\n) AS insitu_rows{group}"
         return f"WITH {', '.join(stages)}\nSELECT {', '.join(columns)}\nFROM {source}{self.joined_parts(source)}{group}"
 
     def released_keys(self) -> list[str]:
@@ -171,11 +174,13 @@ class Writer:
 
     def _columns_coded(self) -> frozenset[ColumnRef]:
         """Columns that are read as such keys and nowhere else: what guards them is the reading."""
+        keys = {key.expression for key in self.release.keys if isinstance(key.expression, ColumnRef)}
+        if not keys:
+            return frozenset()
         relation = self.release.relation
         read = [*relation.where, *(term for join in relation.joins for term in join.on), *self.release.values]
         read += [key.expression for key in self.release.keys if not (self._is_coded(key) and self._is_guard(key))]
         elsewhere = {column for one in read for column in columns_of(one)}
-        keys = {key.expression for key in self.release.keys if isinstance(key.expression, ColumnRef)}
         return frozenset(key for key in keys if key not in elsewhere)
 
     def _column(self, value: Expression) -> ColumnRef | None:
@@ -251,10 +256,8 @@ class Writer:
         units = [f"{self.sources.write(ColumnRef(part.scan.alias, name))}" for name in part.scan.unit]
         columns = [f"{text} AS {name}" for text, name in zip(units, self.units, strict=True)]
         columns += [f"{self._least(key)} AS {key.name}" for key in part.keys]
-        return (
-            f"SELECT {', '.join(columns)}\nFROM {self.sources.text(part.scan)}{self.sources.where(part.where)}"
-            f"\nGROUP BY {', '.join(units)}"
-        )
+        rows = self.sources.rows(part.scan, (), part.where)
+        return f"SELECT {', '.join(columns)}\n{rows}\nGROUP BY {', '.join(units)}"
 
     def _least(self, key: KeyColumn) -> str:
         return self.dialect.least_of(key.type, self._key(key))

@@ -39,6 +39,9 @@ class Shape:
 def shape(release: Release) -> Shape:
     """The layout of a release's statement."""
     relation = release.relation
+    if not relation.joins:
+        unit = _unit_of(relation.first)
+        return Shape(first=relation.first, joins=(), where=relation.where, unit=unit, keys=release.keys, parts=())
     protected = [scan for scan in relation.sources if not scan.public and scan.alias not in relation.outer]
     candidates = [scan for scan in protected if scan.one_row_per_unit]
     if len(candidates) == len(protected):

@@ -5,6 +5,9 @@ A guard makes NULL of what lies outside a column's declared domain or bounds. Wh
 rows in which the column is NULL anyway, the guard stands as a condition beside it instead: the same rows, and the
 database can skip what it need not read. That holds where nothing but total operations reads the column, for the two
 conditions may be evaluated in either order.
+
+A table whose columns need no guard, or only such conditions, is read under the query's alias, with the conditions
+beside the query's own: a short statement is bound in half the time, which is much of what a small table takes.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from insitu_privacy.dataset import Column, ColumnType
 from insitu_privacy.dialect import Dialect
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, columns_of, walk
 from insitu_privacy.facts import INTEGER_LIMIT
+from insitu_privacy.implied import implied
 from insitu_privacy.relations import (
     Aggregate,
     Body,
@@ -74,13 +78,44 @@ class Sources:
         } - self._worked
         self._exported = {column for one in output for column in columns_of(one)} if exported else set()
         self._filtered -= self._exported
-        self.cohorts = {cohort.alias: self.text(cohort) for cohort in relation.cohorts}
+        self._where = relation.where
+        self._conditions: dict[str, list[str]] = {}
+        self._given: dict[str | ColumnRef, str] = {}
+        for source in relation.sources:
+            if isinstance(source, Scan) and source.alias not in relation.outer and self._is_plain(source):
+                self._read_plainly(source)
+        self._given |= {cohort.alias: self._text(cohort) for cohort in relation.cohorts}
 
-    def text(self, source: Source) -> str:
-        """A source as a derived table under its alias."""
+    def _is_plain(self, scan: Scan) -> bool:
+        """Whether each column of a table is read by no more than a cast."""
+        return not scan.unit_path and all(self._is_plain_column(scan, column) for column in scan.columns)
+
+    def _is_plain_column(self, scan: Scan, column: Column) -> bool:
+        reference = ColumnRef(scan.alias, column.name)
+        if column.type == "decimal" or reference in self._counted:
+            return False
+        if column.name in scan.unit and reference not in self._worked:
+            return column.type != "integer" or not self._is_converted(column, reference)
+        passes = reference in self._coded or reference in self._filtered
+        return passes or not self._dialect.conditions(column, column.name)
+
+    def _read_plainly(self, scan: Scan) -> None:
+        conditions = self._conditions[scan.alias] = []
+        for column in scan.columns:
+            place = self._dialect.place(scan.alias, column.name)
+            text, own = self._column(scan, column, place)
+            conditions += own
+            if text != place:
+                self._given[ColumnRef(scan.alias, column.name)] = text
+
+    def _text(self, source: Source) -> str:
+        """A source under its alias: a table, or a derived one."""
+        quote = self._dialect.identifier
         if isinstance(source, Derived):
             body = BodyWriter(self._dialect, self._tables).text(source.body)
-            return f"(\n{body}\n) AS {self._dialect.identifier(source.alias)}"
+            return f"(\n{body}\n) AS {quote(source.alias)}"
+        if source.alias in self._conditions:
+            return f"{self._table(source.table)} AS {quote(source.alias)}"
         return self._scan(source)
 
     def _scan(self, scan: Scan) -> str:
@@ -89,18 +124,8 @@ class Sources:
         for column in scan.columns:
             reference = ColumnRef(scan.alias, column.name)
             place = self._place(column.name)
-            if column.name in scan.unit and reference not in self._worked:
-                # only compared and grouped by: any value will do
-                text = self._dialect.identity(column, place) if self._is_converted(column, reference) else place
-            elif reference in self._coded:
-                text = self._dialect.read(column, place)
-            elif reference in self._filtered:
-                conditions += self._dialect.conditions(column, place)
-                text = self._dialect.read(column, place) if self._is_converted(column, reference) else place
-            else:
-                text = self._dialect.guard(column, place)
-            if column.name in scan.unit:
-                conditions.append(f"{text} IS NOT NULL")
+            text, own = self._column(scan, column, place)
+            conditions += own
             columns.append(f"{text} AS {quote(column.name)}")
             if reference in self._counted:
                 inside = " AND ".join(self._dialect.conditions(column, place)) or f"{place} IS NOT NULL"
@@ -108,31 +133,45 @@ class Sources:
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"(SELECT {', '.join(columns) or '1'} FROM {self._source(scan)}{where}) AS {quote(scan.alias)}"
 
+    def _column(self, scan: Scan, column: Column, place: str) -> tuple[str, list[str]]:
+        """How a column is read, and the conditions that belong to that."""
+        reference, conditions = ColumnRef(scan.alias, column.name), []
+        if column.name in scan.unit and reference not in self._worked:
+            # only compared and grouped by: any value will do
+            text = self._dialect.identity(column, place) if self._is_converted(column, reference) else place
+        elif reference in self._coded:
+            text = self._dialect.read(column, place)
+        elif reference in self._filtered:
+            known = implied(column, reference, self._where)
+            conditions += self._dialect.conditions(column, place, known=known)
+            text = self._dialect.read(column, place) if self._is_converted(column, reference) else place
+        else:
+            text = self._dialect.guard(column, place)
+        if column.name in scan.unit:
+            conditions.append(f"{text} IS NOT NULL")
+        return text, conditions
+
     def _is_converted(self, column: Column, reference: ColumnRef) -> bool:
         """Narrow integers are only compared as they are: whoever reads them on would compute in 16 or 32 bits."""
         return column.type != "integer" or reference in self._exported
 
     def rows(self, first: Source, joins: Iterable[Join], where: tuple[Expression, ...]) -> str:
         """FROM and WHERE over sources in the order given."""
-        source = f"FROM {self.text(first)}"
+        source = f"FROM {self._text(first)}"
+        terms = [*self._conditions.get(first.alias, ())]
         for join in joins:
+            terms += self._conditions.get(join.source.alias, ())
             if join.kind == "left":
-                source += f"\nLEFT JOIN {self.text(join.source)} ON {self.all(join.on)}"
+                on = " AND ".join(map(self.write, join.on)) or "TRUE"
+                source += f"\nLEFT JOIN {self._text(join.source)} ON {on}"
             else:
-                source += f"\nCROSS JOIN {self.text(join.source)}"
-        return f"{source}{self.where(where)}"
-
-    def where(self, terms: tuple[Expression, ...]) -> str:
-        """A WHERE clause, empty where there are no terms."""
-        return f"\nWHERE {self.all(terms)}" if terms else ""
-
-    def all(self, terms: tuple[Expression, ...]) -> str:
-        """A conjunction."""
-        return " AND ".join(self.write(term) for term in terms) or "TRUE"
+                source += f"\nCROSS JOIN {self._text(join.source)}"
+        terms += map(self.write, where)
+        return f"{source}\nWHERE {' AND '.join(terms)}" if terms else source
 
     def write(self, expression: Expression) -> str:
         """An expression over the relation's rows."""
-        return self._dialect.write(expression, self.cohorts)
+        return self._dialect.write(expression, self._given)
 
     def presence(self, reference: ColumnRef) -> str:
         """What is NULL where a counted column is, without converting the column."""
@@ -204,7 +243,7 @@ class BodyWriter:
         sources = Sources(
             relation, [expression for _, expression in body.columns], self._dialect, self._tables, exported=True
         )
-        columns = self._unit(relation) + [self._named(sources.write(one), name) for name, one in body.columns]
+        columns = self._unit(relation, sources) + [self._named(sources.write(one), name) for name, one in body.columns]
         distinct = "DISTINCT " if body.distinct else ""
         rows = sources.rows(relation.first, relation.joins, relation.where)
         return f"SELECT {distinct}{', '.join(columns) or '1 AS one'}\n{rows}"
@@ -214,7 +253,7 @@ class BodyWriter:
         values = [aggregate.value for _, aggregate in body.aggregates if aggregate.value is not None]
         output = [*(expression for _, expression in body.keys), *values]
         sources = Sources(relation, output, self._dialect, self._tables, exported=True)
-        keys = self._unit(relation) + [self._named(sources.write(one), name) for name, one in body.keys]
+        keys = self._unit(relation, sources) + [self._named(sources.write(one), name) for name, one in body.keys]
         calls = [self._named(self._aggregate(one, sources), name) for name, one in body.aggregates]
         rows = sources.rows(relation.first, relation.joins, relation.where)
         group = f"\nGROUP BY {', '.join(str(index + 1) for index in range(len(keys)))}" if keys else ""
@@ -226,7 +265,7 @@ class BodyWriter:
         read += [part for _, one in body.windows for part in (*one.partition, *(each for each, _, _ in one.order))]
         output = [*(expression for _, expression in body.columns), *read]
         sources = Sources(relation, output, self._dialect, self._tables, exported=True)
-        columns = self._unit(relation) + [self._named(sources.write(one), name) for name, one in body.columns]
+        columns = self._unit(relation, sources) + [self._named(sources.write(one), name) for name, one in body.columns]
         columns += [self._named(self._window(one, relation, sources), name) for name, one in body.windows]
         return f"SELECT {', '.join(columns)}\n{sources.rows(relation.first, relation.joins, relation.where)}"
 
@@ -253,8 +292,8 @@ class BodyWriter:
         extreme = self._dialect.least_of if window.function == "least" else self._dialect.greatest_of
         return f"{extreme(window.type, value)} OVER ({over})"
 
-    def _unit(self, relation: Relation) -> list[str]:
-        return [self._named(self._dialect.write(ref), f"_unit_{index}") for index, ref in enumerate(relation.unit)]
+    def _unit(self, relation: Relation, sources: Sources) -> list[str]:
+        return [self._named(sources.write(ref), f"_unit_{index}") for index, ref in enumerate(relation.unit)]
 
     def _named(self, text: str, name: str) -> str:
         return f"{text} AS {self._dialect.identifier(name)}"

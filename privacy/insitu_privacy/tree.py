@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from insitu_privacy.plan import QuantileKind, tree_levels
+from insitu_privacy.simplex import onto_simplex
 
 Array = np.ndarray[Any, Any]
 _BRANCHES = 16
@@ -55,8 +56,32 @@ def consistent(leaves: int, tree: Array) -> Array:
     return down
 
 
+def not_below_zero(leaves: int, fitted: Array) -> Array:
+    """Leaves (..., leaves) none of which is below zero: from the top down, the nearest to each family's own values.
+
+    The sums above them stay, where they are not below zero themselves: cutting each leaf off at zero would add to them.
+    """
+    levels = [fitted]
+    for size in reversed(tree_levels(leaves)[:-1]):
+        levels.insert(0, _children(levels[0], size).sum(axis=-1))
+    down = onto_simplex(levels[0], np.maximum(levels[0].sum(axis=-1), 0))
+    for below in levels[1:]:
+        padded = _children(below, down.shape[-1])
+        there = _children(np.ones(below.shape[-1]), down.shape[-1]) > 0
+        family = onto_simplex(np.where(there, padded, -np.inf), down)
+        down = family.reshape(*below.shape[:-1], -1)[..., : below.shape[-1]]
+    return down
+
+
 def quantile_places(
-    leaves: int, tree: Array, *, kind: QuantileKind, level: float, weight: int, deviation: Array
+    leaves: int,
+    tree: Array,
+    *,
+    kind: QuantileKind,
+    level: float,
+    weight: int,
+    deviation: Array,
+    non_negative: bool = False,
 ) -> Array:
     """Where a quantile lies among the leaves: float array (...) of places, NaN where there is none.
 
@@ -64,7 +89,7 @@ def quantile_places(
     """
     if kind in ("least", "greatest"):
         return _outermost(leaves, tree, last=kind == "greatest", weight=weight, deviation=deviation)
-    fitted = consistent(leaves, tree)
+    fitted = not_below_zero(leaves, consistent(leaves, tree)) if non_negative else consistent(leaves, tree)
     ranks = np.cumsum(fitted, axis=-1) / weight
     total = fitted.sum(axis=-1) / weight
     if kind in ("discrete", "discrete from above"):

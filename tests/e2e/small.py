@@ -5,25 +5,22 @@ Parties stand in their own directories; ``Parties.play`` runs the steps of a dri
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
 import shlex
 import shutil
 import subprocess
-import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from tests.e2e.world import BIN, DATASET, Done
+from tests.e2e.world import BIN, DATASET
+from tests.testkit.typed import Done, typed
 
 NODES = ("alpha", "beta")
 TOTAL = 600
@@ -52,23 +49,6 @@ _YEARS = itertools.count(1000)
 """Each question is another one, so that none is a replay."""
 
 
-def _typed(command: str, patch: pytest.MonkeyPatch) -> Done:
-    """The command's own entry point, in this process: starting one for each of a hundred commands takes minutes."""
-    words = shlex.split(os.path.expandvars(command))
-    module = {"insitu": "insitu", "insitu-authority": "insitu_access"}.get(words[0], words[0].replace("-", "_"))
-    out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
-    patch.setattr(sys, "argv", words)
-    patch.setattr(sys, "stdin", io.StringIO())
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            import_module(f"{module}.commands.main").main()
-        code: object = 0
-    except SystemExit as ended:
-        code = ended.code
-    said = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
-    return Done(int(code or 0) if not isinstance(code, str) else 1, *said)
-
-
 @dataclass
 class Parties:
     """A running federation; every party's commands run where that party stands."""
@@ -86,7 +66,7 @@ class Parties:
             patch.chdir(self.where(who))
             for name, value in environment.items():
                 patch.setenv(name, value)
-            return _typed(command, patch)
+            return typed(shlex.split(os.path.expandvars(command)))
 
     def works(self, who: str, command: str, **environment: str) -> Any:
         done = self.run(who, command, **environment)

@@ -10,8 +10,9 @@ import pytest
 from insitu_access.audit.entry import Entry, Party
 from insitu_access.keys import load_signing_key
 
-from tests.e2e.world import CANARY, SITES, Done, World
+from tests.e2e.world import CANARY, SITES, World
 from tests.testkit.audit_logs import entries, lied, texts
+from tests.testkit.typed import Done
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
@@ -45,7 +46,7 @@ class Audited:
 
     def command(self, party: str, *arguments: object) -> Done:
         program = "insitu-gateway" if party == "gateway" else "insitu-node"
-        return self.world.run(program, "audit", *arguments, "--config", self.config(party), "--format", "json")
+        return self.world.typed(program, "audit", *arguments, "--config", self.config(party), "--format", "json")
 
     def export(self, party: str, *options: object) -> Path:
         out = self.folder / f"{party}.jsonl"
@@ -56,7 +57,7 @@ class Audited:
     def reconcile(self, nodes: dict[str, Path], gateway: Path, *more: object) -> Done:
         options = [part for path in nodes.values() for part in ("--node", path)]
         receipts = [part for path in self.receipts for part in ("--receipt", path)]
-        return self.world.run(
+        return self.world.typed(
             "insitu-authority", "audit", "reconcile", self.world.dir / "authority", *options, "--gateway", gateway,
             *receipts, "--format", "json", *more,
         )  # fmt: skip
@@ -84,7 +85,9 @@ def test_every_log_verifies_and_all_agree(audited: Audited) -> None:
         done = audited.command(party, "verify")
         assert done.code == 0, done.out
         assert done.json["holds"] is True
-    done = audited.world.run("insitu-authority", "audit", "verify", audited.world.dir / "authority", "--format", "json")
+    done = audited.world.typed(
+        "insitu-authority", "audit", "verify", audited.world.dir / "authority", "--format", "json"
+    )
     assert done.json["holds"] is True
     live = {node: audited.config(node).parent for node in SITES}
     done = audited.reconcile(live, audited.config("gateway").parent)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.world import SITES, Done, World
+from tests.e2e.world import SITES, World
+from tests.testkit.typed import Done
 
 pytestmark = pytest.mark.e2e
 
@@ -18,7 +19,7 @@ SECONDS = 30
 
 def publish(world: World) -> None:
     """The authority publishes a manifest, and the operator puts it where the gateway reads it."""
-    done = world.run(
+    done = world.typed(
         "insitu-authority", "manifest", world.dir / "authority", "--dataset", world.root / "care" / "dataset.toml",
         "--out", world.dir / "manifest.jws",
     )  # fmt: skip
@@ -43,7 +44,7 @@ def until(world: World, profile: Path, code: int, says: str) -> Done:
 
 
 def authority(world: World, act: str, grant: Path, *options: object) -> None:
-    done = world.run("insitu-authority", act, world.dir / "authority", "--grant", grant, *options)
+    done = world.typed("insitu-authority", act, world.dir / "authority", "--grant", grant, *options)
     assert done.code == 0, done.err
 
 
@@ -81,14 +82,14 @@ def test_a_custodian_withdraws_halts_and_resumes_while_the_node_runs(world: Worl
     assert [node["status"] for node in first.json["nodes"]] == ["released"] * len(SITES)
     grant = first.json and grant_of(profile)
     for act, code in (("withdraw", "INSITU-NODE-WITHDRAWN"), ("approve", None)):
-        assert world.run("insitu-node", "projects", act, grant, "--config", config).code == 0
+        assert world.typed("insitu-node", "projects", act, grant, "--config", config).code == 0
         done = world.query(SQL.format(1901 if code else 1902), *some, profile=profile, epsilon="0.001")
         assert {node["id"]: node["code"] for node in done.json["nodes"]} == {"alpha": code, "beta": None, "gamma": None}
-    assert world.run("insitu-node", "halt", "--reason", "drill", "--config", config).code == 0
+    assert world.typed("insitu-node", "halt", "--reason", "drill", "--config", config).code == 0
     done = world.query(SQL.format(1903), *some, profile=profile, epsilon="0.001")
     assert {node["id"]: node["code"] for node in done.json["nodes"]}["alpha"] == "INSITU-NODE-HALTED"
-    status = world.run("insitu-node", "status", "--config", config, "--format", "json").json
+    status = world.typed("insitu-node", "status", "--config", config, "--format", "json").json
     assert (status["running"], status["halted"]) == (True, True)
-    assert world.run("insitu-node", "resume", "--config", config).code == 0
+    assert world.typed("insitu-node", "resume", "--config", config).code == 0
     done = world.query(SQL.format(1904), *some, profile=profile, epsilon="0.001")
     assert [node["status"] for node in done.json["nodes"]] == ["released"] * len(SITES)

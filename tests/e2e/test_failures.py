@@ -48,7 +48,7 @@ class Alpha:
     def spent(self, profile: Path) -> float:
         """From the ledger itself, whether the node runs or not."""
         grant = self.world.budget(profile)["grant"] if self.process and self.process.poll() is None else None
-        done = self.world.run("insitu-node", "ledger", "--config", self.config, "--format", "json")
+        done = self.world.typed("insitu-node", "ledger", "--config", self.config, "--format", "json")
         assert done.code == 0, done.err
         self.accounts = done.json["accounts"]
         return sum(float(row["epsilon_spent"]) for row in self.accounts if grant is None or row["grant"] == grant)
@@ -71,6 +71,7 @@ def _ask(world: World, profile: Path, sql: str, timeout: int) -> subprocess.Pope
     )  # fmt: skip
 
 
+@pytest.mark.timeout(400)  # sixteen starts of a node
 def test_kill_9_between_any_two_steps_never_under_counts_and_the_query_is_answered_after_all(
     world: World, alpha: Alpha
 ) -> None:
@@ -141,19 +142,23 @@ def test_a_gateway_killed_at_any_time_loses_nothing(world: World, alpha: Alpha) 
 def test_a_replayed_request_with_changed_sql_is_refused_by_the_nodes(world: World, alpha: Alpha) -> None:
     """The same request id over other bytes, signed by the right key: as a careless or stolen client would."""
     import dataclasses
+    from datetime import UTC, datetime
 
     import insitu
     from insitu.planning import Options
+    from insitu.signing import sign_query
     from insitu_access.request import request_sha256, seal_request
     from insitu_privacy.errors import InsituError
 
     profile = world.new_profile()
     with insitu.connect(profile) as federation:
-        asked, plan, trusted = federation._plan("SELECT COUNT(*) AS n FROM visit", Options(epsilon=1), None)
-        sent = federation._sign_query(asked, plan, trusted)
+        planned = federation._plan("SELECT COUNT(*) AS n FROM visit", Options(epsilon=1), None)
+        asked, plan, trusted = planned.asked, planned.plan, planned.trusted
+        sent = sign_query(asked, plan, trusted, federation._profile.identity, now=datetime.now(UTC))
         federation._deliver(sent, trusted, lambda *_: None)
         spent = world.budget(profile)
-        other, other_plan, _ = federation._plan("SELECT COUNT(*) AS n FROM person", Options(epsilon=1), None)
+        second = federation._plan("SELECT COUNT(*) AS n FROM person", Options(epsilon=1), None)
+        other, other_plan = second.asked, second.plan
         changed = dataclasses.replace(sent.request, sql=other.sql, plan_digest=other_plan.digest)
         token = seal_request(changed, federation._profile.identity.signing)
         forged = dataclasses.replace(sent, request=changed, token=token, sha256=request_sha256(token), plan=other_plan)

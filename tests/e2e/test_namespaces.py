@@ -23,9 +23,10 @@ from insitu_compose.federation import load_federation
 from insitu_compose.layout import Layout
 
 from tests.e2e.small import FEDERATION
-from tests.e2e.world import BIN, DATASET, Done
+from tests.e2e.world import BIN, DATASET
 from tests.testkit.databases import new_database
 from tests.testkit.namespaces import Contact, Network, network, reason_why_not
+from tests.testkit.typed import Done
 
 pytestmark = pytest.mark.skipif(reason_why_not() is not None, reason=str(reason_why_not()))
 PORT = 7443

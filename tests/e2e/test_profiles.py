@@ -119,14 +119,14 @@ def test_compose_has_them_made_and_the_gateway_gets_them(parties: Parties) -> No
     assert spent(parties) == [1.0]
 
 
-@pytest.mark.attacks("H6")
+@pytest.mark.attacks("H8")
 def test_asked_again_nothing_is_charged(parties: Parties) -> None:
     again = profile(parties, "--epsilon 0.9")
     assert (again["how"], again["serial"], again["epsilon"], again["charged"]) == ("kept", 1, 1.0, False)
     assert spent(parties) == [1.0]
 
 
-@pytest.mark.attacks("H5", "H6")
+@pytest.mark.attacks("H7", "H8")
 def test_a_refresh_is_held_to_the_budget_survives_a_kill_and_reaches_the_gateway(parties: Parties) -> None:
     """All of it beside the running node."""
     where = parties.where("node alpha")
@@ -171,7 +171,7 @@ def test_the_audit_log_tells_all_of_it_and_holds(parties: Parties) -> None:
     assert kinds.count("charge-reserved") == 3
 
 
-@pytest.mark.attacks("H7", "W4")
+@pytest.mark.attacks("H9", "W4")
 def test_no_value_of_a_row_is_in_any_of_it(parties: Parties) -> None:
     made = list((parties.where("node alpha") / "state" / "profiles").glob("*.json"))
     told = [path for path in (parties.dir / "gateway").rglob("*") if path.is_file()]

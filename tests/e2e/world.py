@@ -20,6 +20,8 @@ import duckdb
 import insitu
 import psycopg
 
+from tests.testkit.typed import Done, typed
+
 BIN = Path(sys.executable).parent
 CANARY = "CANARY-7f3a-DUPONT"
 """Stands in a private text column of every site; nothing may ever show it."""
@@ -67,19 +69,6 @@ SITES = {"alpha": 0, "beta": 1, "gamma": 2}
 
 
 @dataclass
-class Done:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@dataclass
 class World:
     """A running federation, and the commands of its parties."""
 
@@ -109,9 +98,13 @@ class World:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
+    def typed(self, command: str, *arguments: object) -> Done:
+        """The same in this process: most of a command's time is to start."""
+        return typed([command, *(str(one) for one in arguments)])
+
     def query(self, sql: str, *arguments: object, profile: Path | None = None, epsilon: object = 1) -> Done:
         where = profile or self.profile
-        return self.run(
+        return self.typed(
             "insitu", "query", sql, "--profile", where, "--epsilon", epsilon, "--format", "json", *arguments
         )
 
@@ -140,7 +133,7 @@ class World:
         base += [] if "--node" in options else [part for node in SITES for part in ("--node", node)]
         base += [] if "--expires" in options else ["--days", 30]
         budget = ["--epsilon", epsilon, "--delta", delta, "--accounting", accounting]
-        done = self.run("insitu-authority", "grant", self.dir / "authority", *base, *budget, *options, "--out", grant)
+        done = self.typed("insitu-authority", "grant", self.dir / "authority", *base, *budget, *options, "--out", grant)
         assert done.code == 0, done.err
         if connect:
             connected = self.connect(profile, grant, self.dir / "researcher" / "identity")
@@ -148,7 +141,7 @@ class World:
         return profile if connect else grant
 
     def connect(self, profile: Path, grant: Path, identity: Path) -> Done:
-        return self.run(
+        return self.typed(
             "insitu", "connect", profile, "--gateway", self.address, "--identity", identity, "--grant", grant
         )
 
@@ -190,12 +183,12 @@ class World:
     def wait_connected(self, *nodes: str, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            done = self.run(
+            done = self.typed(
                 "insitu-gateway", "status", "--config", self.dir / "gateway" / "gateway.toml", "--format", "json"
             )
             if done.code == 0 and {n["id"] for n in done.json["nodes"] if n["connected"]} >= set(nodes):
                 return
-            time.sleep(0.2)
+            time.sleep(0.1)
         raise AssertionError(f"{nodes} did not connect: {self.logs()[-3000:]}")
 
 

@@ -158,16 +158,18 @@ class ChangedMechanisms(Mechanisms):
 def asked(question: Question, engine: DuckDBEngine, folder: Path, times: int, change: Change) -> list[Outcome]:
     """Answers of a whole node: signed requests in, signed outcomes out, errors among them.
 
-    A ledger of its own for each request: with a common one, the first answer would be given again.
+    A ledger of its own for each request: with a common one, the first answer would be given again. The audit
+    log is opened once: opening it reads the day's entries, which would soon be most of the time.
     """
     world = NodeWorld(folder=folder, noise=ChangedMechanisms(change=change), engine=engine)
     world.grant_with(epsilon=Fraction(10), delta=Fraction(1, 5))
     made = question.plan()
+    log = world.log()
     answers = list[Outcome]()
     for _ in range(times):
         world.ledger = MemoryLedger()
         request = world.query(question.sql, parameters=question.parameters, plan_digest=made.digest)
-        said = world.ask(world.cycle(), request)
+        said = world.ask(world.cycle(log=log), request)
         answers.append(outcome(made.releases[0], said.values[0]) if isinstance(said, NodeRelease) else None)
     return answers
 

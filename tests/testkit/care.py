@@ -20,6 +20,7 @@ import duckdb
 import psycopg
 from insitu_privacy.dataset import Dataset, DatasetBundle
 from insitu_privacy.dataset_file import parse_dataset
+from insitu_privacy.fits import ReleaseFit
 from insitu_privacy.plan import MechanismChoice, PrivacyPlan, QueryParameters, Scope
 from insitu_privacy.planner import plan_query
 
@@ -196,6 +197,7 @@ def parameters(
     mechanism: MechanismChoice = "auto",
     max_rows_per_group: int | None = None,
     max_groups: int | None = None,
+    fits: tuple[ReleaseFit, ...] = (),
 ) -> QueryParameters:
     """Parameters of a request, exact numbers as text."""
     return QueryParameters(
@@ -204,6 +206,7 @@ def parameters(
         mechanism=mechanism,
         max_rows_per_group=max_rows_per_group,
         max_groups=max_groups,
+        fits=fits,
     )
 
 

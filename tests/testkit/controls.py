@@ -73,14 +73,19 @@ def _marks(node: ast.AST) -> list[ast.expr]:
         return node.decorator_list if node.name.startswith("test_") else []  # on a helper, it marks nothing
     if isinstance(node, ast.ClassDef):
         return node.decorator_list
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.param":
+    if isinstance(node, ast.Call) and _is(node.func, "pytest.param"):
         given = [word.value for word in node.keywords if word.arg == "marks"]
         return [mark for one in given for mark in (one.elts if isinstance(one, ast.List | ast.Tuple) else [one])]
     return []
 
 
+def _is(called: ast.expr, name: str) -> bool:
+    """To write an expression out takes long, and most of them have another last name."""
+    return isinstance(called, ast.Attribute) and name.endswith(f".{called.attr}") and ast.unparse(called) == name
+
+
 def _named(mark: ast.expr) -> list[str]:
-    if not isinstance(mark, ast.Call) or ast.unparse(mark.func) != "pytest.mark.attacks":
+    if not isinstance(mark, ast.Call) or not _is(mark.func, "pytest.mark.attacks"):
         return []
     return [str(ast.literal_eval(argument)) for argument in mark.args]
 

@@ -46,6 +46,8 @@ class Attack:
     """What researchers are given for the manifest."""
     manifest_after_s: float = 0
     chunks: Callable[[list[pb.DatasetChunk]], list[pb.DatasetChunk]] = lambda chunks: chunks
+    profiles: Callable[[list[str]], list[str]] = lambda tokens: tokens
+    """What researchers are given for the profiles of a dataset."""
     refuse: InsituError | None = None
     """With what every request is turned away, after it was run."""
 
@@ -226,6 +228,11 @@ class _Research(ResearchService):
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> AsyncIterator[pb.DatasetChunk]:
         for chunk in self._hostile.attack.chunks([chunk async for chunk in super().GetDataset(request, context)]):
             yield chunk
+
+    async def GetProfiles(self, request: pb.GetProfilesRequest, context: Context) -> AsyncIterator[pb.NodeProfile]:
+        true = [one.profile_jws async for one in super().GetProfiles(request, context)]
+        for token in self._hostile.attack.profiles(true):
+            yield pb.NodeProfile(profile_jws=token)
 
     async def Ask(self, request: pb.AskRequest, context: Context) -> AsyncIterator[pb.Event]:
         async for event in self._changed(super().Ask(request, context), context):

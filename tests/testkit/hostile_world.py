@@ -23,6 +23,7 @@ from typing import Any
 
 import insitu
 from insitu.planning import Options
+from insitu.signing import sign_query
 from insitu_access import payload
 from insitu_access.grant import Grant, read_grant, seal_grant
 from insitu_access.identity import load_identity
@@ -33,9 +34,10 @@ from insitu_access.request import QueryRequest, seal_request
 from insitu_proto.messages import Task
 
 from tests.e2e.small import NODES, Parties, build, stop
-from tests.e2e.world import BIN, Done
+from tests.e2e.world import BIN
 from tests.testkit.audit_logs import entries
 from tests.testkit.hostile_gateway import Attack, HostileGateway, wait_until
+from tests.testkit.typed import Done
 
 _YEARS = itertools.count(1901)
 
@@ -101,8 +103,9 @@ class HostileWorld:
     def task(self, sql: str | None = None, grant: str | None = None, **changes: Any) -> Task:
         """A genuine request that the gateway has, under a genuine grant, with the node's task that carries it."""
         with self.researcher(grant) as federation:
-            asked, plan, trusted = federation._plan(sql or new_sql(), Options(epsilon=1), None)
-            sent = federation._sign_query(asked, plan, trusted)
+            planned = federation._plan(sql or new_sql(), Options(epsilon=1), None)
+            asked, plan, trusted = planned.asked, planned.plan, planned.trusted
+            sent = sign_query(asked, plan, trusted, federation._profile.identity, now=datetime.now(UTC))
             assert isinstance(sent.request, QueryRequest)
             request = replace(sent.request, **changes)
             token = seal_request(request, federation._profile.identity.signing)

@@ -230,7 +230,8 @@ class NodeWorld:
     def sealed(self, request: QueryRequest | BudgetRequest, key: SigningKey | None = None) -> str:
         return seal_request(request, key or self.researcher)
 
-    def cycle(self, clock: Callable[[], datetime] | None = None) -> Cycle:
+    def cycle(self, clock: Callable[[], datetime] | None = None, log: AuditLog | None = None) -> Cycle:
+        """The node, started anew; on ``log`` where that is open already."""
         self.engine = self.engine or care_engine(self.folder)
         return Cycle(
             site=self.site,
@@ -242,7 +243,7 @@ class NodeWorld:
             noise=self.noise,
             cap_key=CAP_KEY,
             clock=clock or (lambda: self.now),
-            audit=NodeAudit(self.log(), clock=clock or (lambda: self.now), cap_key=CAP_KEY),
+            audit=NodeAudit(log or self.log(), clock=clock or (lambda: self.now), cap_key=CAP_KEY),
             hook=self.hook,
         )
 

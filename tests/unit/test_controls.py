@@ -6,6 +6,7 @@ Whether the attacks are held off is what running them says: they are counted at 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,18 +26,23 @@ def sources(*folders: str) -> Iterator[tuple[Path, str]]:
             yield path.relative_to(ROOT), path.read_text(encoding="utf-8")
 
 
+@cache
+def attacked_by() -> frozenset[tuple[str, str]]:
+    """Which test file attacks which control."""
+    return frozenset((str(path), control) for path, source in sources("tests") for control in attacks(source))
+
+
 def test_every_control_is_numbered_once() -> None:
     assert len(CONTROLS) == len(set(CONTROLS)) >= 90
 
 
 def test_every_control_is_attacked() -> None:
-    attacked = {control for _, source in sources("tests") for control in attacks(source)}
+    attacked = {control for _, control in attacked_by()}
     assert [control for control in CONTROLS if control not in attacked] == []
 
 
 def test_no_attack_is_on_a_control_that_does_not_exist() -> None:
-    strange = {(str(path), control) for path, source in sources("tests") for control in attacks(source)}
-    assert {(path, control) for path, control in strange if control not in CONTROLS} == set()
+    assert {(path, control) for path, control in attacked_by() if control not in CONTROLS} == set()
 
 
 def test_every_control_is_cited_by_the_code_that_carries_it() -> None:

@@ -70,6 +70,12 @@ Nodes = Annotated[str | None, typer.Option("--nodes", help="Ask these alone, as 
 MinNodes = Annotated[
     int | None, typer.Option("--min-nodes", help="How many must answer; default all asked.", show_default=False)
 ]
+Improve = Annotated[
+    str | None,
+    typer.Option(
+        "--improve", help="At no cost, and said in the answer: non-negative, consistent, or both.", show_default=False
+    ),
+]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the nodes.")]
 Dialect = Annotated[str, typer.Option("--dialect", help="What the SQL is written in: duckdb, postgres, tsql ...")]
 ProfileDir = Annotated[
@@ -115,6 +121,7 @@ def options(
     min_nodes: int | None,
     timeout: float = TIMEOUT_S,
     dialect: str,
+    improve: str | None = None,
 ) -> Options:
     """The flags as one value."""
     if accuracy is not None and epsilon is not None:
@@ -132,6 +139,7 @@ def options(
         min_nodes=min_nodes,
         timeout=timeout,
         dialect=dialect,
+        improve=() if improve is None else improve.split(","),
     )
 
 

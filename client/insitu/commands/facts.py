@@ -16,7 +16,8 @@ Form = Annotated[a.Facts, typer.Option("--format", help="How to print it.")]
 def catalog(dataset: a.DatasetName = None, form: Form = a.Facts.table, profile: a.ProfileDir = None) -> None:
     """Show what the grant covers.
 
-    Datasets, tables and columns, and what is public about them; nothing here comes from data.
+    Datasets, tables and columns, and what is public about them; nothing here comes from data. Also which nodes have
+    released a profile of theirs.
 
     Example: insitu catalog --format json
     """
@@ -89,6 +90,9 @@ def verify(
         "dataset": result.dataset,
         "rows": len(result.rows),
         "nodes": released,
+        "improved": list(result.improved),
     }
-    text = f"verified: query {result.query_id}, {len(result.rows)} rows, from the releases of {', '.join(released)}\n"
+    how = f", improved: {', '.join(result.improved)}" if result.improved else ""
+    rows = f"{len(result.rows)} rows"
+    text = f"verified: query {result.query_id}, {rows}, from the releases of {', '.join(released)}{how}\n"
     write_bytes(json_bytes(facts) if form is a.Facts.json else text.encode(), None)

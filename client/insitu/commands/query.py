@@ -27,6 +27,7 @@ def query(
     min_nodes: a.MinNodes = None,
     timeout: a.Timeout = 60.0,
     dialect: a.Dialect = "duckdb",
+    improve: a.Improve = None,
     form: Annotated[a.Rows | None, typer.Option("--format", help="Default: by the suffix of -o, else table.")] = None,
     output: Target = None,
     profile: a.ProfileDir = None,
@@ -49,6 +50,7 @@ def query(
         min_nodes=min_nodes,
         timeout=timeout,
         dialect=dialect,
+        improve=improve,
     )
     from insitu.client import connect
     from insitu.output import check_target, choose_format, write_result
@@ -78,6 +80,7 @@ def explain(
     min_nodes: a.MinNodes = None,
     timeout: a.Timeout = 60.0,
     dialect: a.Dialect = "duckdb",
+    improve: a.Improve = None,
     form: Annotated[a.Facts, typer.Option("--format", help="How to print it.")] = a.Facts.table,
     output: Target = None,
     profile: a.ProfileDir = None,
@@ -101,6 +104,7 @@ def explain(
         min_nodes=min_nodes,
         timeout=timeout,
         dialect=dialect,
+        improve=improve,
     )
     from insitu.client import connect
     from insitu.output import json_bytes, write_bytes

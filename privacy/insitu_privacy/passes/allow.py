@@ -113,7 +113,7 @@ class Allow:
         return kept[1]
 
     def _translated(self, node: exp.Expr) -> Expression:
-        if node in self._known:
+        if self._known and node in self._known:  # comparing trees takes a while
             return self._known[node]
         if self._subqueries is not None:
             looked_into = self._subqueries.lower(node, self)

@@ -13,6 +13,7 @@ from itertools import count
 from sqlglot import exp
 
 from insitu_privacy.passes.inputs import sources_of
+from insitu_privacy.passes.nodes import every
 
 _PLAIN = {"kind", "expressions", "from_", "joins", "where"}
 
@@ -20,14 +21,15 @@ _PLAIN = {"kind", "expressions", "from_", "joins", "where"}
 def without_correlated_values(tree: exp.Select) -> None:
     """Rewrites the subqueries in place, innermost ones first."""
     names = _free_names(tree)
-    for select in reversed(list(tree.find_all(exp.Select))):
+    for select in reversed(every(tree, exp.Select)):
         for node in _values_in(select):
             _as_join(select, node, names)
 
 
 def _free_names(tree: exp.Expr) -> Iterator[str]:
-    taken = {node.name for node in tree.find_all(exp.Identifier)}
-    return (name for number in count() if (name := f"looked_up{number}") not in taken)
+    """Found out when the first one is asked for."""
+    taken = {node.name for node in every(tree, exp.Identifier)}
+    yield from (name for number in count() if (name := f"looked_up{number}") not in taken)
 
 
 def _values_in(select: exp.Select) -> list[exp.Subquery]:

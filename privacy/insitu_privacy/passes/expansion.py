@@ -6,8 +6,10 @@ They are counted without being written out. What is not here: the length of the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlglot import exp
-from sqlglot.optimizer.scope import Scope, traverse_scope
+from sqlglot.optimizer.scope import Scope
 
 from insitu_privacy.passes.parse import SQL_WORDS
 from insitu_privacy.passes.spans import refusal
@@ -16,10 +18,10 @@ EXPANDED_WORDS = 25 * SQL_WORDS
 """Nodes of the tree but literals. Cohort definitions that people publish come to 90,000."""
 
 
-def check_expansion(tree: exp.Query) -> None:
-    """Raises SqlRefused where the query written out is larger than ``EXPANDED_WORDS``."""
+def check_expansion(scopes: Sequence[Scope]) -> None:
+    """Raises SqlRefused where the query of these scopes, written out, is larger than ``EXPANDED_WORDS``."""
     sizes: dict[int, int] = {}
-    for scope in traverse_scope(tree):  # what is named comes before what names it
+    for scope in scopes:  # what is named comes before what names it
         sizes[id(scope.expression)] = size = _own(scope) + sum(sizes.get(id(one), 0) for one in _inside(scope))
         if size > EXPANDED_WORDS:
             limit = f"{EXPANDED_WORDS} words, each WITH query counted where it is named"

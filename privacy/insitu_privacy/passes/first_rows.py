@@ -8,12 +8,14 @@ from __future__ import annotations
 from sqlglot import exp
 from sqlglot.transforms import eliminate_distinct_on, eliminate_qualify
 
+from insitu_privacy.passes.nodes import every
+
 _AFTER = ("order", "limit", "offset")
 
 
 def without_qualify(tree: exp.Query) -> exp.Query:
     """The query with a derived table for every SELECT that has DISTINCT ON or QUALIFY."""
-    for select in reversed([node for node in tree.find_all(exp.Select) if _has_either(node)]):
+    for select in reversed([node for node in every(tree, exp.Select) if _has_either(node)]):
         made = _rewritten(select)
         if select is tree:
             return made

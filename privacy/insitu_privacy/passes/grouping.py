@@ -18,6 +18,7 @@ from insitu_privacy.expressions import ColumnRef, Expression, conjuncts
 from insitu_privacy.passes import unit_aggregates
 from insitu_privacy.passes.allow import Allow
 from insitu_privacy.passes.made import Made, bounds_of, entities_of, unit_places
+from insitu_privacy.passes.nodes import children
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.relations import Aggregate, Grouping, Relation
 
@@ -47,7 +48,7 @@ def aggregates_in(item: exp.Expr) -> list[exp.Expr]:
         elif isinstance(node, (exp.AggFunc, exp.Filter)):
             found.append(node)
         else:
-            stack.extend(node.iter_expressions())
+            stack.extend(children(node))
     return found
 
 

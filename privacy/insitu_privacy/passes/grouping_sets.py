@@ -12,6 +12,7 @@ from itertools import combinations, product
 from sqlglot import exp
 
 from insitu_privacy.passes.grouping import aggregates_in
+from insitu_privacy.passes.nodes import every
 from insitu_privacy.passes.spans import forbidden
 
 _SETS_LIMIT = 16
@@ -23,7 +24,7 @@ def without_grouping_sets(tree: exp.Query) -> exp.Query:
 
     Raises SqlRefused where there are more than 16 sets, or rows are ordered by what is not selected.
     """
-    for select in [node for node in tree.find_all(exp.Select) if _has_sets(node)]:
+    for select in [node for node in every(tree, exp.Select) if _has_sets(node)]:
         united = _united(select)
         if select is tree:
             return united

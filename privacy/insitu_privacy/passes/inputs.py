@@ -15,6 +15,7 @@ from insitu_privacy.dataset import Column, ContributionBounds, Dataset, Table
 from insitu_privacy.domains import column_facts
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Op, call
 from insitu_privacy.facts import Facts
+from insitu_privacy.passes.nodes import children
 from insitu_privacy.relations import PathStep, Scan, Source
 
 EntityKey = tuple[str, tuple[str, ...]]
@@ -121,18 +122,24 @@ def _entity_columns(table: Table) -> dict[EntityKey, tuple[tuple[str, ...], ...]
 
 
 def columns_used(tree: exp.Select) -> dict[str, set[str]]:
-    """The columns that a query names of each source; a subquery with a source of the same name means its own."""
+    """The columns that a query names of each source; a subquery with a source of the same name means its own.
+
+    What it reads from cannot name its sources: derived tables and WITH queries are not looked through.
+    """
     found: dict[str, set[str]] = {}
+    apart = {id(item) for item in sources_of(tree)} | {id(tree.args.get("with_"))}
     stack: list[tuple[exp.Expr, frozenset[str]]] = [(tree, frozenset())]
     while stack:
         node, hidden = stack.pop()
+        if id(node) in apart:
+            continue
         if isinstance(node, exp.Column):
             if node.table not in hidden:
                 found.setdefault(node.table, set()).add(node.name)
             continue
         if isinstance(node, exp.Select) and node is not tree:
             hidden |= _aliases(node)
-        stack += [(child, hidden) for child in node.iter_expressions()]
+        stack += [(child, hidden) for child in children(node)]
     return found
 
 

@@ -23,6 +23,7 @@ from insitu_privacy.passes.axes import is_axis, read_axis
 from insitu_privacy.passes.frontier import Frontier, frontier, is_node_id
 from insitu_privacy.passes.grouping import is_grouped
 from insitu_privacy.passes.inputs import sources_of
+from insitu_privacy.passes.nodes import children, copied_without, every, has
 from insitu_privacy.passes.outer_joins import is_full_join, without_full_join
 from insitu_privacy.passes.single_rows import is_single_row, moved_above
 from insitu_privacy.passes.spans import forbidden
@@ -75,7 +76,7 @@ def lift(tree: exp.Select, *, dataset: Dataset) -> Lifted:
         return Lifted(parts=walk.parts, outer=above, noisy=flags, public=walk.public, by_cell=False)
     above, noisy = walk.release(tree, scope, with_)
     names = [item.alias_or_name for item in above.expressions]
-    by_cell = above.find(exp.Window) is None and len(walk.parts) == 1
+    by_cell = not has(above, exp.Window) and len(walk.parts) == 1
     flags = tuple(name in noisy for name in names)
     return Lifted(parts=walk.parts, outer=above, noisy=flags, public=walk.public, by_cell=by_cell)
 
@@ -255,7 +256,7 @@ class _Lift:
         noisy = frozenset(
             item.alias
             for item in front.outer.expressions
-            if item.find(exp.Query) or any(column.name.startswith("a") for column in item.find_all(exp.Column))
+            if has(item, exp.Query) or any(column.name.startswith("a") for column in every(item, exp.Column))
         )
         outer = front.outer.copy()
         outer.set("with_", exp.With(expressions=with_) if with_ else None)
@@ -263,7 +264,7 @@ class _Lift:
 
     def above(self, query: exp.Select, scope: _Scope, with_: list[exp.CTE]) -> tuple[exp.Select, frozenset[str]]:
         """A SELECT over noisy values and public rows: its sources lifted, the rest as it stands."""
-        copy = query.copy()
+        copy = copied_without(query, "with_")
         copy.set("with_", exp.With(expressions=with_) if with_ else None)
         noisy: dict[str, frozenset[str]] = {}
         for item, target in zip(sources_of(query), sources_of(copy), strict=True):
@@ -308,7 +309,7 @@ class _Lift:
 
 def _free_prefix(tree: exp.Expr) -> str:
     """What the names of released relations begin with, so that no WITH query or alias has one of them."""
-    taken = {node.name.lower() for node in tree.find_all(exp.Identifier)}
+    taken = {node.name.lower() for node in every(tree, exp.Identifier)}
     prefix = "r"
     while any(name.startswith(prefix) and name[len(prefix) :].partition("_")[0].isdigit() for name in taken):
         prefix += "r"
@@ -341,7 +342,7 @@ def _subqueries(query: exp.Expr) -> list[exp.Expr]:
     """The queries in a SELECT's expressions, outermost ones only; those it reads from are not among them."""
     found: list[exp.Expr] = []
     apart = {id(item) for item in sources_of(query)} if isinstance(query, exp.Select) else set()
-    stack = [child for child in query.iter_expressions() if not isinstance(child, exp.With)]
+    stack = [child for child in children(query) if not isinstance(child, exp.With)]
     while stack:
         node = stack.pop(0)
         if id(node) in apart:
@@ -349,19 +350,19 @@ def _subqueries(query: exp.Expr) -> list[exp.Expr]:
         if isinstance(node, (exp.Subquery, exp.Query)):
             found.append(node)
         else:
-            stack = [*node.iter_expressions(), *stack]
+            stack = [*children(node), *stack]
     return found
 
 
 def _is_noisy(item: exp.Expr, noisy: Mapping[str, frozenset[str]]) -> bool:
     """Whether noise stands in a column: it reads a noisy one, counts rows, or looks into a subquery."""
-    if item.find(exp.AggFunc, exp.Window, exp.Query) is not None:
+    if has(item, exp.AggFunc, exp.Window, exp.Query):
         return True
-    return any(column.name in noisy.get(column.table, frozenset()) for column in item.find_all(exp.Column))
+    return any(column.name in noisy.get(column.table, frozenset()) for column in every(item, exp.Column))
 
 
 def _totalised(tree: exp.Expr) -> None:
     """Casts that fail give NULL above releases too."""
-    for node in list(tree.find_all(exp.Cast)):
+    for node in every(tree, exp.Cast):
         if not isinstance(node, exp.TryCast):
             node.replace(exp.TryCast(this=node.this, to=node.args["to"]))

@@ -9,6 +9,7 @@ from sqlglot import exp
 
 from insitu_privacy.passes import allow_functions, allow_operators
 from insitu_privacy.passes.allow_arguments import not_listed
+from insitu_privacy.passes.nodes import every, nodes
 from insitu_privacy.passes.spans import forbidden, refusal
 
 SCALARS = (
@@ -46,7 +47,7 @@ def check_window(node: exp.Window) -> None:
 
 def check(tree: exp.Expr) -> None:
     """Refuses what may not stand in a SELECT over noisy results."""
-    for node in tree.walk():
+    for node in nodes(tree):
         if isinstance(node, exp.Window):
             check_window(node)
             continue
@@ -63,7 +64,7 @@ TEXT_LIMIT = 10_000
 
 def make_total(tree: exp.Query) -> None:
     """Makes whole division by zero NULL, and text short, in place: one cell may not take the whole answer with it."""
-    for node in reversed(list(tree.find_all(exp.IntDiv, exp.Mod, exp.DPipe, exp.Concat, exp.ConcatWs))):
+    for node in reversed(every(tree, exp.IntDiv, exp.Mod, exp.DPipe, exp.Concat, exp.ConcatWs)):
         if isinstance(node, (exp.IntDiv, exp.Mod)):
             divisor = node.expression
             divisor.replace(exp.Nullif(this=exp.paren(divisor.copy()), expression=exp.Literal.number(0)))

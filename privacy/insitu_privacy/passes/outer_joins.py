@@ -9,11 +9,12 @@ from __future__ import annotations
 from sqlglot import exp
 
 from insitu_privacy.passes.inputs import sources_of
+from insitu_privacy.passes.nodes import every
 
 
 def without_right_joins(tree: exp.Expr) -> None:
     """Turns round each RIGHT join of the first two sources, in place."""
-    for select in tree.find_all(exp.Select):
+    for select in every(tree, exp.Select):
         joins = select.args.get("joins") or []
         if joins and str(joins[0].args.get("side") or "").upper() == "RIGHT":
             first, second = select.args["from_"].this, joins[0].this

@@ -15,6 +15,7 @@ from sqlglot.errors import ParseError, TokenError
 from sqlglot.tokenizer_core import Token, TokenType
 
 from insitu_privacy.errors import Span, SqlRefused
+from insitu_privacy.passes.nodes import children
 from insitu_privacy.passes.patience import TooMuch, patient
 from insitu_privacy.passes.spans import refusal
 
@@ -118,7 +119,7 @@ def _check_tree(tree: exp.Expr) -> None:
             raise refusal("INSITU-SQL-TOO-DEEP", node, limit=SQL_DEPTH)
         connected = isinstance(node, exp.Connector)
         stack.extend(
-            (child, depth + (not (connected and isinstance(child, exp.Connector)))) for child in node.iter_expressions()
+            (child, depth + (not (connected and isinstance(child, exp.Connector)))) for child in children(node)
         )
 
 

@@ -22,14 +22,18 @@ from sqlglot import exp
 
 from insitu_privacy.dataset import Dataset
 from insitu_privacy.passes.inputs import sources_of
+from insitu_privacy.passes.nodes import every
 
+_EXTREMES: tuple[type[exp.Expr], ...] = (exp.Min, exp.Max)
 _WRAPPERS = (exp.Paren, exp.Cast, exp.TryCast)
 
 
 def read_percentiles(tree: exp.Expr, dataset: Dataset) -> None:
     """Replaces the idiom by PERCENTILE_DISC(x, level) wherever it stands."""
-    named = {one.alias: one.this for one in tree.find_all(exp.CTE)}
-    for query in list(tree.find_all(exp.Select)):
+    if not any(isinstance(_bare(node.this), exp.Case) for node in every(tree, *_EXTREMES)):
+        return  # and nothing below need be looked through again and again
+    named = {one.alias: one.this for one in every(tree, exp.CTE)}
+    for query in every(tree, exp.Select):
         _Idiom(query, named, dataset).read()
 
 
@@ -53,7 +57,7 @@ class _Idiom:
     def read(self) -> None:
         """Replaces what is recognised, and drops a joined table of counts that nothing else reads."""
         used: set[str] = set()
-        for node in list(self._query.find_all(exp.Min, exp.Max)):
+        for node in every(self._query, *_EXTREMES):
             found = None if isinstance(node.parent, exp.Filter) else self._level_of(node)
             if found is None or not self._reads_only(found[0].table, found[2]):
                 continue

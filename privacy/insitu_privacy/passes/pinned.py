@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from sqlglot import exp
 
+from insitu_privacy.passes.nodes import every
+
 _EXTREMES = (exp.Min, exp.Max)
 
 
 def with_pinned(tree: exp.Query) -> exp.Query:
     """The query with the aggregate in place of each column that HAVING holds equal to it."""
-    for select in tree.find_all(exp.Select):
+    for select in every(tree, exp.Select):
         having = select.args.get("having")
         if having is None or select.args.get("group") is None:
             continue

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import count
 
 from sqlglot import exp
+from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import OptimizeError, SchemaError, SqlglotError
-from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 from sqlglot.optimizer.qualify import qualify as sqlglot_qualify
 from sqlglot.optimizer.scope import Scope as SqlScope
 from sqlglot.optimizer.scope import traverse_scope
@@ -20,6 +20,7 @@ from sqlglot.schema import MappingSchema
 from insitu_privacy.dataset import ColumnType, Dataset
 from insitu_privacy.errors import AccessRefused, SqlRefused
 from insitu_privacy.passes.expansion import check_expansion
+from insitu_privacy.passes.nodes import every
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.plan import NODE_ID, Scope
 
@@ -34,7 +35,7 @@ _SQL_TYPES: Mapping[ColumnType, str] = {
 
 
 def qualify(tree: exp.Query, *, dialect: str, dataset: Dataset, scope: Scope) -> exp.Select:
-    """The tree with each column as ``alias.column`` of a known source, all in lower case.
+    """The tree, changed in place, with each column as ``alias.column`` of a known source, all in lower case.
 
     Raises SqlRefused for unknown or ambiguous names, AccessRefused for tables and columns outside the grant.
     """
@@ -42,21 +43,21 @@ def qualify(tree: exp.Query, *, dialect: str, dataset: Dataset, scope: Scope) ->
     written = [_written_name(item) for item in tree.expressions] if not _has_star(tree) else []
     if isinstance(tree, exp.SetOperation):
         tree = _selected_from(tree)
-    tree = normalize_identifiers(tree.copy(), dialect=dialect)
-    for identifier in tree.find_all(exp.Identifier):
-        identifier.set("this", identifier.name.lower())
-    _name_derived(tree)
-    for select in list(tree.find_all(exp.Select)):
+    _fold_names(tree, dialect)
+    selects = every(tree, exp.Select)
+    _name_derived(tree, selects)
+    for select in selects:
         _expand_group_by_all(select)
-    _check_tables(tree, dataset, scope)
-    check_expansion(tree)
-    for part in traverse_scope(tree):
+    parts = traverse_scope(tree)
+    _check_tables(parts, dataset, scope)
+    check_expansion(parts)
+    for part in parts:
         names = _columns_of_sources(part, dataset)
         _mark_node_id(part, names, dataset)
         _check_named(part, names)
         _bind_using(part, names)
     # names are in lower case by now; the input's dialect would fold them again, Oracle's to upper case
-    schema = MappingSchema(_schema(dataset), normalize=False)
+    schema = MappingSchema(_schema(tree, dataset), normalize=False)
     try:
         bound = sqlglot_qualify(tree, schema=schema, quote_identifiers=False, validate_qualify_columns=False)
     except (OptimizeError, SchemaError) as error:
@@ -68,6 +69,16 @@ def qualify(tree: exp.Query, *, dialect: str, dataset: Dataset, scope: Scope) ->
     if written:
         _name_columns(bound, written)
     return bound
+
+
+def _fold_names(tree: exp.Query, dialect: str) -> None:
+    """Names as the dialect folds them, then in lower case."""
+    identifiers, reader = every(tree, exp.Identifier), Dialect.get_or_raise(dialect)
+    for identifier in identifiers:
+        reader.normalize_identifier(identifier)
+    for identifier in identifiers:
+        if identifier.name != identifier.name.lower():
+            identifier.set("this", identifier.name.lower())
 
 
 def _mark_node_id(part: SqlScope, names: Mapping[str, Collection[str] | None], dataset: Dataset) -> None:
@@ -90,7 +101,7 @@ def _has_star(tree: exp.Query) -> bool:
 
 def _selected_from(tree: exp.SetOperation) -> exp.Select:
     """A set operation as a SELECT of all its rows, with its ORDER BY and LIMIT."""
-    inner = tree.copy()
+    inner = tree
     select = exp.Select(expressions=[exp.Star()])
     for clause in ("with_", "order", "limit", "offset"):
         select.set(clause, inner.args.get(clause))
@@ -102,7 +113,7 @@ def _selected_from(tree: exp.SetOperation) -> exp.Select:
 
 def _place_columns(tree: exp.Select) -> None:
     """Forgets where a table's name stands in columns that were written without it: errors underline what is there."""
-    for node in tree.find_all(exp.Column):
+    for node in every(tree, exp.Column):
         table = node.args.get("table")
         if table is not None and table.meta.get("end", -1) + 2 != node.this.meta.get("start"):
             table.meta.clear()
@@ -137,14 +148,14 @@ def _written_name(item: exp.Expr) -> str | None:
     return None if isinstance(item, (exp.Alias, exp.Column)) else item.sql().lower()
 
 
-def _name_derived(tree: exp.Query) -> None:
+def _name_derived(tree: exp.Query, selects: list[exp.Select]) -> None:
     """Gives a name to each derived table that was written without one."""
-    taken = {node.name for node in tree.find_all(exp.Identifier)}
+    items = [item for select in selects for item in _sources(select)]
+    nameless = [item for item in items if isinstance(item, exp.Subquery) and not item.alias]
+    taken = {node.name for node in every(tree, exp.Identifier)} if nameless else set()
     names = (name for number in count() if (name := f"derived{number}") not in taken)
-    for select in tree.find_all(exp.Select):
-        for item in _sources(select):
-            if isinstance(item, exp.Subquery) and not item.alias:
-                item.set("alias", exp.TableAlias(this=exp.to_identifier(next(names))))
+    for item in nameless:
+        item.set("alias", exp.TableAlias(this=exp.to_identifier(next(names))))
 
 
 def _expand_group_by_all(tree: exp.Select) -> None:
@@ -166,7 +177,7 @@ def _check_shape(tree: exp.Query, dataset: Dataset) -> None:
     for item in tree.expressions if isinstance(tree, exp.Select) and rows else ():
         if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
             raise refusal("INSITU-SQL-ROW-OUTPUT", item)
-    for select in tree.find_all(exp.Select):
+    for select in every(tree, exp.Select):
         with_ = select.args.get("with_")
         if with_ is not None and with_.args.get("recursive"):
             raise forbidden(with_, "WITH RECURSIVE", "Write the steps as queries of their own.")
@@ -179,16 +190,19 @@ def _check_shape(tree: exp.Query, dataset: Dataset) -> None:
         raise refusal("INSITU-SQL-NO-PROTECTED", tree)
 
 
-def _schema(dataset: Dataset) -> dict[str, object]:
+def _schema(tree: exp.Query, dataset: Dataset) -> dict[str, object]:
+    """The tables that a query names; of one that names none, all: the qualifier takes an empty schema for none."""
+    named = {node.name for node in every(tree, exp.Table)} & dataset.tables.keys()
     return {
         table.name: {name: _SQL_TYPES[column.type] for name, column in table.columns.items()}
         for table in dataset.tables.values()
+        if table.name in named or not named
     }
 
 
-def _check_tables(tree: exp.Query, dataset: Dataset, scope: Scope) -> None:
+def _check_tables(parts: list[SqlScope], dataset: Dataset, scope: Scope) -> None:
     """Every table is one of the dataset that the grant names, or a WITH around it; names of sources differ."""
-    for part in traverse_scope(tree):
+    for part in parts:
         seen: set[str] = set()
         for item in _sources(part.expression):
             if isinstance(item, exp.Table):

@@ -17,6 +17,7 @@ from sqlglot import exp
 from insitu_privacy.dataset import ColumnType
 from insitu_privacy.domains import is_bounded
 from insitu_privacy.expressions import Expression, Literal, Op, call
+from insitu_privacy.passes.nodes import every
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.passes.tracked import Tracked
 from insitu_privacy.plan import Quantile, QuantileKind
@@ -56,7 +57,7 @@ def within_groups(tree: exp.Query) -> None:
 
     From above, ORDER BY x DESC, it is the level 1 - p; where the rank is whole, a discrete one is then the next value.
     """
-    for node in list(tree.find_all(exp.WithinGroup)):
+    for node in every(tree, exp.WithinGroup):
         order = node.expression.expressions if isinstance(node.expression, exp.Order) else []
         function = node.this
         if type(function) not in _LEVELS or len(order) != 1:

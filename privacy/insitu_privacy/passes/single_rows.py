@@ -13,6 +13,7 @@ from collections.abc import Collection
 from sqlglot import exp
 
 from insitu_privacy.passes.inputs import sources_of
+from insitu_privacy.passes.nodes import has
 
 _CONSTANT_OF_ONE = (exp.Min, exp.Max, exp.Avg, exp.AnyValue)
 """Aggregates of a value that is the same on each row: the value."""
@@ -24,7 +25,7 @@ def is_single_row(query: exp.Expr) -> bool:
     if not isinstance(query, exp.Select) or any(query.args.get(name) for name in _MANY):
         return False
     bare = [_outside_aggregates(item) for item in query.expressions]
-    aggregated = any(item.find(exp.AggFunc) for item in query.expressions)
+    aggregated = any(has(item, exp.AggFunc) for item in query.expressions)
     return aggregated and not any(
         isinstance(node, (exp.Column, exp.Window, exp.Star)) for part in bare for node in part
     )

@@ -13,31 +13,40 @@ from typing import TypeVar
 from sqlglot import exp
 
 from insitu_privacy.passes.listed import ROWS_LIMIT, union_of
+from insitu_privacy.passes.nodes import every, has
 
 Node = TypeVar("Node")
+_SERIES = (exp.GenerateSeries, exp.ExplodingGenerateSeries)
+_LISTS: tuple[type[exp.Expr], ...] = (exp.Values, *_SERIES, exp.Any, exp.Tuple)
+"""Without one of them there is no list to write out."""
 _BY_ALIAS = ("group", "having", "qualify", "order")
 """Clauses in which an alias of the same SELECT may be named."""
 
 
 def with_plain_spelling(tree: exp.Query, dialect: str) -> exp.Query:
-    """The query in the passes' spelling."""
-    for values in list(tree.find_all(exp.Values)):
-        _as_selects(values, dialect)
-    for table in list(tree.find_all(exp.Table)):
-        if isinstance(table.this, (exp.GenerateSeries, exp.ExplodingGenerateSeries)):
-            _as_numbers(table)
-    for like in list(tree.find_all(exp.Like, exp.ILike, exp.EQ)):
-        _as_list(like)
-    for among in list(tree.find_all(exp.In)):
-        _as_conditions(among)
-    for call in list(tree.find_all(exp.Anonymous)):
+    """The query in the passes' spelling. Most queries have it: what they hold nothing of is not looked for."""
+    if has(tree, *_LISTS):
+        _write_out_lists(tree, dialect)
+    for call in every(tree, exp.Anonymous):
         if call.name.upper() == "STD" and len(call.expressions) == 1:
             call.replace(exp.StddevPop(this=call.expressions[0].copy()))
-    for derived in list(tree.find_all(exp.CTE, exp.Subquery)):
+    for derived in every(tree, exp.CTE, exp.Subquery):
         _write_out(derived)
-    for fetch in list(tree.find_all(exp.Fetch)):
+    for fetch in every(tree, exp.Fetch):
         _as_limit(fetch)
     return tree
+
+
+def _write_out_lists(tree: exp.Query, dialect: str) -> None:
+    for values in every(tree, exp.Values):
+        _as_selects(values, dialect)
+    for table in every(tree, exp.Table):
+        if isinstance(table.this, _SERIES):
+            _as_numbers(table)
+    for like in every(tree, exp.Like, exp.ILike, exp.EQ):
+        _as_list(like)
+    for among in every(tree, exp.In):
+        _as_conditions(among)
 
 
 def _write_out(node: exp.Expr) -> None:

@@ -11,6 +11,8 @@ from datetime import date
 
 from sqlglot import exp
 
+from insitu_privacy.passes.nodes import has
+
 _DAYS = (exp.CurrentDate,)
 _MOMENTS = (exp.CurrentTimestamp, exp.CurrentDatetime, exp.Localtimestamp)
 _MOMENT_NAMES = {"NOW", "SYSDATE", "GETDATE", "SYSTIMESTAMP"}
@@ -23,6 +25,9 @@ def with_today(tree: exp.Query, today: date | None) -> exp.Query:
     which MySQL reads as today's.
     """
     if today is None:
+        return tree
+
+    if not has(tree, exp.CurrentTime, exp.Anonymous, *_DAYS, *_MOMENTS):
         return tree
 
     def change(node: exp.Expr) -> exp.Expr:

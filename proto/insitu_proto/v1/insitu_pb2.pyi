@@ -249,7 +249,9 @@ Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
 class AnnounceProfile(_message.Message):
-    """The newest profile of one dataset. Sent after every Welcome and whenever there is a newer one; nothing is answered."""
+    """The newest profile of one dataset. Sent after every Welcome and every Manifest, since a gateway keeps only profiles that
+    its manifest covers, and whenever there is a newer one; nothing is answered.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -1,8 +1,7 @@
-"""``insitu-authority`` as people run it: real processes, good and bad input."""
+"""``insitu-authority`` as people run it: good and bad input."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from insitu_access.keys import save_verifying_key
 from insitu_access.release import seal_outcome
 from insitu_access.request import seal_request
 
+from tests.testkit.typed import typed
 from tests.unit.access.world import NODE, RESEARCHER, STRANGER, release, request
 
 DATASET = """
@@ -33,10 +33,15 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(path fo
 
 def authority(*arguments: object, cwd: Path) -> SimpleNamespace:
     """Runs the command; ``facts`` are its JSON where it printed any."""
-    command = [sys.executable, "-W", "error", "-m", "insitu_access.commands.main", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
-    facts = json.loads(done.stdout) if done.stdout.startswith("{") else None
-    return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr, facts=facts)
+    done = typed(["insitu-authority", *map(str, arguments)], cwd=cwd)
+    facts = done.json if done.out.startswith("{") else None
+    return SimpleNamespace(code=done.code, out=done.out, err=done.err, facts=facts)
+
+
+def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same as a process of its own."""
+    command = [sys.executable, "-W", "error", "-m", "insitu_access.commands.main", *arguments]
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.fixture
@@ -317,8 +322,13 @@ def test_every_command_explains_itself(inside, command: str) -> None:
 
 
 def test_version_and_help(home: Path) -> None:
-    assert authority("--version", cwd=home).out == "insitu-authority 0.1.0\n"
-    assert "Example" in authority("--help", cwd=home).out
+    assert process("--version", cwd=home).stdout == "insitu-authority 0.1.0\n"
+    assert "Example" in process("--help", cwd=home).stdout
+
+
+def test_a_mistake_ends_the_process_with_one_line(home: Path) -> None:
+    done = process("show", "nowhere.jwt", cwd=home)
+    told(SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr), "INSITU-CONFIG-FILE")
 
 
 def test_help_loads_no_cryptography() -> None:

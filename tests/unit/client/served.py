@@ -12,7 +12,7 @@ import grpc
 from insitu.transport import Call, GetManifest
 from insitu_access.certificates import create_csr, create_tls_key, issue_certificate
 from insitu_privacy.errors import InsituError
-from insitu_proto import status, wire
+from insitu_proto import status, wire, wire_profiles
 from insitu_proto.v1 import insitu_pb2 as pb
 from insitu_proto.v1 import insitu_pb2_grpc as stubs
 
@@ -29,6 +29,10 @@ class _Servicer(stubs.ResearchServicer):
     def GetDataset(self, request: Any, context: grpc.ServicerContext) -> Iterator[pb.DatasetChunk]:
         for chunks in self._serve(wire.from_dataset_ref(request), context, wire.to_chunks):
             yield from chunks
+
+    def GetProfiles(self, request: Any, context: grpc.ServicerContext) -> Iterator[pb.NodeProfile]:
+        for profiles in self._serve(wire_profiles.from_get_profiles(request), context, wire_profiles.to_profiles):
+            yield from profiles
 
     def Ask(self, request: Any, context: grpc.ServicerContext) -> Iterator[pb.Event]:
         yield from self._events(wire.from_ask(request), context)

@@ -146,6 +146,7 @@ def test_a_saved_result_is_verified_offline(insitu: Run, world: World) -> None:
         (["query", BY_SEX, "--epsilon", "1", "--delta", "2"], "INSITU-PARAM-DELTA", 2),
         (["query", BY_SEX, "--accuracy", "±5%", "--epsilon", "1"], "INSITU-CONFIG-USAGE", 2),
         (["query", BY_SEX, "--accuracy", "good"], "INSITU-PARAM-ACCURACY", 2),
+        (["query", BY_SEX, "--epsilon", "1", "--improve", "better"], "INSITU-PARAM-IMPROVE", 2),
         (["query", BY_SEX, "--epsilon", "1", "--mechanism", "none"], "INSITU-CONFIG-USAGE", 2),
         (["query", BY_SEX, "--epsilon", "1", "--min-nodes", "x"], "INSITU-CONFIG-USAGE", 2),
         (["query", BY_SEX, "--epsilon", "1", "--min-nodes", "4"], "INSITU-PARAM-BOUND", 2),

@@ -20,6 +20,7 @@ from insitu_privacy.errors import (
     AccessRefused,
     BudgetRefused,
     ExecutionFailed,
+    IntegrityFailed,
     ParameterRefused,
     RemoteError,
     Span,
@@ -55,13 +56,39 @@ def test_the_json_document_is_the_interface(world: World) -> None:
     again = json.loads(json.dumps(document, allow_nan=False))
     assert set(again) == {
         "query_id", "dataset", "columns", "rows", "intervals", "level", "nodes", "clipping", "spent", "replayed",
-        "verified", "warnings", "evidence",
+        "verified", "warnings", "improved", "evidence",
     }  # fmt: skip
     assert again["columns"] == [{"name": "sex", "type": "text"}, {"name": "n", "type": "integer"}]
     assert again["clipping"] == [None, None]
     assert again["spent"] == {"epsilon": 0.5, "delta": pytest.approx(0.0, abs=1e-6)}
     assert again["nodes"][0] == {"id": "chu-lille", "status": "released", "code": None}
     assert set(again["evidence"]) == {"manifest", "grant", "request", "outcomes", "dataset"}
+
+
+def test_an_improved_answer_says_so_and_the_gateway_is_held_against_the_plain_one(world: World) -> None:
+    sql = "SELECT sex, COUNT(*) AS n FROM person GROUP BY ROLLUP (sex)"
+    with world.federation() as federation:
+        plain = federation.query(sql, epsilon=1)
+        result = federation.query(sql, epsilon=1, improve=("non-negative", "consistent"))
+        with pytest.raises(ParameterRefused, match="improvement"):
+            federation.query(sql, epsilon=1, improve=["better"])
+    assert plain.to_json()["improved"] == []
+    assert result.to_json()["improved"] == ["non-negative counts", "consistent marginals"]
+    assert result.rows != plain.rows
+    assert "improved, at no cost: non-negative counts, consistent marginals" in str(result)
+    assert "improved" not in str(plain)
+    document = json.loads(json.dumps(result.to_json()))
+    again = verify_document(document, world.authority.public())
+    assert (again.rows, again.improved) == (result.rows, result.improved)
+    for wrong in ([], ["better"], "non-negative counts", None, ["consistent marginals"] * 2):
+        with pytest.raises(IntegrityFailed):
+            verify_document(document | {"improved": wrong}, world.authority.public())
+
+
+def test_a_gateway_that_alters_rows_is_found_where_the_answer_is_improved(world: World) -> None:
+    world.gateway_result = lambda result: result | {"rows": [["F", 1], ["M", 2]]}
+    with world.federation() as federation, pytest.raises(IntegrityFailed):
+        federation.query(BY_SEX, epsilon=1, improve=["non-negative"])
 
 
 def test_a_query_over_public_tables_is_free_and_asks_nobody(world: World) -> None:

@@ -37,9 +37,11 @@ from insitu_proto.messages import (
     DatasetRef,
     Finished,
     Follow,
+    GetProfiles,
     ManifestUpdate,
     NodeOutcome,
     NodeProgress,
+    Profiles,
 )
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -116,6 +118,9 @@ class World:
     """How many of the next calls find no gateway."""
     refuse_call: InsituError | None = None
     calls: list[Call] = field(default_factory=list)
+    profiles: list[str] = field(default_factory=list)
+    """The tokens that the gateway serves, whatever dataset is asked about."""
+    refuse_profiles: InsituError | None = None
     bundle: DatasetBundle = BUNDLE
     served: DatasetBundle | None = None
 
@@ -207,6 +212,10 @@ class World:
             yield ManifestUpdate(manifest_jws=self.manifest_token)
         elif isinstance(call, DatasetRef):
             yield self.served or self.bundle
+        elif isinstance(call, GetProfiles):
+            if self.refuse_profiles is not None:
+                raise self.refuse_profiles
+            yield Profiles(profile_jws=tuple(self.profiles))
         else:
             yield from self._events(call)
 

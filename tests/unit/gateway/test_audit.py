@@ -25,7 +25,7 @@ from insitu_privacy.errors import InsituError, IntegrityFailed
 from insitu_proto import messages as m
 
 from tests.testkit.audit_logs import entries, kinds, texts
-from tests.unit.gateway.test_commands import command
+from tests.testkit.typed import typed
 from tests.unit.gateway.world import NODES, Node, World, run, silent
 
 
@@ -196,7 +196,9 @@ def test_the_log_has_it_before_the_store_and_without_the_log_nothing_is_stored(w
 
 
 def done(world: World, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return command("audit", *map(str, arguments), "--config", world.write_config())
+    words = ["insitu-gateway", "audit", *map(str, arguments), "--config", str(world.write_config())]
+    found = typed(words)
+    return subprocess.CompletedProcess(words, found.code, found.out, found.err)
 
 
 def test_the_operators_commands(world: World) -> None:
@@ -219,6 +221,6 @@ def test_the_operators_commands(world: World) -> None:
 
 @pytest.mark.parametrize("name", ["show", "verify", "export", "seal"])
 def test_help_has_an_example(name: str) -> None:
-    shown = command("audit", name, "--help")
-    assert shown.returncode == 0
-    assert f"insitu-gateway audit {name}" in shown.stdout.split("Example")[1]
+    shown = typed(["insitu-gateway", "audit", name, "--help"])
+    assert shown.code == 0
+    assert f"insitu-gateway audit {name}" in shown.out.split("Example")[1]

@@ -145,6 +145,7 @@ def test_an_announcement_that_is_no_message_ends_that_stream(world: World) -> No
 def test_of_one_who_announces_rubbish_without_end_no_more_is_read(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("insitu_gateway.server.MANIFEST_LOOK_S", 0.02)
     read: list[str] = []
 
     async def work() -> None:
@@ -162,10 +163,14 @@ def test_of_one_who_announces_rubbish_without_end_no_more_is_read(
                 await announce(hostile, profile(world, NODES[0], 1))
                 finished = await ada.finished(world.ask(world.query(nodes=(NODES[0],))))
                 assert finished.outcomes[0].status == "released"  # it is heard in all else
-            assert len(read) == MOST_IGNORED
-            async with world.node(gateway, NODES[0]) as again:
-                await announce(again, profile(world, NODES[0], 1))
+                assert len(read) == MOST_IGNORED
+                world.publish()
+                await hostile.until(lambda: len(hostile.manifests) == 2)
+                await announce(hostile, profile(world, NODES[0], 1))
                 await until_served(world, gateway, {NODES[0]: 1})
+            async with world.node(gateway, NODES[0]) as again:
+                await announce(again, profile(world, NODES[0], 2))
+                await until_served(world, gateway, {NODES[0]: 2})
 
     run(work)
 

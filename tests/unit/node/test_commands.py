@@ -22,6 +22,7 @@ from insitu_privacy.errors import ConfigInvalid
 from tests.testkit.databases import new_duckdb
 from tests.testkit.gateway_stub import make_ca, make_identity
 from tests.testkit.node_world import CARE, NODE, SITE_SQL, NodeWorld
+from tests.testkit.typed import typed
 
 CONFIG = """
 [node]
@@ -54,6 +55,10 @@ def site(tmp_path: Path) -> Path:
 
 
 def node(site: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A command; ``run`` and ``--version`` as a process, and all that is told from outside it."""
+    if arguments[0] not in ("run", "--version"):
+        done = typed(["insitu-node", *arguments], cwd=site.parent)
+        return subprocess.CompletedProcess(arguments, done.code, done.out, done.err)
     command = [sys.executable, "-m", "insitu_node.commands.main", *arguments]
     whole = {**os.environ, **(env or {})}
     return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=site.parent, env=whole)
@@ -253,7 +258,7 @@ def budget(site: Path, text: str) -> None:
     (site / "node.toml").write_text(CONFIG.replace('engine = "duckdb"\n', f'engine = "duckdb"\n{text}\n'))
 
 
-@pytest.mark.attacks("H5")
+@pytest.mark.attacks("H7")
 def test_without_a_budget_of_the_custodians_own_no_profile_is_made(site: Path) -> None:
     config = ("--config", str(site / "node.toml"))
     refused = node(site, "profile", "care", "--epsilon", "1", *config)
@@ -263,7 +268,7 @@ def test_without_a_budget_of_the_custodians_own_no_profile_is_made(site: Path) -
     assert not (site / "state").exists(), "no ledger, no log, no profile"
 
 
-@pytest.mark.attacks("H6", "L4")
+@pytest.mark.attacks("H8", "L4")
 @pytest.mark.parametrize("place", ["after-reserve", "after-commit"])
 def test_a_profile_that_was_killed_is_finished_under_its_charge(site: Path, place: str) -> None:
     budget(site, "profile_epsilon = 1.0")

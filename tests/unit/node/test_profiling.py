@@ -1,4 +1,4 @@
-"""H5 to H7: what a profile costs, when it is made again, and what it holds; with real engines, mechanisms and files."""
+"""H7 to H9: what a profile costs, when it is made again, and what it holds; with real engines, mechanisms and files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def step(serial: int, epsilon: int = 5, charged: Past | None = None) -> Step:
     return Step(serial=serial, epsilon=Fraction(epsilon), charged=charged)
 
 
-@pytest.mark.attacks("H6")
+@pytest.mark.attacks("H8")
 @pytest.mark.parametrize(
     ("charges", "kept", "wanted", "expected"),
     [
@@ -69,7 +69,7 @@ def test_what_is_to_be_made(charges: list[Past], kept: int | None, wanted: Wante
     assert decided("care", charges, kept, wanted) == expected
 
 
-@pytest.mark.attacks("H6")
+@pytest.mark.attacks("H8")
 def test_a_run_that_failed_is_not_tried_again_unasked() -> None:
     with pytest.raises(BudgetRefused, match="INSITU-PROFILE-AGAIN"):
         decided("care", [charge(1, "failed")], None, asked())
@@ -162,7 +162,7 @@ def test_it_is_of_the_tables_that_are_named_and_served(site: Site) -> None:
     assert spent(site) == [("care", 1)]
 
 
-@pytest.mark.attacks("H6")
+@pytest.mark.attacks("H8")
 def test_asked_again_the_same_one_is_shown_and_no_data_is_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     first = site.profile(1).profile
     read = watch(site, monkeypatch)
@@ -172,7 +172,7 @@ def test_asked_again_the_same_one_is_shown_and_no_data_is_read(site: Site, monke
     assert (spent(site), states(site), read) == ([("care", 1)], ["released"], [])
 
 
-@pytest.mark.attacks("H6")
+@pytest.mark.attacks("H8")
 def test_a_refresh_is_charged_once_more_and_numbered(site: Site) -> None:
     first = site.profile(1).profile
     second = site.profile(Fraction(1, 2), refresh=True)
@@ -182,7 +182,7 @@ def test_a_refresh_is_charged_once_more_and_numbered(site: Site) -> None:
     assert site.profile().profile == second.profile
 
 
-@pytest.mark.attacks("H5")
+@pytest.mark.attacks("H7")
 def test_what_goes_beyond_the_budget_is_refused_before_data_is_read(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +197,7 @@ def test_what_goes_beyond_the_budget_is_refused_before_data_is_read(
     assert site.profile(Fraction(1, 2), refresh=True).how == "made", "to the last of it"
 
 
-@pytest.mark.attacks("H5")
+@pytest.mark.attacks("H7")
 def test_one_budget_covers_all_versions_of_a_dataset(site: Site) -> None:
     from insitu_privacy.dataset import DatasetBundle
     from insitu_privacy.dataset_file import parse_dataset
@@ -213,7 +213,7 @@ def test_one_budget_covers_all_versions_of_a_dataset(site: Site) -> None:
     assert site.profile(1).profile.serial == 1, "the version before has its own still"
 
 
-@pytest.mark.attacks("H6", "L4")
+@pytest.mark.attacks("H8", "L4")
 @pytest.mark.parametrize("place", PLACES)
 def test_a_crash_is_charged_at_most_once_and_finished_for_nothing(site: Site, place: str) -> None:
     site.hook = crash_at(place)
@@ -232,7 +232,7 @@ def test_a_crash_is_charged_at_most_once_and_finished_for_nothing(site: Site, pl
     assert kinds.count("charge-reserved") == kinds.count("charge-settled") == kinds.count("profile-made") == 1
 
 
-@pytest.mark.attacks("H6", "L5")
+@pytest.mark.attacks("H8", "L5")
 def test_a_refresh_that_was_cut_off_is_finished_and_not_charged_a_third_time(site: Site) -> None:
     site.profile(1)
     for place in ("after-execute", "after-commit"):
@@ -246,7 +246,7 @@ def test_a_refresh_that_was_cut_off_is_finished_and_not_charged_a_third_time(sit
     assert spent(site) == [("care", 2)]
 
 
-@pytest.mark.attacks("H6")
+@pytest.mark.attacks("H8")
 def test_what_was_begun_of_other_tables_is_not_charged_again_unasked(site: Site) -> None:
     site.hook = crash_at("after-reserve")
     with pytest.raises(Crash):
@@ -260,7 +260,7 @@ def test_what_was_begun_of_other_tables_is_not_charged_again_unasked(site: Site)
     assert (made.how, made.profile.serial, spent(site)) == ("made", 2, [("care", 2)])
 
 
-@pytest.mark.attacks("H5", "P4")
+@pytest.mark.attacks("H7", "P4")
 def test_a_run_that_fails_after_its_charge_stays_spent_and_says_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,7 +279,7 @@ def test_a_run_that_fails_after_its_charge_stays_spent_and_says_nothing(
     assert spent(site) == [("care", 2)]
 
 
-@pytest.mark.attacks("P3", "H5")
+@pytest.mark.attacks("P3", "H7")
 def test_a_claim_that_does_not_hold_is_found_before_anything_is_charged(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,7 +312,7 @@ def test_a_halted_node_makes_none_and_keeps_none_of_what_ran(site: Site) -> None
     assert spent(site) == [("care", 1)]
 
 
-@pytest.mark.attacks("H7", "L5")
+@pytest.mark.attacks("H9", "L5")
 def test_it_holds_what_the_ledger_stored_and_not_what_was_drawn(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     commit: Callable[..., tuple[ReleasedValues, ...]] = site.ledger.commit
     stored: list[tuple[ReleasedValues, ...]] = []
@@ -343,7 +343,7 @@ def test_the_audit_log_has_the_statements_before_and_the_profile_after(site: Sit
     assert (told.fields["serial"], told.fields["dataset_digest"]) == (1, made.profile.dataset_digest)
 
 
-@pytest.mark.attacks("E10", "H5")
+@pytest.mark.attacks("E10", "H7")
 def test_what_cannot_be_recorded_is_not_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     read = watch(site, monkeypatch)
 
@@ -402,7 +402,7 @@ def test_the_profile_of_another_version_is_not_given_out(site: Site) -> None:
     assert (other.kept("care"), other.sealed_profiles(site.key), other.stamp()) == (None, (), ())
 
 
-@pytest.mark.attacks("H7")
+@pytest.mark.attacks("H9")
 @pytest.mark.parametrize("change", [{"node": "chu-rennes"}, {"dataset": "other"}, {"dataset_digest": "0" * 64}, None])
 def test_a_file_that_is_not_this_nodes_profile_is_not_given_out(site: Site, change: dict[str, Any] | None) -> None:
     site.profile(1)

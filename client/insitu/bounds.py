@@ -1,0 +1,191 @@
+"""Contribution bounds that fit: from profiles to the bounds that a request names, and what they are expected to cut.
+
+Bounds are chosen by ``insitu_privacy.fitting`` from public profiles, put into the request and signed with it, so that
+every node plans the same. What is expected of the answer comes from running the query's own post-processing over
+releases made up from the profiles: with their bounds, for the intervals; and without, for what clipping takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from insitu_privacy.dataset import ColumnType, Dataset
+from insitu_privacy.errors import InsituError, ParameterRefused
+from insitu_privacy.plan import KeyColumn, PrivacyPlan, QueryParameters, Release, ReleasedValues, Statistic, Tree
+
+if TYPE_CHECKING:
+    from insitu_privacy.data_profile import DataProfile
+    from insitu_privacy.fitting import Outlook
+    from insitu_privacy.plan import Accounting
+    from insitu_privacy.postprocess import Postprocessor
+
+REPRESENTATIVE_ROWS = 1000
+"""Rows of a group at each node where no profile says how many there are."""
+_EXAMPLE: Mapping[ColumnType, int | float | str | bool] = {
+    "integer": 1,
+    "decimal": 1.0,
+    "text": "group",
+    "date": "2020-01-01",
+    "timestamp": "2020-01-01T00:00:00",
+    "boolean": True,
+}
+"""Stands for a group whose key nobody can know before it is released."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounded:
+    """A plan at the bounds to ask for, and what is expected of each of its releases; None where no profile says."""
+
+    plan: PrivacyPlan
+    parameters: QueryParameters
+    outlooks: tuple[Outlook | None, ...]
+
+
+def with_best_bounds(
+    plan: PrivacyPlan,
+    parameters: QueryParameters,
+    plan_at: Callable[[QueryParameters], PrivacyPlan],
+    *,
+    dataset: Dataset,
+    profile: DataProfile | None,
+    accounting: Accounting,
+    nodes: int,
+) -> Bounded:
+    """The plan at the bounds that are best for it. ``plan`` is the one at ``parameters``, which name no fits yet."""
+    from insitu_privacy.fitting import fitted
+
+    plain = Bounded(plan=plan, parameters=parameters, outlooks=(None,) * len(plan.releases))
+    if not plan.releases:
+        return plain
+    found = fitted(plan, dataset, profile, parameters=parameters, accounting=accounting, nodes=nodes)
+    if not found.fits:
+        return replace(plain, outlooks=found.outlooks)
+    chosen = replace(parameters, fits=found.fits)
+    try:
+        return Bounded(plan=plan_at(chosen), parameters=chosen, outlooks=found.outlooks)
+    except ParameterRefused:  # a sensitivity or a share of the budget that is out of range: the declared bounds serve
+        return plain
+
+
+def clipping(
+    plan: PrivacyPlan, outlooks: Sequence[Outlook | None], nodes: Sequence[str], postprocessor: Postprocessor
+) -> tuple[float | None, ...]:
+    """Of each output column, the share by which bounds are expected to change a typical value; None where unknown."""
+    if not outlooks or None in outlooks:
+        return (None,) * len(plan.output)
+    whole, kept = (_first_row(plan, outlooks, nodes, postprocessor, bounded=bounded) for bounded in (False, True))
+    if whole is None or kept is None:
+        return (None,) * len(plan.output)
+    return tuple(
+        _share(before, after) if column.noisy else None
+        for column, before, after in zip(plan.output, whole, kept, strict=True)
+    )
+
+
+def _share(before: object, after: object) -> float | None:
+    if not isinstance(before, (int, float)) or not isinstance(after, (int, float)) or not before:
+        return None
+    return round(abs(after / before - 1), 6)
+
+
+def _first_row(
+    plan: PrivacyPlan,
+    outlooks: Sequence[Outlook | None],
+    nodes: Sequence[str],
+    postprocessor: Postprocessor,
+    *,
+    bounded: bool,
+) -> tuple[object, ...] | None:
+    from insitu_privacy.merge import merge
+
+    bare = replace(plan, copies_sql="", output=tuple(replace(one, noisy=False) for one in plan.output))
+    made_up = made_up_releases(plan, outlooks, nodes, bounded=bounded)
+    try:
+        rows = postprocessor.run(bare, merge(bare, made_up, nodes)).rows
+    except InsituError:
+        return None
+    return rows[0] if rows else None
+
+
+def bounds_reason(release: Release, parameters: QueryParameters, outlook: Outlook | None, nodes: int) -> str:
+    """Where the contribution bounds of a release come from, for people."""
+    own = [
+        name
+        for name, value in (("rows", parameters.max_rows_per_group), ("groups", parameters.max_groups))
+        if value is not None
+    ]
+    asked = f"{' and '.join(own)} as asked for" if own else ""
+    if outlook is None:
+        if len(own) == 2:
+            return asked
+        rest = "one row for each person" if release.bounds.max_rows_per_group == 1 else "the dataset's own"
+        return f"{asked}, else {rest}" if asked else rest
+    choice = outlook.choice
+    chosen = (
+        f"the least expected error by the profiles of {nodes} node(s): clipping {max(choice.bias):.2%}, "
+        f"noise {choice.noise:.2%} of a typical group"
+    )
+    return f"{asked}; {chosen}" if asked else chosen
+
+
+# -- made-up releases --------------------------------------------------------------------------------------------------
+
+
+def made_up_releases(
+    plan: PrivacyPlan, outlooks: Sequence[Outlook | None], nodes: Sequence[str], *, bounded: bool = True
+) -> list[list[ReleasedValues]]:
+    """What each node would release if every group were typical, by node and release."""
+    each = outlooks or (None,) * len(plan.releases)
+    pairs = list(zip(plan.releases, each, strict=True))
+    one = [_made_up(release, outlook, len(nodes), bounded=bounded) for release, outlook in pairs]
+    return [one for _ in nodes]
+
+
+def _made_up(release: Release, outlook: Outlook | None, nodes: int, *, bounded: bool) -> ReleasedValues:
+    """One node's share of a release in which every group has the expected size, or a representative one."""
+    if release.tree is not None:
+        return _made_up_tree(release, release.tree, outlook, nodes)
+    values = [
+        _typical(one) if outlook is None else _expected(one, place, outlook, nodes, bounded=bounded)
+        for place, one in enumerate(release.statistics)
+    ]
+    cells = release.cells
+    if cells is not None:
+        return ReleasedValues(keys=None, statistics=tuple((value,) * cells for value in values))
+    key = tuple(_example(column) for column in release.keys)
+    if release.threshold is not None:
+        values[release.threshold.statistic] = max(values[release.threshold.statistic], release.threshold.tau + 1)
+    return ReleasedValues(keys=(key,), statistics=tuple((value,) for value in values))
+
+
+def _expected(statistic: Statistic, place: int, outlook: Outlook, nodes: int, *, bounded: bool) -> int:
+    total, rows = (outlook.kept, outlook.rows_kept) if bounded else (outlook.totals, outlook.rows)
+    centered = float(statistic.center / statistic.granularity) * rows if statistic.kind == "sum" else 0.0
+    return round((total[place] - centered) / nodes)
+
+
+def _made_up_tree(release: Release, tree: Tree, outlook: Outlook | None, nodes: int) -> ReleasedValues:
+    """Rows spread evenly over the leaves."""
+    from insitu_privacy.tree import grown
+
+    rows = REPRESENTATIVE_ROWS if outlook is None else max(1.0, outlook.rows / nodes)
+    each = max(1, round(rows * tree.weight / tree.leaves))
+    counts = grown(tree.leaves, ((leaf, each) for leaf in range(tree.leaves)))
+    if tree.keys_of is None:
+        return ReleasedValues(keys=None, statistics=tuple((count,) * (release.cells or 0) for count in counts))
+    key = tuple(_example(column) for column in release.keys)
+    return ReleasedValues(keys=(key,), statistics=tuple((count,) for count in counts))
+
+
+def _typical(statistic: Statistic) -> int:
+    """Counts are the representative size; sums are of values at the centre, so that nothing is added to it."""
+    return 0 if statistic.kind == "sum" else REPRESENTATIVE_ROWS
+
+
+def _example(column: KeyColumn) -> int | float | str | bool | None:
+    if column.domain:
+        value = column.domain[-1]
+        return value if value is None or isinstance(value, (int, float, str, bool)) else value.isoformat()
+    return _EXAMPLE[column.type]

@@ -1,0 +1,256 @@
+"""The contribution bounds of one release with the least expected total error, bias squared and noise squared.
+
+For each statistic, in shares of a typical group: the bias is what clipping takes of all units' rows, groups and sums;
+the noise is that of the mechanism at its best split of the budget, in closed form: with sensitivities a_j in shares of
+a group, the least sum of squares at a given epsilon is (sum of a_j^(2/3))^3 under Laplace and (sum of a_j)^2 under
+Gaussian noise (``passes.mechanisms`` splits so). Bounds are tried on a grid of ratios of the root of two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from insitu_privacy.fitting.crowd import Crowd
+from insitu_privacy.fitting.curves import Array
+from insitu_privacy.plan import MechanismChoice, Release, Statistic
+
+_SPREAD = ((-1.4, 0.25), (0.0, 0.5), (1.4, 0.25))
+"""How unevenly a unit's rows lie over its groups: deviations of a Poisson number, and their share."""
+_MOST_ROWS, _MOST_GROUPS = 2**17, 2**12
+_SENSITIVITY_LIMIT = 2**60
+_CAPS = 28
+_NEAR = 1 + 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """Under which a release is measured."""
+
+    epsilon: float
+    rho: float
+    """What epsilon and delta buy of Gaussian noise; 0 where there can be none."""
+    nodes: int
+    mechanism: MechanismChoice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Bounds of one release. Tuples have one entry for each statistic."""
+
+    max_rows_per_group: int
+    max_groups: int
+    caps: tuple[int | None, ...]
+    """The most a unit adds to a group, in multiples of the granularity; None where rows bound it."""
+    centers: tuple[float | None, ...]
+    """What the values of an average are taken from, where that is not the middle of their bounds."""
+    sensitivities: tuple[float, ...]
+    """In shares of a typical group."""
+    bias: tuple[float, ...]
+    """The share of each statistic that clipping is expected to take."""
+    rows_bias: float
+    """The share of rows that is taken."""
+    noise: float
+    """The root of the noise's mean square over the statistics, in shares of a typical group."""
+
+    @property
+    def error(self) -> float:
+        """What is made least."""
+        return sum(one**2 for one in self.bias) + self.noise**2
+
+
+def choose(
+    release: Release, crowds: Sequence[Crowd], terms: Terms, *, rows: int | None = None, groups: int | None = None
+) -> Choice:
+    """The bounds with the least mean error over ``crowds``; ``rows`` and ``groups`` where they are not to be chosen."""
+    best: Choice | None = None
+    for most_groups in [groups] if groups is not None else _candidates(_useful_groups(release, crowds)):
+        for most_rows in [rows] if rows is not None else _useful_rows(release, crowds):
+            tried = _tried(release, crowds, terms, most_rows, most_groups, caps=rows is None)
+            if tried is not None and (best is None or tried.error <= best.error * _NEAR):
+                best = tried
+    assert best is not None, "a grid of bounds is never empty"
+    return best
+
+
+def _useful_groups(release: Release, crowds: Sequence[Crowd]) -> int:
+    varying = 1
+    for key in release.keys:
+        if not key.constant:
+            varying = _MOST_GROUPS if key.domain is None else min(_MOST_GROUPS, varying * max(1, len(key.domain)))
+    return min(varying, max(1, math.ceil(max(float(one.groups.max()) for one in crowds))))
+
+
+def _useful_rows(release: Release, crowds: Sequence[Crowd]) -> Iterator[int]:
+    if all(float(one.rows.max()) <= 1 for one in crowds):
+        return iter([1])
+    if all(one.kind == "units" for one in release.statistics):  # rows are not counted
+        return iter([release.bounds.max_rows_per_group])
+    return _candidates(_MOST_ROWS)
+
+
+def _candidates(most: int) -> Iterator[int]:
+    last, power = 0, 0
+    while True:
+        number = round(2 ** (power / 2))
+        if number >= most:
+            yield most
+            return
+        if number != last:
+            yield number
+        last, power = number, power + 1
+
+
+def _tried(
+    release: Release, crowds: Sequence[Crowd], terms: Terms, rows: int, groups: int, *, caps: bool
+) -> Choice | None:
+    parts = [_Statistics(release, crowd, terms, rows, groups) for crowd in crowds]
+    found = [
+        _bounded(index, one, parts, caps=caps and one.kind == "sum") for index, one in enumerate(release.statistics)
+    ]
+    widest = max(linf * one.levels for (linf, _, _), one in zip(found, release.statistics, strict=True))
+    if widest * groups >= _SENSITIVITY_LIMIT:
+        return None
+    noises, biases = [], []
+    for part in parts:
+        sensitivities = [part.sensitivity(index, linf) for index, (linf, _, _) in enumerate(found)]
+        noises.append(_noise(sensitivities, terms, groups))
+        biases.append([part.bias(index, linf) for index, (linf, _, _) in enumerate(found)])
+    bias = tuple(math.sqrt(sum(one**2 for one in each) / len(parts)) for each in zip(*biases, strict=True))
+    return Choice(
+        max_rows_per_group=rows,
+        max_groups=groups,
+        caps=tuple(linf if capped else None for linf, capped, _ in found),
+        centers=tuple(center for _, _, center in found),
+        sensitivities=tuple(
+            sum(part.sensitivity(index, linf) for part in parts) / len(parts)
+            for index, (linf, _, _) in enumerate(found)
+        ),
+        bias=bias,
+        rows_bias=sum(part.rows_bias for part in parts) / len(parts),
+        noise=math.sqrt(sum(one**2 for one in noises) / len(noises)),
+    )
+
+
+def _bounded(
+    index: int, statistic: Statistic, parts: Sequence[_Statistics], *, caps: bool
+) -> tuple[int, bool, float | None]:
+    """What a unit may add to a group, whether that is a cap of its own, and the centre it goes with."""
+    rows = parts[0].rows
+    if statistic.kind != "sum":
+        return (1 if statistic.kind == "units" else rows) * statistic.most, False, None
+    plain = rows * statistic.most
+    options = parts[0].caps(index) if caps and all(part.has_sums(index) for part in parts) else []
+    best, capped = plain, False
+    least = _capped_error(index, plain, parts)
+    for cap in options:
+        error = _capped_error(index, cap, parts)
+        if cap < plain and error < least:
+            best, least, capped = cap, error, True
+    return best, capped, parts[0].mean(index) if capped and statistic.center else None
+
+
+def _capped_error(index: int, linf: int, parts: Sequence[_Statistics]) -> float:
+    return sum(part.bias(index, linf) ** 2 + part.alone(index, linf) ** 2 for part in parts)
+
+
+def _noise(sensitivities: Sequence[float], terms: Terms, groups: int) -> float:
+    """The root of the least sum of squares that a mechanism reaches."""
+    found = []
+    if terms.mechanism != "gaussian" or not terms.rho:
+        found.append(2 * sum(one ** (2 / 3) for one in sensitivities) ** 3 / terms.epsilon**2)
+    if terms.mechanism != "laplace" and terms.rho:
+        found.append(sum(sensitivities) ** 2 / groups / (2 * terms.rho))
+    return math.sqrt(terms.nodes * min(found))
+
+
+class _Statistics:
+    """The statistics of a release over a crowd at given m and C: totals, and what is kept of them."""
+
+    def __init__(self, release: Release, crowd: Crowd, terms: Terms, rows: int, groups: int) -> None:
+        self._release, self._crowd, self._terms = release, crowd, terms
+        self.rows, self._groups = rows, groups
+        self._in_group = crowd.rows / crowd.groups
+        self._kept_groups = np.minimum(crowd.groups, groups)
+        kept = float(crowd.units @ (self._kept_groups * self._at_most(rows)))
+        self.rows_bias = max(0.0, 1 - kept / max(crowd.total, 1e-9))
+
+    def _at_most(self, rows: int) -> Array:
+        """Expected rows of a group that count: they lie unevenly, where there are several groups."""
+        several = self._crowd.groups > 1
+        found = np.zeros_like(self._in_group)
+        for side, share in _SPREAD:
+            away = side * np.sqrt(np.maximum(self._in_group - 1, 0)) * several
+            found += share * np.minimum(np.maximum(1.0, self._in_group + away), rows)
+        return np.minimum(found, self._in_group)
+
+    def total(self, index: int) -> float:
+        """Over all units, without bounds: rows, units in groups, or values in multiples of the granularity."""
+        statistic = self._release.statistics[index]
+        if statistic.kind == "units":
+            return float(self._crowd.units @ self._crowd.groups)
+        if statistic.kind != "sum":
+            return self._crowd.total * statistic.most
+        assert statistic.value is not None
+        sums = self._crowd.sums.get(statistic.value)
+        if sums is not None:
+            found = float(self._crowd.units @ np.abs(sums)) / float(statistic.granularity)
+            return max(found, 1.0)
+        typical = abs(float(statistic.center / statistic.granularity)) or statistic.most / 2
+        return self._crowd.total * max(typical, 1.0)
+
+    def sensitivity(self, index: int, linf: int) -> float:
+        """Of all groups of a unit together, in shares of a typical group."""
+        cell = max(self.total(index) / self._crowd.cells, 1.0)
+        return self._groups * self._release.statistics[index].levels * linf / cell
+
+    def alone(self, index: int, linf: int) -> float:
+        """The noise of one statistic with an equal share of the budget."""
+        count = len(self._release.statistics)
+        share = self._terms.epsilon / count
+        return self.sensitivity(index, linf) * math.sqrt(2 * self._terms.nodes) / share
+
+    def bias(self, index: int, linf: int) -> float:
+        """The share of the total that bounds take."""
+        statistic, crowd = self._release.statistics[index], self._crowd
+        if statistic.kind == "units":
+            return 1 - float(crowd.units @ self._kept_groups) / max(self.total(index), 1e-9)
+        if statistic.kind != "sum":
+            return self.rows_bias
+        assert statistic.value is not None
+        sums = crowd.sums.get(statistic.value)
+        if sums is None:
+            return self.rows_bias
+        scaled = np.minimum(1.0, self.rows / self._in_group)
+        in_group = np.abs(sums) / crowd.groups * scaled / float(statistic.granularity)
+        kept = float(crowd.units @ (self._kept_groups * np.minimum(in_group, linf)))
+        return max(0.0, 1 - kept / self.total(index))
+
+    def has_sums(self, index: int) -> bool:
+        return self._release.statistics[index].value in self._crowd.sums
+
+    def caps(self, index: int) -> list[int]:
+        """What units' sums in a group may be held to: a grid over how they are spread."""
+        statistic = self._release.statistics[index]
+        assert statistic.value is not None
+        in_group = np.abs(self._crowd.sums[statistic.value]) / self._crowd.groups / float(statistic.granularity)
+        most, middle = float(in_group.max()), float(np.median(in_group))
+        if most < 1:
+            return []
+        return sorted({max(1, round(one)) for one in np.geomspace(max(middle, 1.0), most, _CAPS)})
+
+    def mean(self, index: int) -> float:
+        """Of the values of a row."""
+        statistic, crowd = self._release.statistics[index], self._crowd
+        assert statistic.value is not None
+        return float(crowd.units @ crowd.sums[statistic.value]) / max(crowd.total, 1e-9)
+
+
+def expected_totals(release: Release, crowd: Crowd) -> list[float]:
+    """Of each statistic, what a typical group holds without bounds; of sums, before a centre is taken off."""
+    anywhere = Terms(epsilon=1.0, rho=0.0, nodes=1, mechanism="laplace")
+    whole = _Statistics(release, crowd, anywhere, 1, 1)
+    return [whole.total(index) / crowd.cells for index in range(len(release.statistics))]

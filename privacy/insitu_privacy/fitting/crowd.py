@@ -1,0 +1,253 @@
+"""The units that a query is expected to read: rows, groups and sums of each, from profiles and the plan alone.
+
+What is assumed, and said so by ``explain``: a unit with many rows has many groups and large sums (all three grow
+together); its rows are spread evenly over its groups; conditions keep a share of rows that is guessed
+(``selectivity``), either rows at random or whole units. Both are tried, and bounds are chosen for their mean error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from insitu_privacy.data_profile import DataProfile, MeasureKind
+from insitu_privacy.dataset import Column, Dataset
+from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, columns_of
+from insitu_privacy.fitting.curves import Array, Curve, curve_of, grid
+from insitu_privacy.fitting.selectivity import Known, conjuncts, kept_share
+from insitu_privacy.plan import Release, cell_count
+from insitu_privacy.relations import Derived, Projection, Relation, Scan, Source
+
+_GUESSED_CELLS = 50
+"""Groups of a private key that no profile has."""
+_SPREAD = ((-1.4, 0.25), (0.0, 0.5), (1.4, 0.25))
+"""How a number of rows kept at random is spread: deviations and their share."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Crowd:
+    """Expected units. Arrays are parallel: ``units[i]`` units with ``rows[i]`` rows in ``groups[i]`` groups."""
+
+    units: Array
+    rows: Array
+    groups: Array
+    sums: Mapping[int, Array]
+    """By value expression, what a unit's values add up to; only where a profile says."""
+    cells: int
+    """Groups of all units together."""
+
+    @property
+    def total(self) -> float:
+        """Rows of all units."""
+        return float(self.units @ self.rows)
+
+
+def crowds(release: Release, dataset: Dataset, profile: DataProfile) -> tuple[Crowd, ...]:
+    """The units of a release under each assumption; none where no profile speaks of its rows."""
+    view = _View(release, dataset, profile)
+    if view.relation is None:
+        return ()
+    whole = view.crowd()
+    if whole is None or whole.total <= 0:
+        return ()
+    of_rows, of_units = view.shares()
+    base = replace(whole, units=whole.units * of_units)
+    if of_rows >= 1:
+        return (base,)
+    return (replace(base, units=base.units * of_rows), _thinned(base, of_rows, view.domain))
+
+
+def _thinned(crowd: Crowd, share: float, domain: int | None) -> Crowd:
+    """Every row kept with the same chance: units that keep one, by how many they keep."""
+    there = 1 - np.power(1 - share, crowd.rows)
+    mean = np.maximum(1.0, share * crowd.rows / np.maximum(there, 1e-12))
+    rows = np.concatenate([np.maximum(1.0, mean + side * np.sqrt(mean - 1 + 1e-9)) for side, _ in _SPREAD])
+    units = np.concatenate([crowd.units * there * part for _, part in _SPREAD])
+    before = np.tile(crowd.rows, len(_SPREAD))
+    groups = np.minimum(np.tile(crowd.groups, len(_SPREAD)), rows)
+    if domain is not None:
+        groups = _spread_over(rows, domain)
+    sums = {place: np.tile(one, len(_SPREAD)) * rows / before for place, one in crowd.sums.items()}
+    return Crowd(units=units, rows=rows, groups=groups, sums=sums, cells=crowd.cells)
+
+
+def _spread_over(rows: Array, groups: int) -> Array:
+    """How many of so many equally likely groups rows are expected to be in."""
+    found: Array = groups * (1 - np.power(1 - 1 / groups, rows))
+    return np.maximum(found, 1.0)
+
+
+class _View:
+    """A release as profiles see it: one table whose rows are counted, and what is joined to it once for each unit."""
+
+    def __init__(self, release: Release, dataset: Dataset, profile: DataProfile) -> None:
+        self.release, self._dataset, self._profile = release, dataset, profile
+        self.relation = _flat(release.relation)
+        self._scans = {one.alias: one for one in _scans(release.relation)}
+        self.varying = [key for key in release.keys if not key.constant]
+        self.domain = cell_count(self.varying)
+
+    # -- units -------------------------------------------------------------------------------------------------------
+
+    def crowd(self) -> Crowd | None:
+        scan = self._counted()
+        if scan is None:
+            return None
+        levels, shares = grid()
+        if scan.one_row_per_unit:
+            known = [self._curve(ColumnRef(scan.alias, column.name)) for column in scan.columns]
+            total = max((one.total for one in known if one is not None), default=0.0) or self._units(scan)
+            rows = np.ones_like(levels)
+        else:
+            found = self._measure(scan.table, "rows", None)
+            if found is None:
+                return None
+            total, rows = found.total, np.maximum(1.0, found.quantiles(levels))
+        groups, cells = self._groups(rows, levels)
+        sums = {
+            place: one
+            for place, value in enumerate(self.release.values)
+            if (one := self._sums(value, levels, scan)) is not None
+        }
+        return Crowd(units=shares * total, rows=rows, groups=np.minimum(groups, rows), sums=sums, cells=cells)
+
+    def _counted(self) -> Scan | None:
+        """The table with several rows for a unit; where there are several such, that with the most; else any."""
+        protected = [scan for scan in self._scans.values() if not scan.public]
+        many = [scan for scan in protected if not scan.one_row_per_unit]
+
+        def size(scan: Scan) -> float:
+            found = self._measure(scan.table, "rows", None)
+            return found.mean if found is not None else 0.0
+
+        return max(many, key=size) if many else next(iter(protected), None)
+
+    def _units(self, scan: Scan) -> float:
+        measured = [h for h in self._profile.histograms if h.measure.table == scan.table]
+        return max((curve_of(one).total for one in measured), default=0.0)
+
+    def _groups(self, rows: Array, levels: Array) -> tuple[Array, int]:
+        """Groups of each unit, and of all."""
+        constant = cell_count([key for key in self.release.keys if key.constant])
+        constant = _GUESSED_CELLS if constant is None else constant
+        if not self.varying:
+            return np.ones_like(rows), constant
+        if self.domain is not None:
+            return _spread_over(rows, self.domain), constant * self.domain
+        of_each = [self._distinct(key.expression, levels) for key in self.varying]
+        known = [one for one in of_each if one is not None]
+        if len(known) < len(of_each):
+            return rows, constant * _GUESSED_CELLS
+        groups = np.minimum(rows, np.prod(known, axis=0))
+        return groups, constant * max(2, int(2 * groups[levels <= 0.999].max()))
+
+    def _distinct(self, key: Expression, levels: Array) -> Array | None:
+        scan = self._scans.get(key.scan) if isinstance(key, ColumnRef) else None
+        assert isinstance(key, ColumnRef) or scan is None
+        found = self._measure(scan.table, "distinct", key.column) if scan is not None else None  # type: ignore[union-attr]
+        return None if found is None else np.maximum(1.0, found.quantiles(levels))
+
+    # -- values ------------------------------------------------------------------------------------------------------
+
+    def _sums(self, value: Expression, levels: Array, counted: Scan) -> Array | None:
+        """What a unit's values add up to, for a column of the table whose rows are counted, or less than one."""
+        column = summed_column(value)
+        scan = self._scans.get(column.scan) if column is not None else None
+        if column is None or scan is None or scan.alias != counted.alias:
+            return None
+        kind: MeasureKind = "values" if scan.one_row_per_unit else "sums"
+        found = self._measure(scan.table, kind, column.column)
+        return None if found is None else found.quantiles(levels)
+
+    # -- conditions --------------------------------------------------------------------------------------------------
+
+    def shares(self) -> tuple[float, float]:
+        """The share of rows that conditions keep, and of units: by what they read."""
+        assert self.relation is not None
+        conditions = [one for one in conjuncts(self.relation.where) if not self._is_tie(one)]
+        known = Known(column=self._column, curve=self._curve)
+        of_units = [one for one in conditions if self._is_constant(one)]
+        of_rows = [one for one in conditions if not self._is_constant(one)]
+        return kept_share(of_rows, known) if of_rows else 1.0, kept_share(of_units, known) if of_units else 1.0
+
+    def _is_constant(self, condition: Expression) -> bool:
+        columns = columns_of(condition)
+        return bool(columns) and all(self._is_fixed(column) for column in columns)
+
+    def _is_fixed(self, ref: ColumnRef) -> bool:
+        scan, column = self._scans.get(ref.scan), self._column(ref)
+        return scan is not None and (scan.one_row_per_unit or (column is not None and column.constant_per_unit))
+
+    @staticmethod
+    def _is_tie(condition: Expression) -> bool:
+        """An equality of two columns: a join."""
+        return (
+            isinstance(condition, Call)
+            and condition.op is Op.EQ
+            and all(isinstance(a, ColumnRef) for a in condition.args)
+        )
+
+    def _column(self, ref: ColumnRef) -> Column | None:
+        scan = self._scans.get(ref.scan)
+        return None if scan is None else next((one for one in scan.columns if one.name == ref.column), None)
+
+    def _curve(self, ref: ColumnRef) -> Curve | None:
+        scan = self._scans.get(ref.scan)
+        return None if scan is None else self._measure(scan.table, "values", ref.column)
+
+    def _measure(self, table: str, kind: MeasureKind, column: str | None) -> Curve | None:
+        found = self._profile.find(table, kind, column)
+        return None if found is None else curve_of(found)
+
+
+def summed_column(value: Expression) -> ColumnRef | None:
+    """The column that an expression is, or is at most in size: in a CASE without else, a LEAST, a COALESCE to 0."""
+    if isinstance(value, ColumnRef):
+        return value
+    if not isinstance(value, Call):
+        return None
+    if value.op is Op.CASE and len(value.args) == 3 and _is_nothing(value.args[2]):
+        return summed_column(value.args[1])
+    if value.op is Op.TO_DECIMAL:
+        return summed_column(value.args[0])
+    if value.op in (Op.COALESCE, Op.LEAST):
+        rest = [one for one in value.args if not isinstance(one, Literal)]
+        return summed_column(rest[0]) if len(rest) == 1 else None
+    return None
+
+
+def _is_nothing(one: Expression) -> bool:
+    return isinstance(one, Literal) and (one.value is None or one.value == 0)
+
+
+def _flat(relation: Relation) -> Relation | None:
+    """The relation with the conditions of the projections below it; None where something else lies below."""
+    conditions = list(relation.where)
+    for source in relation.sources:
+        below = _below(source)
+        if below is None:
+            return None
+        conditions += below
+    return replace(relation, where=tuple(conditions))
+
+
+def _below(source: Source) -> Sequence[Expression] | None:
+    if isinstance(source, Scan):
+        return ()
+    if source.public:
+        return ()
+    if not isinstance(source.body, Projection) or source.body.distinct:
+        return None
+    inner = _flat(source.body.relation)
+    return None if inner is None else inner.where
+
+
+def _scans(relation: Relation) -> Iterator[Scan]:
+    """The scans that rows come from: not those of cohorts."""
+    for source in relation.sources:
+        if isinstance(source, Scan):
+            yield source
+        elif isinstance(source, Derived) and isinstance(source.body, Projection):
+            yield from _scans(source.body.relation)

@@ -1,0 +1,167 @@
+"""The bounds and shares of a whole query: each release by itself, then the budget over all of their statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from insitu_privacy.data_profile import DataProfile
+from insitu_privacy.dataset import Dataset
+from insitu_privacy.fits import ReleaseFit, StatisticFit
+from insitu_privacy.fitting.choice import Choice, Terms, choose, expected_totals
+from insitu_privacy.fitting.crowd import Crowd, crowds
+from insitu_privacy.plan import Accounting, PrivacyPlan, QueryParameters, Release
+
+_WEIGHTS = 1000
+_LEAST_WEIGHT = 20
+"""Of a thousand: whatever is guessed, each statistic gets some of the budget."""
+_GUESSED_CELLS = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What is expected of one release: a typical group over all nodes, without bounds and with those chosen."""
+
+    cells: int
+    rows: float
+    rows_kept: float
+    totals: tuple[float, ...]
+    """In integers of each statistic, but of sums before a centre is taken off."""
+    kept: tuple[float, ...]
+    choice: Choice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitting:
+    """What to ask for, empty where the plan is best as it is; and what is expected, None where no profile says."""
+
+    fits: tuple[ReleaseFit, ...]
+    outlooks: tuple[Outlook | None, ...]
+
+
+def fitted(
+    plan: PrivacyPlan,
+    dataset: Dataset,
+    profile: DataProfile | None,
+    *,
+    parameters: QueryParameters,
+    accounting: Accounting,
+    nodes: int,
+) -> Fitting:
+    """The bounds of every release of ``plan``, which was made at ``parameters`` without fits, for so many nodes.
+
+    Bounds that the parameters name are kept.
+    """
+    found = [_crowds(release, dataset, profile) for release in plan.releases]
+    terms = _terms(plan, parameters, accounting, nodes)
+    choices = [
+        choose(release, each, terms, rows=_rows(release, parameters), groups=_groups(release, parameters))
+        if each
+        else None
+        for release, each in zip(plan.releases, found, strict=True)
+    ]
+    importance = [
+        choice.sensitivities if choice is not None else _guessed(release)
+        for release, choice in zip(plan.releases, choices, strict=True)
+    ]
+    weights = _weights(importance)
+    fits = tuple(
+        _fit(release, choice, each) for release, choice, each in zip(plan.releases, choices, weights, strict=True)
+    )
+    changes = profile is not None and any(choice is not None for choice in choices)
+    even = all(len(set(each)) == 1 for each in weights) and len({each[:1] for each in weights}) == 1
+    outlooks = tuple(
+        None if choice is None else _outlook(release, each, choice)
+        for release, each, choice in zip(plan.releases, found, choices, strict=True)
+    )
+    return Fitting(fits=fits if changes or not even else (), outlooks=outlooks)
+
+
+def _crowds(release: Release, dataset: Dataset, profile: DataProfile | None) -> tuple[Crowd, ...]:
+    return () if profile is None else crowds(release, dataset, profile)
+
+
+def _rows(release: Release, parameters: QueryParameters) -> int | None:
+    """m where it is not to be chosen: the researcher's own, or 1 where there is one row."""
+    return release.bounds.max_rows_per_group if parameters.max_rows_per_group is not None else None
+
+
+def _groups(release: Release, parameters: QueryParameters) -> int | None:
+    return release.bounds.max_groups if parameters.max_groups is not None else None
+
+
+def _terms(plan: PrivacyPlan, parameters: QueryParameters, accounting: Accounting, nodes: int) -> Terms:
+    """An equal part of the budget for each release: how much each gets in the end depends on what is chosen."""
+    count = max(1, len(plan.releases))
+    epsilon = float(parameters.epsilon) / count
+    delta = float(parameters.delta) / count
+    if any(release.threshold is not None for release in plan.releases):
+        delta /= 2
+    gaussian = accounting == "zcdp" and delta > 0 and parameters.mechanism != "laplace"
+    log = -math.log(delta) if gaussian else 0.0
+    rho = (math.sqrt(log + epsilon) - math.sqrt(log)) ** 2 if gaussian else 0.0
+    return Terms(epsilon=epsilon, rho=rho, nodes=nodes, mechanism=parameters.mechanism)
+
+
+def _guessed(release: Release) -> tuple[float, ...]:
+    """Sensitivities in shares of a typical group where nothing is known of its size, up to what is common to all.
+
+    Values are taken to be half as large as they may be, and units to have as many rows as the root of m.
+    """
+    cells = release.cells or _GUESSED_CELLS
+    rows, groups = release.bounds.max_rows_per_group, release.bounds.max_groups
+    found = []
+    for one in release.statistics:
+        if one.kind == "units":
+            share = math.sqrt(rows)
+        elif one.kind == "sum":
+            typical = abs(float(one.center / one.granularity)) or one.most / 2
+            share = one.linf / max(typical, 1.0)
+        else:
+            share = one.linf / one.most
+        found.append(groups * one.levels * cells * share)
+    return tuple(found)
+
+
+def _weights(importance: Sequence[Sequence[float]]) -> list[tuple[int, ...]]:
+    """Parts of epsilon: as the sensitivity in shares of a group to the power of two thirds (``choice``)."""
+    most = max((one for each in importance for one in each), default=1.0)
+    return [tuple(max(_LEAST_WEIGHT, round(_WEIGHTS * (one / most) ** (2 / 3))) for one in each) for each in importance]
+
+
+def _fit(release: Release, choice: Choice | None, weights: Sequence[int]) -> ReleaseFit:
+    bounds = release.bounds
+    if choice is None:
+        return ReleaseFit(
+            max_rows_per_group=bounds.max_rows_per_group,
+            max_groups=bounds.max_groups,
+            statistics=tuple(StatisticFit(weight=weight) for weight in weights),
+        )
+    statistics = tuple(
+        StatisticFit(
+            weight=weight, linf=cap, center=None if center is None else _rounded(center, statistic.granularity)
+        )
+        for statistic, weight, cap, center in zip(release.statistics, weights, choice.caps, choice.centers, strict=True)
+    )
+    return ReleaseFit(max_rows_per_group=choice.max_rows_per_group, max_groups=choice.max_groups, statistics=statistics)
+
+
+def _rounded(center: float, granularity: Fraction) -> Fraction:
+    return round(Fraction(center) / granularity) * granularity
+
+
+def _outlook(release: Release, found: Sequence[Crowd], choice: Choice) -> Outlook:
+    totals = [expected_totals(release, crowd) for crowd in found]
+    mean = [sum(each) / len(each) for each in zip(*totals, strict=True)]
+    kept = [one * (1 - bias) for one, bias in zip(mean, choice.bias, strict=True)]
+    rows = sum(crowd.total for crowd in found) / len(found) / found[0].cells
+    return Outlook(
+        cells=found[0].cells,
+        rows=rows,
+        rows_kept=rows * (1 - choice.rows_bias),
+        totals=tuple(mean),
+        kept=tuple(kept),
+        choice=choice,
+    )
