@@ -355,7 +355,7 @@ class _Stream:
     async def _announce(self, profiles: Announcements) -> None:
         said: object = None
         while True:
-            there = profiles.stamp(), self._dialer.manifest.version
+            there = await asyncio.to_thread(profiles.stamp), self._dialer.manifest.version
             if there != said:
                 tokens = await asyncio.to_thread(profiles.tokens)  # a megabyte of numbers is read and signed
                 for token in tokens:

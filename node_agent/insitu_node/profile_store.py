@@ -23,19 +23,25 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 class Announcements:
-    """What a running node tells gateways of its profiles, and how it sees that there is something new to tell."""
+    """What a running node tells gateways of its profiles, and how it sees that there is something new to tell.
 
-    def __init__(self, store: ProfileStore, signing: Callable[[], SigningKey]) -> None:
+    While the node is halted it tells nothing (C1); what was told before is public.
+    """
+
+    def __init__(
+        self, store: ProfileStore, signing: Callable[[], SigningKey], halted: Callable[[], bool] = lambda: False
+    ) -> None:
         self._store = store
         self._signing = signing
+        self._halted = halted
 
     def stamp(self) -> object:
         """Another one than before where there is another profile, or another key to sign with."""
-        return self._store.stamp(), self._signing().thumbprint
+        return self._halted(), self._store.stamp(), self._signing().thumbprint
 
     def tokens(self) -> Sequence[str]:
         """All profiles, signed with the present key."""
-        return self._store.sealed_profiles(self._signing())
+        return () if self._halted() else self._store.sealed_profiles(self._signing())
 
 
 class ProfileStore:

@@ -182,7 +182,7 @@ def open_node(config: NodeConfig, *, hook: Hook) -> Iterator[Node]:
             hook=hook,
         )
         store = ProfileStore(config.state, config.node_id, {name: own.dataset.digest for name, own in datasets.items()})
-        profiles = Announcements(store, signing)
+        profiles = Announcements(store, signing, projects.halted)
         yield Node(config=config, keys=keys, manifest=manifest, cycle=cycle, ledger=ledger, log=log, profiles=profiles)
 
 

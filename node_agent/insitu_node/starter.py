@@ -25,6 +25,7 @@ _DATASET = """
 contract = "{name}/dataset.toml"    # your copy of the contract that the access authority published
 engine = "duckdb"                   # or postgres
 database = "{name}.duckdb"          # a file; for postgres a URL such as postgresql://insitu@db.internal/{name}
+# profile_epsilon = 1.0             # what profiles may cost each person in all: see docs/operating/profiles.md
 [datasets.{name}.tables]
 # person = "SELECT id AS person_id, sex, birth_year FROM patients WHERE NOT opted_out"
 """

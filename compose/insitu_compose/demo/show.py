@@ -277,10 +277,11 @@ def show_budget(screen: Screen, budget: Budget) -> None:
 
 
 def show_charges(screen: Screen, charges: Sequence[Mapping[str, object]]) -> None:
-    """A hospital's ledger: what each query cost, and nothing of what it said."""
+    """A hospital's ledger: what its profile and each query cost, and nothing of what they said."""
     rows = [
         [
             str(number),
+            "profile" if charge["profile"] else "query",
             str(charge["state"]),
             f"{charge['epsilon']:g}",
             f"{charge['delta']:g}",
@@ -289,5 +290,5 @@ def show_charges(screen: Screen, charges: Sequence[Mapping[str, object]]) -> Non
         ]
         for number, charge in enumerate(charges, start=1)
     ]
-    header = ["charge", "state", "ε of the query", "δ of the query", "ε of the grant spent", "plan"]
-    screen.table(header, rows, frozenset({0, 2, 3, 4}))
+    header = ["charge", "for", "state", "ε", "δ", "ε of its account spent", "plan"]
+    screen.table(header, rows, frozenset({0, 3, 4, 5}))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from insitu_access.keys import relock
 from insitu_access.release import NodeRelease
 from insitu_node.commands.main import app
 from insitu_node.ledger_sqlite import SqliteLedger
@@ -303,6 +304,33 @@ def test_a_profile_and_its_charge_are_shown_to_people(site: Path) -> None:
     shown = node(site, "ledger", *config).stdout
     assert "What profiles have spent (insitu-node profile)" in shown
     assert "(profile)" in shown
+
+
+def test_one_profile_is_made_at_a_time(site: Path) -> None:
+    budget(site, "profile_epsilon = 1")
+    (site / "state").mkdir()
+    command = ["profile", "care", "--epsilon", "1", "--config", str(site / "node.toml")]
+    with lock_state(site / "state" / "profiles"), pytest.raises(ConfigInvalid, match="INSITU-CONFIG-STATE"):
+        app(command, standalone_mode=False)
+
+
+def test_a_locked_key_is_asked_for_before_anything_is_charged(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The audit log is sealed with it, and what cannot be recorded is not done (E10)."""
+    budget(site, "profile_epsilon = 1")
+    keys = sorted((site / "identity").glob("*.key"))
+    relock(keys, lambda _: b"", lambda: b"a long passphrase")
+    monkeypatch.delenv("INSITU_PASSPHRASE_FILE", raising=False)
+    command = ["profile", "care", "--epsilon", "1", "--config", str(site / "node.toml")]
+    with pytest.raises(ConfigInvalid, match="INSITU-KEY-LOCKED"):
+        app(command, standalone_mode=False)
+    ledger = SqliteLedger(site / "state" / "ledger.sqlite")
+    assert ledger.entries() == ()
+    ledger.close()
+    (site / "passphrase").write_text("a long passphrase")
+    (site / "passphrase").chmod(0o600)
+    monkeypatch.setenv("INSITU_PASSPHRASE_FILE", str(site / "passphrase"))
+    app(command, standalone_mode=False)
+    assert list((site / "state" / "profiles").glob("*.json"))
 
 
 @pytest.mark.parametrize(

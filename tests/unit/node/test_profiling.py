@@ -373,6 +373,18 @@ def test_it_is_signed_when_it_is_given_by_the_key_of_then(site: Site) -> None:
     assert given.stamp() != before, "another key: it is told again"
 
 
+@pytest.mark.attacks("C1")
+def test_a_halted_node_gives_none_out(site: Site) -> None:
+    site.profile(1)
+    given = Announcements(site.store, lambda: site.key, site.projects.halted)
+    before, tokens = given.stamp(), given.tokens()
+    site.projects.set_halt(Halt(halted=True, reason="", by="x", at=NOW))
+    assert given.stamp() != before
+    assert given.tokens() == ()
+    site.projects.set_halt(Halt(halted=False, reason="", by="x", at=NOW))
+    assert (given.stamp(), given.tokens()) == (before, tokens)
+
+
 def test_another_profile_changes_the_stamp_and_nothing_else_does(site: Site) -> None:
     none = site.store.stamp()
     assert (none, site.store.sealed_profiles(site.key)) == ((), ())
