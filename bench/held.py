@@ -15,7 +15,7 @@ from itertools import product
 from typing import Any
 
 import sqlglot
-from insitu_privacy.mechanisms import ExactCells, JsonKey, privatize
+from insitu_privacy.mechanisms import ExactCells, JsonKey, Row, privatize
 from insitu_privacy.merge import merge
 from insitu_privacy.plan import KeyValue, PrivacyPlan, Release, ReleasedValues, Tree
 from insitu_privacy.postprocess import Postprocessor, ResultTable
@@ -142,12 +142,12 @@ def _exactly(plan: PrivacyPlan, cells: Sequence[ExactCells]) -> Iterator[Release
         )
 
 
-def _trees(release: Release, tree: Tree, cells: ExactCells, keys: Keys) -> list[list[int]]:
+def _trees(release: Release, tree: Tree, cells: ExactCells, keys: Keys) -> list[Row]:
     width = len(release.keys)
     leaves: dict[Key, list[tuple[int, int]]] = {}
     for row in cells.rows:
         leaves.setdefault(tuple(map(_json, row[:width])), []).append((int(row[width]), int(row[width + 1])))
-    return [grown(tree.leaves, leaves.get(key, ())) for key in keys]
+    return [tuple(grown(tree.leaves, leaves.get(key, ()))) for key in keys]
 
 
 def _json(value: KeyValue) -> JsonKey:

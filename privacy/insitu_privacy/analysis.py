@@ -17,6 +17,7 @@ from insitu_privacy.dataset import ColumnType, ContributionBounds, Dataset
 from insitu_privacy.expressions import Expression
 from insitu_privacy.passes import legal
 from insitu_privacy.passes.bounds import Bounded, bound, check_sensitivity, contribution_bounds
+from insitu_privacy.passes.copies import for_copies
 from insitu_privacy.passes.correlated import without_correlated_values
 from insitu_privacy.passes.first_rows import without_qualify
 from insitu_privacy.passes.frontier import CELL, Frontier
@@ -258,22 +259,7 @@ def _outer_sql(lifted: Lifted, read: dict[tuple[str, str], exp.Expr]) -> tuple[s
     above = lifted.outer.transform(reader)
     assert isinstance(above, exp.Query)
     make_total(above)
-    copied = _guarded(above.copy())
-    if not lifted.by_cell:
-        return above.sql("duckdb"), copied.sql("duckdb")
-    shown = [item for item, flag in zip(copied.selects, lifted.noisy, strict=True) if flag]
-    cells = exp.Select(expressions=shown)
-    cells.set("from_", copied.args["from_"])
-    above.set("expressions", [exp.column(CELL), *above.selects])
-    return above.sql("duckdb"), cells.sql("duckdb") if shown else ""
-
-
-def _guarded(tree: exp.Query) -> exp.Query:
-    """Ratios with a value only where their denominator is above zero: for copies, ``postprocess`` says why."""
-    for node in reversed(list(tree.find_all(exp.Div, exp.IntDiv))):  # the inner ones first
-        divisor = node.expression
-        if divisor.find(exp.Column, exp.Query) is None:
-            continue
-        positive = exp.GT(this=exp.paren(divisor.copy()), expression=exp.Literal.number(0))
-        node.replace(exp.Case(ifs=[exp.If(this=positive, true=node.copy())]))
-    return tree
+    copied = for_copies(above, lifted.noisy, by_cell=lifted.by_cell)
+    if lifted.by_cell:
+        above.set("expressions", [exp.column(CELL), *above.selects])
+    return above.sql("duckdb"), "" if copied is None else copied.sql("duckdb")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -28,23 +28,20 @@ import pyarrow as pa
 from insitu_privacy.bootstrap import (
     WHOLE_COPIES,
     Copies,
-    cell_deviations,
-    is_numeric,
     number_of_copies,
-    row_deviation,
     stacked_copies,
 )
 from insitu_privacy.dataset import ColumnType
 from insitu_privacy.errors import SqlRefused
 from insitu_privacy.merge import MergedRelease, merge
+from insitu_privacy.percentiles import Spread, as_number, cell_spread, is_measured, row_spread
 from insitu_privacy.plan import PrivacyPlan, Release, ReleasedValues
 from insitu_privacy.published import published_table
+from insitu_privacy.reaches import Interval, Reach, interval, reach, unbounded
 from insitu_privacy.released import Released, point_table, released_relations, warnings
-from insitu_privacy.tree import Array
 from insitu_privacy.watch import TooSlow, Watch
 
 JsonScalar = int | float | str | bool | None
-Interval = tuple[float, float] | None
 
 
 ROWS_LIMIT = 100_000
@@ -151,28 +148,32 @@ class Postprocessor:
         found, types = self._answers(
             plan.postprocessing, relations, [point_table(one, plan.postprocessing) for one in relations]
         )
-        types = types[1:] if plan.rows_are_cells else types
         if plan.rows_are_cells:
-            cells, rows = [row[0] for row in found], [row[1:] for row in found]
-            spread = self._spread(plan, relations[0], level) if found else {}
-            whole = relations[0].whole
-            deviations = [
-                {index: (low[cell], high[cell]) for index, (low, high) in spread.items()} if whole[cell] else {}
-                for cell in cells
-            ]
+            types, rows = types[1:], [row[1:] for row in found]
+            reaches = self._reaches_by_cell(plan, relations[0], [row[0] for row in found], level)
         else:
             rows = found
-            deviations = self._deviations_by_row(plan, relations, rows, level, watch)
+            reaches = self._reaches_by_row(plan, relations, rows, level, watch)
         columns = tuple(
             OutputColumn(name=column.name, type=kind, noisy=column.noisy)
             for column, kind in zip(plan.output, types, strict=True)
         )
         values = tuple(tuple(_scalar(value, kind) for value, kind in zip(row, types, strict=True)) for row in rows)
         intervals = tuple(
-            tuple(_interval(spread_of.get(index), value) for index, value in enumerate(cells))
-            for spread_of, cells in zip(deviations, values, strict=True)
+            tuple(
+                interval(own.get(index), raw) if shown is not None else None
+                for index, (raw, shown) in enumerate(zip(row, cells, strict=True))
+            )
+            for own, row, cells in zip(reaches, rows, values, strict=True)
         )
-        return ResultTable(columns=columns, rows=values, intervals=intervals, level=level, warnings=warnings(relations))
+        noisy = {index: column.name for index, column in enumerate(columns) if column.noisy}
+        return ResultTable(
+            columns=columns,
+            rows=values,
+            intervals=intervals,
+            level=level,
+            warnings=(*warnings(relations), *unbounded(noisy, values, intervals, reaches)),
+        )
 
     def _answers(
         self, sql: str, relations: Sequence[Released], tables: Sequence[pa.Table]
@@ -193,50 +194,55 @@ class Postprocessor:
             for one in relations:
                 cursor.unregister(one.name)
 
-    def _deviations_by_row(
+    def _reaches_by_row(
         self,
         plan: PrivacyPlan,
         relations: Sequence[Released],
         rows: Sequence[tuple[Any, ...]],
         level: float,
         watch: Watch,
-    ) -> list[dict[int, tuple[float, float]]]:
+    ) -> list[dict[int, Reach]]:
         """For SQL over whole releases: it is run again on perturbed copies, and rows are found by what is not noisy."""
         noisy = [index for index, column in enumerate(plan.output) if column.noisy]
-        keys = [_row_key(row, noisy) for row in rows]
-        partial = not all(all(one.whole) for one in relations)
-        if not noisy or partial:
+        if not noisy:
             return [{} for _ in rows]
+        if not all(all(one.whole) for one in relations):
+            return [dict.fromkeys(noisy, "partial") for _ in rows]
+        keys = [_row_key(row, noisy) for row in rows]
         copies = [Copies(plan, one) for one in relations]
         seen_rows: dict[Any, list[tuple[Any, ...]]] = {key: [] for key, times in Counter(keys).items() if times == 1}
         for number in range(WHOLE_COPIES):
             watch.check()
             found, _ = self._answers(plan.copies_sql, relations, [one.table(number) for one in copies])
-            for row in found:
-                if (key := _row_key(row, noisy)) in seen_rows:
-                    seen_rows[key].append(row)
-        made: list[dict[int, tuple[float, float]]] = []
+            for key, row in _told_apart(found, noisy, seen_rows).items():
+                seen_rows[key].append(row)
+        made: list[dict[int, Reach]] = []
         for key, row in zip(keys, rows, strict=True):
             watch.check()
-            others = seen_rows.get(key)
-            made.append(
-                {}
-                if others is None
-                else {index: row_deviation([one[index] for one in others], row[index], level) for index in noisy}
-            )
+            others = seen_rows.get(key, [])
+            if len(others) < WHOLE_COPIES:
+                made.append(dict.fromkeys(noisy, "rows"))
+                continue
+            measured = [index for index in noisy if as_number(row[index]) is not None]
+            spreads = {index: row_spread([one[index] for one in others], row[index], level) for index in measured}
+            made.append({index: reach(spread, 0) for index, spread in spreads.items()})
         return made
 
-    def _spread(
-        self,
-        plan: PrivacyPlan,
-        one: Released,
-        level: float,
-    ) -> dict[int, tuple[Array, Array]]:
-        """By output column: lower and upper deviation of each cell, NaN where it is not bounded."""
+    def _reaches_by_cell(
+        self, plan: PrivacyPlan, one: Released, cells: Sequence[int], level: float
+    ) -> list[dict[int, Reach]]:
+        """For each cell of the answer and each of its noisy columns of numbers or dates."""
+        spreads = self._spreads(plan, one, level) if cells else {}
+        whole = one.whole
+        return [
+            {index: reach(spread, cell) if whole[cell] else "partial" for index, spread in spreads.items()}
+            for cell in cells
+        ]
+
+    def _spreads(self, plan: PrivacyPlan, one: Released, level: float) -> dict[int, Spread]:
         noisy = [index for index, column in enumerate(plan.output) if column.noisy]
         if not noisy:
             return {}
-        cells = len(one.keys)
         copies = number_of_copies(one)
         cursor = self._connection
         cursor.register(one.name, stacked_copies(plan, one, copies))
@@ -245,9 +251,9 @@ class Postprocessor:
         finally:
             cursor.unregister(one.name)
         return {
-            index: cell_deviations(answers.column(place), copies, cells, level)
+            index: cell_spread(answers.column(place), copies, len(one.keys), level)
             for place, index in enumerate(noisy)
-            if is_numeric(answers.column(place).type)
+            if is_measured(answers.column(place).type)
         }
 
 
@@ -280,15 +286,13 @@ def _row_key(row: tuple[Any, ...], noisy: Sequence[int]) -> Any:
     return tuple(value for index, value in enumerate(row) if index not in noisy)
 
 
-def _interval(reach: tuple[Any, Any] | None, value: JsonScalar) -> Interval:
-    if reach is None or not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    low, high = float(reach[0]), float(reach[1])
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return None
-    if isinstance(value, int) and low.is_integer() and high.is_integer():
-        return value + int(low), value + int(high)
-    return value + low, value + high
+def _told_apart(
+    rows: Sequence[tuple[Any, ...]], noisy: Sequence[int], wanted: Container[Any]
+) -> dict[Any, tuple[Any, ...]]:
+    """Those rows of a copy that are wanted, by key, where one alone has the key."""
+    keys = [_row_key(row, noisy) for row in rows]
+    times = Counter(keys)
+    return {key: row for key, row in zip(keys, rows, strict=True) if times[key] == 1 and key in wanted}
 
 
 def _column_type(name: str) -> ColumnType:
