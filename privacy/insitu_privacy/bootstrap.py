@@ -8,7 +8,7 @@ values, so that the same releases always give the same intervals.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,16 @@ from insitu_privacy.draws import noise
 from insitu_privacy.merge import MergedRelease
 from insitu_privacy.plan import PrivacyPlan
 from insitu_privacy.released import Released, key_arrays, quantile_array
+from insitu_privacy.stacked import COPY
 from insitu_privacy.tree import Array
 
 _COPIES = 999
 _CELL_BUDGET = 100_000
 """Copies times cells: larger relations get fewer copies, at least 199."""
 WHOLE_COPIES = 119
-"""Copies of a whole answer, where its rows are not cells: each is a run of the outer SQL of its own."""
+"""The fewest copies of a whole answer, where its rows are not cells; as many where each is a run of its own."""
+_WHOLE_BUDGET = 60_000
+"""Copies times rows of a whole answer, or cells of its largest relation."""
 _TREE_BUDGET = 4_000_000
 """Copies times nodes of trees: larger trees get fewer copies, at least 119."""
 _FEWEST = 119
@@ -54,19 +57,32 @@ def stacked_copies(plan: PrivacyPlan, one: Released, copies: int) -> pa.Table:
     return pa.table(columns)
 
 
-class Copies:
-    """Perturbed copies of one relation, one table each."""
+def number_of_whole(relations: Sequence[Released], rows: int) -> int:
+    """How many copies a whole answer of so many rows gets."""
+    size = max(rows, *(len(one.keys) for one in relations), 1)
+    trees = sum(tree.release.width * len(tree.nodes) for one in relations for _, tree in one.quantiles)
+    copies = min(_COPIES, _WHOLE_BUDGET // size, _TREE_BUDGET // max(trees, 1))
+    return max(WHOLE_COPIES, (copies + 1) // _STEP * _STEP - 1)
 
-    def __init__(self, plan: PrivacyPlan, one: Released) -> None:
+
+class Copies:
+    """Perturbed copies of one relation."""
+
+    def __init__(self, plan: PrivacyPlan, one: Released, copies: int) -> None:
         self._cells = len(one.keys)
         self._keys = key_arrays(one, 1, plan.copies_sql)
-        self._values = _perturbed(plan, one, WHOLE_COPIES, first_as_it_is=False)
+        self._values = _perturbed(plan, one, copies, first_as_it_is=False)
 
-    def table(self, number: int) -> pa.Table:
-        """One copy."""
-        columns = {"__cell": pa.array(range(self._cells), type=pa.int64()), **self._keys}
+    def table(self, first: int, last: int) -> pa.Table:
+        """The copies from ``first`` up to but not including ``last``, under one another."""
+        number = last - first
+        columns: dict[str, Any] = {
+            COPY: np.repeat(np.arange(first, last, dtype=np.int64), self._cells),
+            "__cell": np.tile(np.arange(self._cells, dtype=np.int64), number),
+        }
+        columns |= {name: pa.concat_arrays([keys] * number) for name, keys in self._keys.items()}
         for name, values in self._values.items():
-            columns[name] = values.slice(number * self._cells, self._cells)
+            columns[name] = values.slice(first * self._cells, number * self._cells)
         return pa.table(columns)
 
 

@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from insitu_privacy.bootstrap import WHOLE_COPIES
 from insitu_privacy.tree import Array
 
 _LEAST_SIDE = 0.02
@@ -63,10 +62,10 @@ def cell_spread(answers: Any, copies: int, cells: int, level: float) -> Spread:
 
 
 def row_spread(copies: Sequence[Any], value: Any, level: float) -> Spread:
-    """For one value of a whole answer. A copy without the row, or with another kind of value, has none."""
+    """For one value of a whole answer."""
     middle, others = as_number(value), [as_number(one) for one in copies]
     known = [one for one in others if one is not None]
-    if middle is None or len(known) < WHOLE_COPIES:
+    if middle is None or len(known) < len(others):
         nothing = np.full(1, math.nan)
         return Spread(low=nothing, high=nothing, lost=np.ones(1, dtype=bool))
     return percentiles(np.array([float(one - middle) for one in known]).reshape(-1, 1), level)

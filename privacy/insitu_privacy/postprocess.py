@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -29,6 +29,7 @@ from insitu_privacy.bootstrap import (
     WHOLE_COPIES,
     Copies,
     number_of_copies,
+    number_of_whole,
     stacked_copies,
 )
 from insitu_privacy.dataset import ColumnType
@@ -39,6 +40,7 @@ from insitu_privacy.plan import PrivacyPlan, Release, ReleasedValues
 from insitu_privacy.published import published_table
 from insitu_privacy.reaches import Interval, Reach, interval, reach, unbounded
 from insitu_privacy.released import Released, point_table, released_relations, warnings
+from insitu_privacy.stacked import COPIES, COPY, for_all_copies
 from insitu_privacy.watch import TooSlow, Watch
 
 JsonScalar = int | float | str | bool | None
@@ -46,6 +48,8 @@ JsonScalar = int | float | str | bool | None
 
 ROWS_LIMIT = 100_000
 """Rows of an answer: a product of released relations with each other is nobody's question."""
+COPIED_ROWS = 1_000_000
+"""Rows of an answer's copies at once. Where they are more, the answer has no intervals."""
 TEXT_LIMIT = 2**26
 """Characters of an answer's texts."""
 _BATCH = 1_000
@@ -146,7 +150,7 @@ class Postprocessor:
 
     def _made(self, plan: PrivacyPlan, relations: Sequence[Released], level: float, watch: Watch) -> ResultTable:
         found, types = self._answers(
-            plan.postprocessing, relations, [point_table(one, plan.postprocessing) for one in relations]
+            plan.postprocessing, {one.name: point_table(one, plan.postprocessing) for one in relations}
         )
         if plan.rows_are_cells:
             types, rows = types[1:], [row[1:] for row in found]
@@ -176,23 +180,23 @@ class Postprocessor:
         )
 
     def _answers(
-        self, sql: str, relations: Sequence[Released], tables: Sequence[pa.Table]
+        self, sql: str, tables: Mapping[str, pa.Table], limit: int = ROWS_LIMIT
     ) -> tuple[list[tuple[Any, ...]], list[ColumnType]]:
-        """The rows of a statement over ``tables``, one for each relation, and the types of its columns."""
+        """The rows of a statement over ``tables``, and the types of its columns."""
         cursor = self._connection
         try:
-            for one, table in zip(relations, tables, strict=True):
-                cursor.register(one.name, table)
+            for name, table in tables.items():
+                cursor.register(name, table)
             result = cursor.execute(sql)
             types = [_column_type(str(item[1])) for item in result.description]
             try:
-                return _fetched(result), types
+                return _fetched(result, limit), types
             except SqlRefused:
                 cursor.abort()  # the rest of the rows
                 raise
         finally:
-            for one in relations:
-                cursor.unregister(one.name)
+            for name in tables:
+                cursor.unregister(name)
 
     def _reaches_by_row(
         self,
@@ -209,24 +213,52 @@ class Postprocessor:
         if not all(all(one.whole) for one in relations):
             return [dict.fromkeys(noisy, "partial") for _ in rows]
         keys = [_row_key(row, noisy) for row in rows]
-        copies = [Copies(plan, one) for one in relations]
-        seen_rows: dict[Any, list[tuple[Any, ...]]] = {key: [] for key, times in Counter(keys).items() if times == 1}
-        for number in range(WHOLE_COPIES):
-            watch.check()
-            found, _ = self._answers(plan.copies_sql, relations, [one.table(number) for one in copies])
-            for key, row in _told_apart(found, noisy, seen_rows).items():
-                seen_rows[key].append(row)
+        seen: dict[Any, list[tuple[Any, ...]]] = {key: [] for key, times in Counter(keys).items() if times == 1}
+        number = number_of_whole(relations, len(rows))
+        try:
+            number = self._read_copies(plan, relations, number, watch, lambda found: _sorted_in(found, noisy, seen))
+        except SqlRefused:
+            return [dict.fromkeys(noisy, "many") for _ in rows]
         made: list[dict[int, Reach]] = []
         for key, row in zip(keys, rows, strict=True):
             watch.check()
-            others = seen_rows.get(key, [])
-            if len(others) < WHOLE_COPIES:
+            others = seen.get(key, [])
+            if len(others) < number:
                 made.append(dict.fromkeys(noisy, "rows"))
                 continue
             measured = [index for index in noisy if as_number(row[index]) is not None]
             spreads = {index: row_spread([one[index] for one in others], row[index], level) for index in measured}
             made.append({index: reach(spread, 0) for index, spread in spreads.items()})
         return made
+
+    def _read_copies(
+        self,
+        plan: PrivacyPlan,
+        relations: Sequence[Released],
+        number: int,
+        watch: Watch,
+        read: Callable[[list[tuple[Any, ...]]], None],
+    ) -> int:
+        """Has the rows of all copies read, the copy's number before each. How many copies there are."""
+        copies = {one.name: Copies(plan, one, number) for one in relations}
+        at_once = max(1, COPIED_ROWS // max(1, *(len(one.keys) for one in relations)))
+        sql = for_all_copies(plan.copies_sql, copies)
+        try:
+            for first in range(0, number, at_once):
+                watch.check()
+                last = min(number, first + at_once)
+                tables = {name: one.table(first, last) for name, one in copies.items()}
+                tables[COPIES] = pa.table({COPY: pa.array(range(first, last), type=pa.int64())})
+                read(self._answers(sql, tables, COPIED_ROWS)[0])
+        except (duckdb.BinderException, duckdb.NotImplementedException):  # before any row: what LATERAL cannot hold
+            number = WHOLE_COPIES
+            for copy in range(number):
+                watch.check()
+                found, _ = self._answers(
+                    plan.copies_sql, {name: one.table(copy, copy + 1) for name, one in copies.items()}
+                )
+                read([(copy, *row) for row in found])
+        return number
 
     def _reaches_by_cell(
         self, plan: PrivacyPlan, one: Released, cells: Sequence[int], level: float
@@ -257,15 +289,15 @@ class Postprocessor:
         }
 
 
-def _fetched(result: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
+def _fetched(result: duckdb.DuckDBPyConnection, limit: int) -> list[tuple[Any, ...]]:
     """All rows, within the limits: what Python holds is not in DuckDB's limit of memory."""
     rows: list[tuple[Any, ...]] = []
     characters = 0
     while batch := result.fetchmany(_BATCH):
         rows += batch
         characters += sum(len(value) for row in batch for value in row if isinstance(value, str))
-        if len(rows) > ROWS_LIMIT:
-            raise SqlRefused("INSITU-SQL-TOO-MANY-ROWS", limit=f"{ROWS_LIMIT} rows")
+        if len(rows) > limit:
+            raise SqlRefused("INSITU-SQL-TOO-MANY-ROWS", limit=f"{limit} rows")
         if characters > TEXT_LIMIT:
             raise SqlRefused("INSITU-SQL-TOO-MANY-ROWS", limit=f"{TEXT_LIMIT} characters of text")
     return rows
@@ -286,13 +318,13 @@ def _row_key(row: tuple[Any, ...], noisy: Sequence[int]) -> Any:
     return tuple(value for index, value in enumerate(row) if index not in noisy)
 
 
-def _told_apart(
-    rows: Sequence[tuple[Any, ...]], noisy: Sequence[int], wanted: Container[Any]
-) -> dict[Any, tuple[Any, ...]]:
-    """Those rows of a copy that are wanted, by key, where one alone has the key."""
-    keys = [_row_key(row, noisy) for row in rows]
+def _sorted_in(rows: Sequence[tuple[Any, ...]], noisy: Sequence[int], seen: dict[Any, list[tuple[Any, ...]]]) -> None:
+    """Adds rows of copies to those of their key, where one alone has the key in its copy."""
+    keys = [(row[0], _row_key(row[1:], noisy)) for row in rows]
     times = Counter(keys)
-    return {key: row for key, row in zip(keys, rows, strict=True) if times[key] == 1 and key in wanted}
+    for one, row in zip(keys, rows, strict=True):
+        if times[one] == 1 and one[1] in seen:
+            seen[one[1]].append(row[1:])
 
 
 def _column_type(name: str) -> ColumnType:

@@ -12,7 +12,7 @@ from insitu_privacy.percentiles import Spread
 
 Interval = tuple[float, float] | tuple[str, str] | None
 """Numbers; of dates and timestamps ISO 8601 texts."""
-Reason = Literal["partial", "rows", "lost", "edge", "kind"]
+Reason = Literal["partial", "rows", "lost", "edge", "kind", "many"]
 """Why a noisy cell has no interval."""
 Reach = tuple[float, float] | Reason
 """How far an interval reaches below and above its value; in days of dates, in microseconds of timestamps."""
@@ -22,6 +22,7 @@ _TEXTS: Mapping[Reason, str] = {
     "rows": "no column without noise tells their rows apart, or noise moves them in and out of the answer",
     "lost": "for all the noise lets know a denominator may be zero, or nothing may be left to make a value of",
     "edge": "the value is at the edge of what noise makes of it",
+    "many": "there are too many rows to tell",
     "kind": "they are neither numbers nor dates",
 }
 
