@@ -22,6 +22,9 @@ from insitu_privacy.postprocess import Postprocessor, ResultTable
 from insitu_privacy.tree import grown
 from sqlglot import exp
 
+ALLOWED = (0.93, 0.97)
+_TOO_FEW = 0.05
+"""With fewer cells that have an interval, those few are where noise was largest, and say nothing of the rest."""
 Cells = Sequence[Sequence[ExactCells]]
 """By node and release."""
 Key = tuple[JsonKey, ...]
@@ -46,6 +49,14 @@ class Held:
     def share(self) -> float | None:
         """How many of the intervals held the value; None where there are none."""
         return self.inside / self.bounded if self.bounded else None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the share is within what is allowed."""
+        if self.share is None or self.bounded < _TOO_FEW * self.cells:
+            return "mostly without an interval"
+        low, high = ALLOWED
+        return "" if low <= self.share <= high else "too seldom" if self.share < low else "more often than said"
 
 
 def held(name: str, plan: PrivacyPlan, exact: Cells, post: Postprocessor, runs: int) -> list[Held]:

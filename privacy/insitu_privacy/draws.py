@@ -38,7 +38,7 @@ def _drawn(generator: np.random.Generator, mechanism: Mechanism, scale: float, n
     small = scale < _DISCRETE
     pool = _exact_pool(mechanism, scale, nodes) if small else _pool(mechanism, nodes)
     start = int(generator.integers(0, _POOL))
-    drawn = pool.take(range(start, start + wanted), mode="wrap") if start + wanted > _POOL else pool[start:][:wanted]
+    drawn: Array = np.resize(np.roll(pool, -start), wanted) if start + wanted > _POOL else pool[start:][:wanted]
     if small:
         return drawn
     rounded: Array = np.rint(drawn * scale).clip(-_LARGEST, _LARGEST).astype(np.int64)
