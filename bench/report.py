@@ -17,6 +17,7 @@ from rich.table import Table
 from bench.accuracy import PROFILE_EPSILON, Accuracy
 from bench.coverage import Tried
 from bench.gateway import NODES, RESEARCHERS, GatewayReport, RoundTrip, asked
+from bench.held import Held
 from bench.queries import Dialect
 from bench.speed import Speed
 from bench.timing import percentile
@@ -169,6 +170,32 @@ def coverage_tables(tried: Sequence[Tried]) -> list[Table]:
     return [shares, reasons]
 
 
+def intervals_table(measured: Sequence[Held]) -> Table:
+    """How often the intervals of each column held the noise-free value."""
+    table = Table(
+        title=f"95% intervals at ε = 1 over three sites, {max((one.runs for one in measured), default=0)} runs"
+    )
+    for name in ("query", "column", "cells", "no interval", "held", "or none", "value below", "value above", ""):
+        table.add_column(name, justify="left" if name in ("query", "column", "") else "right")
+    for one in measured:
+        table.add_row(
+            one.query,
+            one.column,
+            f"{one.cells:,}",
+            _percent(one.cells - one.bounded, one.cells),
+            _percent(one.inside, one.bounded),
+            _percent(one.inside + one.cells - one.bounded, one.cells),
+            _percent(one.below, one.bounded),
+            _percent(one.above, one.bounded),
+            one.verdict,
+        )
+    return table
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}%" if whole else ""
+
+
 def machine_json() -> Json:
     """What the numbers were measured on."""
     return {
@@ -182,7 +209,7 @@ def machine_json() -> Json:
 def write(results: Json) -> None:
     """Writes ``results.json``. Parts that were not measured this time stay as they were."""
     old: Json = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    for part in ("speed", "refused", "gateway", "coverage"):
+    for part in ("speed", "refused", "gateway", "coverage", "intervals"):
         results[part] = old.get(part, {}) | results.get(part, {})
     RESULTS.write_text(json.dumps(old | results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -1,6 +1,8 @@
 """``make bench``: the benchmarks side by side with the plain database, as tables and in ``bench/results.json``.
 
-    python -m bench.run [--quick] [--only speed|gateway|coverage|accuracy] [--engine duckdb|postgres]
+    python -m bench.run [--quick] [--only PART] [--engine duckdb|postgres] [--runs 1000]
+
+Parts: speed, gateway, coverage, accuracy, intervals.
 
 The data is made on the first run. What is not measured in a run stays in ``results.json`` as it was.
 """
@@ -30,8 +32,12 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="100,000 claims and fewer rounds; results.json is left alone"
     )
-    parser.add_argument("--only", choices=["speed", "gateway", "coverage", "accuracy"], help="one part")
+    parts = ["speed", "gateway", "coverage", "accuracy", "intervals"]
+    parser.add_argument("--only", choices=parts, help="one part")
     parser.add_argument("--engine", choices=DIALECTS, help="one engine of the speed part")
+    parser.add_argument(
+        "--runs", type=int, help="how often the intervals part draws the noise: 1,000 where it is asked for, else 100"
+    )
     return parser.parse_args(given)
 
 
@@ -55,6 +61,8 @@ def main(given: Sequence[str]) -> None:
         results |= _gateway(console, rounds=5 if options.quick else 40)
     if options.only in (None, "accuracy"):
         results |= _accuracy(console, data.QUICK if options.quick else data.FULL, picture=not options.quick)
+    if options.only in (None, "intervals"):
+        results |= _intervals(console, options.runs or (1000 if options.only else 20 if options.quick else 100))
     if not options.quick:
         report.write(results)
         console.print(f"written to {report.RESULTS}")
@@ -96,6 +104,18 @@ def _coverage(console: Console) -> dict[str, object]:
     tried = coverage.measure()
     report.show(console, report.coverage_tables(tried))
     return {"coverage": coverage.as_json(tried)}
+
+
+def _intervals(console: Console, runs: int) -> dict[str, object]:
+    from bench import intervals, report
+
+    if not intervals.available():
+        console.print("intervals are left out: ../shared/queries is not there\n")
+        return {}
+    with console.status(f"intervals, {runs:,} runs") as status:
+        measured = intervals.measure(runs, told=lambda done: status.update(f"intervals, {runs:,} runs: {done}"))
+    report.show(console, [report.intervals_table(measured)])
+    return {"intervals": intervals.as_json(measured)}
 
 
 def _gateway(console: Console, rounds: int) -> dict[str, object]:

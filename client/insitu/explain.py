@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ class Explanation:
     nodes: tuple[str, ...]
     level: float
     expected: tuple[float | None, ...]
-    """Half-width of each output column's interval, None where it has none or none can be foretold."""
+    """Half-width of each output column's interval, of dates in days; None where it has none or none can be foretold."""
     clipping: tuple[float | None, ...]
     """Share by which contribution bounds are expected to change each column, None where no profile says."""
     reasons: tuple[str, ...]
@@ -142,13 +143,21 @@ def expected(planned: Planned, postprocessor: Postprocessor, level: float) -> li
         return [(None, None) for _ in plan.output]
     cells = [
         [
-            ((interval[1] - interval[0]) / 2, row[index])
+            (half_of(interval), row[index])
             for row, intervals in zip(table.rows, table.intervals, strict=True)
             if (interval := intervals[index]) is not None
         ]
         for index in range(len(plan.output))
     ]
     return [_reach(one) if column.noisy else (None, None) for one, column in zip(cells, plan.output, strict=True)]
+
+
+def half_of(interval: tuple[float, float] | tuple[str, str]) -> float:
+    """Half the width of an interval; of dates and timestamps in days."""
+    low, high = interval
+    if isinstance(low, str) or isinstance(high, str):
+        return (datetime.fromisoformat(str(high)) - datetime.fromisoformat(str(low))) / timedelta(days=2)
+    return (high - low) / 2
 
 
 def _reach(cells: Sequence[tuple[float, object]]) -> Reach:

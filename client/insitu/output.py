@@ -1,6 +1,7 @@
 """Writes a document to standard output or to a file: table, JSON, CSV, Parquet, Arrow.
 
-A noisy cell of a table reads ``1,312 ± 22``: the value, and how far its interval reaches at most. CSV, Parquet and
+A noisy cell of a table reads ``1,312 ± 22``: the value, and how far its interval reaches at most; a date reads
+``2020-01-05 (2020-01-03 to 2020-01-09)``; ``0.31 ± ?`` has noise and no bounded interval. CSV, Parquet and
 Arrow have the query's columns first and then ``<name>_low`` and ``<name>_high`` of each noisy one. Progress and
 warnings are not written here: standard output holds one document and nothing else.
 """
@@ -114,20 +115,30 @@ def table_text(result: Result) -> str:
 
 
 def cell_text(cell: Cell, interval: Interval, *, noisy: bool = False) -> str:
-    """``1,312 ± 22``; exact numbers as they are; ``1312 ± ?`` where noise has no interval; NULL as ``∅``."""
+    """``1,312 ± 22``; exact numbers as they are; ``1312 ± ?`` where noise has no interval; NULL as ``∅``.
+
+    Dates as ``2020-01-05 (2020-01-03 to 2020-01-09)``.
+    """
     if cell is None:
         return "∅"
     if isinstance(cell, (bool, str)):
-        return one_line(str(cell))
+        return _worded(one_line(str(cell)), interval, noisy=noisy)
     if interval is None:
         return f"{cell:.3g} ± ?" if noisy else one_line(str(cell))
-    reach = max(interval[1] - cell, cell - interval[0], 0)
+    low, high = float(interval[0]), float(interval[1])
+    reach = max(high - cell, cell - low, 0)
     if not math.isfinite(reach):
         return f"{cell:.6g} ± ∞"
     if max(abs(cell), reach) >= _LARGE:
         return f"{cell:.6g} ± {reach:.2g}"
     digits = _digits(reach, whole=isinstance(cell, int))
     return f"{cell:,.{digits}f} ± {reach:,.{digits}f}"
+
+
+def _worded(cell: str, interval: Interval, *, noisy: bool) -> str:
+    if interval is None:
+        return f"{cell} ± ?" if noisy else cell
+    return f"{cell} ({interval[0]} to {interval[1]})"
 
 
 def one_line(text: str) -> str:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 Status = Literal["released", "refused", "absent", "failed"]
 Cell = int | float | str | bool | None
-Interval = tuple[float, float] | None
+Interval = tuple[float, float] | tuple[str, str] | None
+"""Of numbers, numbers; of dates and timestamps, ISO 8601 texts as their cells are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,8 @@ class Result:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     intervals: tuple[tuple[Interval, ...], ...]
-    """Confidence interval of each noisy cell, at ``level``, over the noise of all nodes; None for other cells."""
+    """Confidence interval of each noisy cell, at ``level``, over the noise of all nodes; None for other cells, and
+    where noise sets no bounds to a value: ``warnings`` says where and why."""
     level: float
     nodes: tuple[NodeStatus, ...]
     clipping: tuple[float | None, ...]
@@ -123,7 +125,10 @@ class Result:
         return document
 
     def to_arrow(self, *, intervals: bool = False) -> pa.Table:
-        """An Arrow table; with ``intervals``, also ``<name>_low`` and ``<name>_high`` of each noisy column, last."""
+        """An Arrow table; with ``intervals``, also ``<name>_low`` and ``<name>_high`` of each noisy column, last.
+
+        Those of dates and timestamps are of the column's type, others decimals.
+        """
         import pyarrow as pa
 
         kinds = _arrow_types()
@@ -135,7 +140,9 @@ class Result:
         for i, column in enumerate(self.columns if intervals else ()):
             for end, suffix in enumerate(("low", "high") if column.noisy else ()):
                 cells = [row[i] for row in self.intervals]
-                arrays.append(pa.array([None if cell is None else cell[end] for cell in cells], type=pa.float64()))
+                ends = [None if cell is None else _typed(cell[end], column.type) for cell in cells]
+                dated = column.type in ("date", "timestamp")
+                arrays.append(pa.array(ends, type=kinds[column.type] if dated else pa.float64()))
                 names.append(f"{column.name}_{suffix}")
         return pa.Table.from_arrays(arrays, names=names)
 

@@ -20,6 +20,7 @@ from insitu_privacy.expressions import Expression
 from insitu_privacy.fits import ReleaseFit, StatisticFit
 from insitu_privacy.passes import legal
 from insitu_privacy.passes.bounds import Bounded, bound, check_sensitivity, contribution_bounds, fit_of, levels
+from insitu_privacy.passes.copies import for_copies
 from insitu_privacy.passes.correlated import without_correlated_values
 from insitu_privacy.passes.finest import Finest, is_more_accurate
 from insitu_privacy.passes.first_rows import without_qualify
@@ -27,7 +28,6 @@ from insitu_privacy.passes.frontier import CELL, Frontier
 from insitu_privacy.passes.grouping_sets import grouped_in_sets, without_grouping_sets
 from insitu_privacy.passes.keys import effective_bounds, keys, leaves_limit
 from insitu_privacy.passes.lift import RELEASES_LIMIT, Lifted, Part, lift
-from insitu_privacy.passes.nodes import every, has
 from insitu_privacy.passes.outer import make_total
 from insitu_privacy.passes.outer_joins import without_right_joins
 from insitu_privacy.passes.parse import parse
@@ -341,27 +341,12 @@ def _outer_sql(lifted: Lifted, read: dict[tuple[str, str], exp.Expr]) -> tuple[s
     above = lifted.outer.transform(reader, copy=False)
     assert isinstance(above, exp.Query)
     make_total(above)
-    copied = _guarded(above.copy())
-    if not lifted.by_cell:
-        return _written(above), _written(copied)
-    shown = [item for item, flag in zip(copied.selects, lifted.noisy, strict=True) if flag]
-    cells = exp.Select(expressions=shown)
-    cells.set("from_", copied.args["from_"])
-    above.set("expressions", [exp.column(CELL), *above.selects])
-    return _written(above), _written(cells) if shown else ""
+    copied = for_copies(above, lifted.noisy, by_cell=lifted.by_cell)
+    if lifted.by_cell:
+        above.set("expressions", [exp.column(CELL), *above.selects])
+    return _written(above), "" if copied is None else _written(copied)
 
 
 def _written(tree: exp.Query) -> str:
     """The text of a tree that nobody reads any more: writing it may change it."""
     return tree.sql("duckdb", copy=False)
-
-
-def _guarded(tree: exp.Query) -> exp.Query:
-    """Ratios with a value only where their denominator is above zero: for copies, ``postprocess`` says why."""
-    for node in reversed(every(tree, exp.Div, exp.IntDiv)):  # the inner ones first
-        divisor = node.expression
-        if not has(divisor, exp.Column, exp.Query):
-            continue
-        positive = exp.GT(this=exp.paren(divisor.copy()), expression=exp.Literal.number(0))
-        node.replace(exp.Case(ifs=[exp.If(this=positive, true=node.copy())]))
-    return tree

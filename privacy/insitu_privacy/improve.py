@@ -69,6 +69,11 @@ class Improving:
         return "non-negative" in self._wanted
 
     @property
+    def fits(self) -> bool:
+        """Whether any statistics are made consistent."""
+        return bool(self._families)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader of the answer has to know."""
         return (NOTHING_TO_FIT,) if "consistent" in self._wanted and not self._families else ()

@@ -14,8 +14,8 @@ from typing import Any
 from sqlglot import exp, parse_one
 
 from insitu_privacy.plan import PrivacyPlan
+from insitu_privacy.reaches import Interval
 
-Interval = tuple[float, float] | None
 _COUNTS = ("rows", "units", "entities")
 
 
@@ -41,7 +41,9 @@ def stretched(
 
 
 def _stretched(interval: Interval, value: Any, *, counts: bool) -> Interval:
-    if interval is None or not isinstance(value, (int, float)) or isinstance(value, bool):
+    if interval is None or isinstance(interval[0], str) or isinstance(interval[1], str):
+        return interval
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
     low, high = (max(0, end) for end in interval) if counts else interval
     return min(low, value), max(high, value)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -28,10 +28,8 @@ import pyarrow as pa
 from insitu_privacy.bootstrap import (
     WHOLE_COPIES,
     Copies,
-    cell_deviations,
-    is_numeric,
     number_of_copies,
-    row_deviation,
+    number_of_whole,
     stacked_copies,
 )
 from insitu_privacy.dataset import ColumnType
@@ -39,18 +37,21 @@ from insitu_privacy.errors import SqlRefused
 from insitu_privacy.improve import Improvement, Improving
 from insitu_privacy.improved_intervals import count_columns, stretched
 from insitu_privacy.merge import MergedRelease, merge
+from insitu_privacy.percentiles import Spread, as_number, cell_spread, is_measured, row_spread
 from insitu_privacy.plan import PrivacyPlan, Release, ReleasedValues
 from insitu_privacy.published import published_table
+from insitu_privacy.reaches import Interval, Reach, interval, reach, unbounded
 from insitu_privacy.released import Released, point_table, released_relations, warnings
-from insitu_privacy.tree import Array
+from insitu_privacy.stacked import COPIES, COPY, for_all_copies
 from insitu_privacy.watch import TooSlow, Watch
 
 JsonScalar = int | float | str | bool | None
-Interval = tuple[float, float] | None
 
 
 ROWS_LIMIT = 100_000
 """Rows of an answer: a product of released relations with each other is nobody's question."""
+COPIED_ROWS = 1_000_000
+"""Rows of an answer's copies at once. Where they are more, the answer has no intervals."""
 TEXT_LIMIT = 2**26
 """Characters of an answer's texts."""
 _BATCH = 1_000
@@ -187,54 +188,53 @@ class Postprocessor:
     ) -> tuple[ResultTable, list[Any]]:
         """The answer, and what each of its rows is known by: its cell, or what is not ``noisy`` in it."""
         found, types = self._answers(
-            plan.postprocessing, relations, [point_table(one, plan.postprocessing) for one in relations]
+            plan.postprocessing, {one.name: point_table(one, plan.postprocessing) for one in relations}
         )
-        types = types[1:] if plan.rows_are_cells else types
         if plan.rows_are_cells:
-            cells, rows = [row[0] for row in found], [row[1:] for row in found]
-            ids: list[Any] = cells
-            spread = self._spread(plan, relations[0], level) if found else {}
-            whole = relations[0].whole
-            deviations = [
-                {index: (low[cell], high[cell]) for index, (low, high) in spread.items()} if whole[cell] else {}
-                for cell in cells
-            ]
+            types, rows = types[1:], [row[1:] for row in found]
+            ids: list[Any] = [row[0] for row in found]
+            reaches = self._reaches_by_cell(plan, relations[0], ids, level)
         else:
             rows = found
             ids = [_row_key(row, noisy_places(plan) if noisy is None else noisy) for row in rows]
-            deviations = self._deviations_by_row(plan, relations, rows, level, watch, improving=improving)
+            reaches = self._reaches_by_row(plan, relations, rows, level, watch, improving=improving)
         columns = tuple(
             OutputColumn(name=column.name, type=kind, noisy=column.noisy)
             for column, kind in zip(plan.output, types, strict=True)
         )
         values = tuple(tuple(_scalar(value, kind) for value, kind in zip(row, types, strict=True)) for row in rows)
         intervals = tuple(
-            tuple(_interval(spread_of.get(index), value) for index, value in enumerate(cells))
-            for spread_of, cells in zip(deviations, values, strict=True)
+            tuple(
+                interval(own.get(index), raw) if shown is not None else None
+                for index, (raw, shown) in enumerate(zip(row, cells, strict=True))
+            )
+            for own, row, cells in zip(reaches, rows, values, strict=True)
         )
-        said = (*warnings(relations), *(improving.warnings if improving is not None else ()))
+        named = {index: column.name for index, column in enumerate(columns) if column.noisy}
+        said = (*warnings(relations), *unbounded(named, values, intervals, reaches))
+        said += improving.warnings if improving is not None else ()
         return ResultTable(columns=columns, rows=values, intervals=intervals, level=level, warnings=said), ids
 
     def _answers(
-        self, sql: str, relations: Sequence[Released], tables: Sequence[pa.Table]
+        self, sql: str, tables: Mapping[str, pa.Table], limit: int = ROWS_LIMIT
     ) -> tuple[list[tuple[Any, ...]], list[ColumnType]]:
-        """The rows of a statement over ``tables``, one for each relation, and the types of its columns."""
+        """The rows of a statement over ``tables``, and the types of its columns."""
         cursor = self._connection
         try:
-            for one, table in zip(relations, tables, strict=True):
-                cursor.register(one.name, table)
+            for name, table in tables.items():
+                cursor.register(name, table)
             result = cursor.execute(sql)
             types = [_column_type(str(item[1])) for item in result.description]
             try:
-                return _fetched(result), types
+                return _fetched(result, limit), types
             except SqlRefused:
                 cursor.abort()  # the rest of the rows
                 raise
         finally:
-            for one in relations:
-                cursor.unregister(one.name)
+            for name in tables:
+                cursor.unregister(name)
 
-    def _deviations_by_row(
+    def _reaches_by_row(
         self,
         plan: PrivacyPlan,
         relations: Sequence[Released],
@@ -243,45 +243,68 @@ class Postprocessor:
         watch: Watch,
         *,
         improving: Improving | None,
-    ) -> list[dict[int, tuple[float, float]]]:
+    ) -> list[dict[int, Reach]]:
         """For SQL over whole releases: it is run again on perturbed copies, and rows are found by what is not noisy."""
         noisy = noisy_places(plan)
-        keys = [_row_key(row, noisy) for row in rows]
-        partial = not all(all(one.whole) for one in relations)
-        if not noisy or partial:
+        if not noisy:
             return [{} for _ in rows]
-        copies = [Copies(plan, one) for one in (relations if improving is None else improving.raw)]
-        seen_rows: dict[Any, list[tuple[Any, ...]]] = {key: [] for key, times in Counter(keys).items() if times == 1}
-        for number in range(WHOLE_COPIES):
-            watch.check()
-            tables = [one.table(number) for one in copies]
-            tables = tables if improving is None else improving.fit_copies(tables)
-            found, _ = self._answers(plan.copies_sql, relations, tables)
-            for row in found:
-                if (key := _row_key(row, noisy)) in seen_rows:
-                    seen_rows[key].append(row)
-        made: list[dict[int, tuple[float, float]]] = []
+        if not all(all(one.whole) for one in relations):
+            return [dict.fromkeys(noisy, "partial") for _ in rows]
+        keys = [_row_key(row, noisy) for row in rows]
+        seen: dict[Any, list[tuple[Any, ...]]] = {key: [] for key, times in Counter(keys).items() if times == 1}
+        copied = _Copied(plan, relations, len(rows), improving)
+        try:
+            number = self._read_copies(plan, copied, watch, lambda found: _sorted_in(found, noisy, seen))
+        except SqlRefused:
+            return [dict.fromkeys(noisy, "many") for _ in rows]
+        made: list[dict[int, Reach]] = []
         for key, row in zip(keys, rows, strict=True):
             watch.check()
-            others = seen_rows.get(key)
-            made.append(
-                {}
-                if others is None
-                else {index: row_deviation([one[index] for one in others], row[index], level) for index in noisy}
-            )
+            others = seen.get(key, [])
+            if len(others) < number:
+                made.append(dict.fromkeys(noisy, "rows"))
+                continue
+            measured = [index for index in noisy if as_number(row[index]) is not None]
+            spreads = {index: row_spread([one[index] for one in others], row[index], level) for index in measured}
+            made.append({index: reach(spread, 0) for index, spread in spreads.items()})
         return made
 
-    def _spread(
-        self,
-        plan: PrivacyPlan,
-        one: Released,
-        level: float,
-    ) -> dict[int, tuple[Array, Array]]:
-        """By output column: lower and upper deviation of each cell, NaN where it is not bounded."""
+    def _read_copies(
+        self, plan: PrivacyPlan, copied: _Copied, watch: Watch, read: Callable[[list[tuple[Any, ...]]], None]
+    ) -> int:
+        """Has the rows of all copies read, the copy's number before each. How many copies there are."""
+        number = copied.number
+        sql = for_all_copies(plan.copies_sql, copied.names)
+        try:
+            for first in range(0, number, copied.at_once):
+                watch.check()
+                last = min(number, first + copied.at_once)
+                tables = copied.tables(first, last)
+                tables[COPIES] = pa.table({COPY: pa.array(range(first, last), type=pa.int64())})
+                read(self._answers(sql, tables, COPIED_ROWS)[0])
+        except (duckdb.BinderException, duckdb.NotImplementedException):  # before any row: what LATERAL cannot hold
+            number = WHOLE_COPIES
+            for copy in range(number):
+                watch.check()
+                found, _ = self._answers(plan.copies_sql, copied.tables(copy, copy + 1))
+                read([(copy, *row) for row in found])
+        return number
+
+    def _reaches_by_cell(
+        self, plan: PrivacyPlan, one: Released, cells: Sequence[int], level: float
+    ) -> list[dict[int, Reach]]:
+        """For each cell of the answer and each of its noisy columns of numbers or dates."""
+        spreads = self._spreads(plan, one, level) if cells else {}
+        whole = one.whole
+        return [
+            {index: reach(spread, cell) if whole[cell] else "partial" for index, spread in spreads.items()}
+            for cell in cells
+        ]
+
+    def _spreads(self, plan: PrivacyPlan, one: Released, level: float) -> dict[int, Spread]:
         noisy = noisy_places(plan)
         if not noisy:
             return {}
-        cells = len(one.keys)
         copies = number_of_copies(one)
         cursor = self._connection
         cursor.register(one.name, stacked_copies(plan, one, copies))
@@ -290,21 +313,46 @@ class Postprocessor:
         finally:
             cursor.unregister(one.name)
         return {
-            index: cell_deviations(answers.column(place), copies, cells, level)
+            index: cell_spread(answers.column(place), copies, len(one.keys), level)
             for place, index in enumerate(noisy)
-            if is_numeric(answers.column(place).type)
+            if is_measured(answers.column(place).type)
         }
 
 
-def _fetched(result: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
+class _Copied:
+    """Perturbed copies of all relations of a plan, improved as the answer is."""
+
+    def __init__(
+        self, plan: PrivacyPlan, relations: Sequence[Released], rows: int, improving: Improving | None
+    ) -> None:
+        self.names = [one.name for one in relations]
+        self._improving = improving if improving is not None and improving.fits else None
+        # each copy is fitted by itself
+        self.number = number_of_whole(relations, rows) if self._improving is None else WHOLE_COPIES
+        self.at_once = max(1, COPIED_ROWS // max(1, *(len(one.keys) for one in relations)))
+        raw = relations if improving is None else improving.raw
+        self._copies = [Copies(plan, one, self.number) for one in raw]
+
+    def tables(self, first: int, last: int) -> dict[str, pa.Table]:
+        """The copies from ``first`` up to but not including ``last``, by relation."""
+        if self._improving is None:
+            return {name: one.table(first, last) for name, one in zip(self.names, self._copies, strict=True)}
+        fitted = [
+            self._improving.fit_copies([one.table(copy, copy + 1) for one in self._copies])
+            for copy in range(first, last)
+        ]
+        return {name: pa.concat_tables([each[place] for each in fitted]) for place, name in enumerate(self.names)}
+
+
+def _fetched(result: duckdb.DuckDBPyConnection, limit: int) -> list[tuple[Any, ...]]:
     """All rows, within the limits: what Python holds is not in DuckDB's limit of memory."""
     rows: list[tuple[Any, ...]] = []
     characters = 0
     while batch := result.fetchmany(_BATCH):
         rows += batch
         characters += sum(len(value) for row in batch for value in row if isinstance(value, str))
-        if len(rows) > ROWS_LIMIT:
-            raise SqlRefused("INSITU-SQL-TOO-MANY-ROWS", limit=f"{ROWS_LIMIT} rows")
+        if len(rows) > limit:
+            raise SqlRefused("INSITU-SQL-TOO-MANY-ROWS", limit=f"{limit} rows")
         if characters > TEXT_LIMIT:
             raise SqlRefused("INSITU-SQL-TOO-MANY-ROWS", limit=f"{TEXT_LIMIT} characters of text")
     return rows
@@ -330,15 +378,13 @@ def _row_key(row: tuple[Any, ...], noisy: Sequence[int]) -> Any:
     return tuple(value for index, value in enumerate(row) if index not in noisy)
 
 
-def _interval(reach: tuple[Any, Any] | None, value: JsonScalar) -> Interval:
-    if reach is None or not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    low, high = float(reach[0]), float(reach[1])
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return None
-    if isinstance(value, int) and low.is_integer() and high.is_integer():
-        return value + int(low), value + int(high)
-    return value + low, value + high
+def _sorted_in(rows: Sequence[tuple[Any, ...]], noisy: Sequence[int], seen: dict[Any, list[tuple[Any, ...]]]) -> None:
+    """Adds rows of copies to those of their key, where one alone has the key in its copy."""
+    keys = [(row[0], _row_key(row[1:], noisy)) for row in rows]
+    times = Counter(keys)
+    for one, row in zip(keys, rows, strict=True):
+        if times[one] == 1 and one[1] in seen:
+            seen[one[1]].append(row[1:])
 
 
 def _column_type(name: str) -> ColumnType:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence, Set
+from datetime import date
 from types import TracebackType
 
 from insitu.budget import Budget
@@ -231,16 +232,18 @@ def _header(result: Result) -> tuple[list[str], frozenset[int]]:
 
 
 def _inside(true: object, interval: Interval) -> bool | None:
-    if interval is None or not isinstance(true, (int, float)):
+    if interval is None:
         return None
-    return interval[0] <= true <= interval[1]
+    low, high = interval
+    if isinstance(low, str) or isinstance(high, str):  # of dates: their texts are in their order
+        return str(low) <= str(true) <= str(high) if isinstance(true, (date, str)) else None
+    return low <= true <= high if isinstance(true, (int, float)) else None
 
 
 def _digits(interval: Interval) -> int:
     """Decimals that the width of the interval makes meaningful."""
-    if interval is None or interval[1] - interval[0] >= 4:
-        return 0
-    return 1 if interval[1] - interval[0] >= 0.4 else 2
+    width = 4.0 if interval is None else float(interval[1]) - float(interval[0])
+    return 0 if width >= 4 else 1 if width >= 0.4 else 2
 
 
 def _number(value: object, interval: Interval = None) -> str:

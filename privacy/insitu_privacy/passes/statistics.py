@@ -354,6 +354,10 @@ def _where_counted(rows: exp.Expr, more_than: int, value: exp.Expr) -> exp.Expr:
     return exp.Case(ifs=[exp.If(this=counted, true=value)])
 
 
+FLOORED = "insitu: a value where it is not below zero"
+"""Marks the condition that a variance has a value under; its value is never below zero."""
+
+
 def _variance(kind: str, columns: Sequence[exp.Expr], scales: Sequence[Scale]) -> exp.Expr:
     """E[y^2] - E[y]^2 for y the value from its middle. Where noise pushes it below zero it has no value."""
     total, rows, squares = columns
@@ -365,6 +369,7 @@ def _variance(kind: str, columns: Sequence[exp.Expr], scales: Sequence[Scale]) -
     )
     spread = exp.Greatest(this=spread.copy(), expressions=[_number(Fraction(0))], ignore_nulls=True)
     spread = exp.Case(ifs=[exp.If(this=above_zero, true=spread)])
+    spread.meta[FLOORED] = True
     sample = kind.endswith("sample")
     if sample:
         fewer = exp.paren(exp.Sub(this=rows.copy(), expression=exp.Literal.number(1)))
