@@ -241,7 +241,7 @@ class Postprocessor:
     ) -> int:
         """Has the rows of all copies read, the copy's number before each. How many copies there are."""
         copies = {one.name: Copies(plan, one, number) for one in relations}
-        at_once = max(1, COPIED_ROWS // max(1, *(len(one.keys) for one in relations)))
+        at_once = max(1, COPIED_ROWS // max([1, *(len(one.keys) for one in relations)]))
         sql = for_all_copies(plan.copies_sql, copies)
         try:
             for first in range(0, number, at_once):
