@@ -44,7 +44,7 @@ def compute(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocessor,
         replayed=bool(releases) and all(release.replayed for release in releases),
         verified=True,
         improved=tuple(SAID[one] for one in improve),
-        warnings=(*table.warnings, *_unnamed(plan, answers), *(() if plan.releases else (_FREE,))),
+        warnings=(*_unnamed(plan, answers), *table.warnings, *(() if plan.releases else (_FREE,))),
         evidence=evidence,
     )
 

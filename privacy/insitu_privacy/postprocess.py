@@ -329,7 +329,7 @@ class _Copied:
         self._improving = improving if improving is not None and improving.fits else None
         # each copy is fitted by itself
         self.number = number_of_whole(relations, rows) if self._improving is None else WHOLE_COPIES
-        self.at_once = max(1, COPIED_ROWS // max(1, *(len(one.keys) for one in relations)))
+        self.at_once = max(1, COPIED_ROWS // max([1, *(len(one.keys) for one in relations)]))
         raw = relations if improving is None else improving.raw
         self._copies = [Copies(plan, one, self.number) for one in raw]
 
