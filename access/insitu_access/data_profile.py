@@ -124,6 +124,8 @@ def _read_histogram(value: object, path: str) -> Histogram:
         )
     if len(counts) != measure.bins or any(a >= b for a, b in zip(measure.edges, measure.edges[1:], strict=False)):
         raise Malformed(f"{path} must have ascending edges and a count for each bin")
+    if deviation < 0:
+        raise Malformed(f"{path} must not have a negative deviation")
     return Histogram(measure=measure, counts=tuple(count / _PARTS for count in counts), deviation=deviation / _PARTS)
 
 

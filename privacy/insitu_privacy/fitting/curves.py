@@ -127,7 +127,7 @@ def _last_clear(clear: Array, most: int) -> int:
 
     A tail has no holes: what stands clear beyond one is noise, which among so many doublings now and then does.
     """
-    if not clear[most]:
+    if not len(clear) or not clear[most]:
         return -1
     holes = np.flatnonzero(~clear[most:])
     return most + int(holes[0]) - 1 if len(holes) else len(clear) - 1
@@ -139,6 +139,8 @@ def _beyond(sums: Array, noise: Array) -> Iterator[tuple[int, float]]:
     The logarithms of the doublings from the fullest on are fitted by a parabola, which is a log-normal tail, or by a
     line, which is that of a power, where the parabola bends upwards; each in its precision.
     """
+    if not len(sums):
+        return
     start = int(np.argmax(sums))
     tail, places = sums[start:], np.arange(start, len(sums))
     if len(tail) < 2 or float(tail.min()) <= 0:

@@ -85,7 +85,7 @@ def test_binary_and_text_formats(insitu: Run, world: World) -> None:
 
 
 def _csv_rows() -> list[str]:
-    return ["F,3000,2995,3005", "M,3030,3025,3034"]
+    return ["F,3000,2995,3004", "M,3030,3025,3035"]
 
 
 def test_catalog_budget_and_explain(insitu: Run) -> None:

@@ -6,13 +6,13 @@ import json
 import time
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from insitu.client import Federation
 from insitu.epsilon_table import epsilon_table
 from insitu_privacy.errors import ParameterRefused
-from insitu_privacy.plan import PrivacyPlan
 from insitu_proto.messages import Ask, Follow
 
 from tests.unit.client.world import BY_SEX, World
@@ -124,12 +124,12 @@ def test_an_epsilon_at_which_no_noise_is_possible_buys_nothing(world: World) -> 
     with world.federation() as federation:
         explanation = federation.explain(BY_SEX, epsilon=5)
 
-    def plan_at(epsilon: Fraction) -> PrivacyPlan:
+    def plan_at(epsilon: Fraction) -> Any:
         if epsilon < 5:
             raise ParameterRefused(
                 "INSITU-PARAM-MECHANISM", value="gaussian", reason="this epsilon is too small for it"
             )
-        return explanation.plan
+        return SimpleNamespace(plan=explanation.plan)
 
     steps = epsilon_table(
         explanation.plan,

@@ -56,7 +56,7 @@ def site(tmp_path: Path) -> Path:
 
 def node(site: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """A command; ``run`` and ``--version`` as a process, and all that is told from outside it."""
-    if arguments[0] not in ("run", "--version"):
+    if arguments[0] not in ("run", "--version") and env is None:
         done = typed(["insitu-node", *arguments], cwd=site.parent)
         return subprocess.CompletedProcess(arguments, done.code, done.out, done.err)
     command = [sys.executable, "-m", "insitu_node.commands.main", *arguments]

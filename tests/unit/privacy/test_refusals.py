@@ -196,7 +196,7 @@ def test_a_parameter_out_of_range_is_refused(code: str, sql: str, asked: dict[st
 
 
 def test_every_parameter_refusal_of_planning_is_tested_here() -> None:
-    clients = ("NODES", "DATASET", "TIMEOUT", "ACCURACY", "IMPROVE")
+    clients = ("NODES", "DATASET", "TIMEOUT", "ACCURACY", "IMPROVE", "FITS")
     elsewhere = {f"INSITU-PARAM-{name}" for name in clients}
     tested = {code for code, _, _ in _PARAMETERS}
     known = {code for code, entry in CATALOGUE.items() if entry.category == "parameter"}
