@@ -14,12 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from insitu_privacy.fitting.crowd import Crowd
+from insitu_privacy.fitting.crowd import SPREAD, Crowd
 from insitu_privacy.fitting.curves import Array
 from insitu_privacy.plan import MechanismChoice, Release, Statistic
 
-_SPREAD = ((-1.4, 0.25), (0.0, 0.5), (1.4, 0.25))
-"""How unevenly a unit's rows lie over its groups: deviations of a Poisson number, and their share."""
 _MOST_ROWS, _MOST_GROUPS = 2**17, 2**12
 _SENSITIVITY_LIMIT = 2**60
 _CAPS = 28
@@ -67,9 +65,16 @@ def choose(
 ) -> Choice:
     """The bounds with the least mean error over ``crowds``; ``rows`` and ``groups`` where they are not to be chosen."""
     best: Choice | None = None
+    totals = [totals_of(release, crowd) for crowd in crowds]
     for most_groups in [groups] if groups is not None else _candidates(_useful_groups(release, crowds)):
         for most_rows in [rows] if rows is not None else _useful_rows(release, crowds):
-            tried = _tried(release, crowds, terms, most_rows, most_groups, caps=rows is None)
+            tried = _tried(
+                [
+                    _Statistics(release, crowd, terms, each, rows=most_rows, groups=most_groups)
+                    for crowd, each in zip(crowds, totals, strict=True)
+                ],
+                caps=rows is None,
+            )
             if tried is not None and (best is None or tried.error <= best.error * _NEAR):
                 best = tried
     assert best is not None, "a grid of bounds is never empty"
@@ -104,10 +109,29 @@ def _candidates(most: int) -> Iterator[int]:
         last, power = number, power + 1
 
 
-def _tried(
-    release: Release, crowds: Sequence[Crowd], terms: Terms, rows: int, groups: int, *, caps: bool
-) -> Choice | None:
-    parts = [_Statistics(release, crowd, terms, rows, groups) for crowd in crowds]
+def totals_of(release: Release, crowd: Crowd) -> tuple[float, ...]:
+    """Of each statistic over all units, without bounds: rows, units in groups, or values in multiples of the
+    granularity, before a centre is taken off."""
+    return tuple(_total(statistic, crowd) for statistic in release.statistics)
+
+
+def _total(statistic: Statistic, crowd: Crowd) -> float:
+    if statistic.kind == "units":
+        return float(crowd.units @ crowd.groups)
+    if statistic.kind != "sum":
+        return crowd.total * statistic.most
+    assert statistic.value is not None
+    sums = crowd.sums.get(statistic.value)
+    if sums is not None:
+        found = float(crowd.units @ np.abs(sums)) / float(statistic.granularity)
+        return max(found, 1.0)
+    typical = abs(float(statistic.center / statistic.granularity)) or statistic.most / 2
+    return crowd.total * max(typical, 1.0)
+
+
+def _tried(parts: Sequence[_Statistics], *, caps: bool) -> Choice | None:
+    """The choice at one m and C, seen under each assumption; None where its sensitivity is too large to compute in."""
+    release, terms, rows, groups = parts[0].release, parts[0].terms, parts[0].rows, parts[0].groups
     found = [
         _bounded(index, one, parts, caps=caps and one.kind == "sum") for index, one in enumerate(release.statistics)
     ]
@@ -170,71 +194,62 @@ def _noise(sensitivities: Sequence[float], terms: Terms, groups: int) -> float:
 class _Statistics:
     """The statistics of a release over a crowd at given m and C: totals, and what is kept of them."""
 
-    def __init__(self, release: Release, crowd: Crowd, terms: Terms, rows: int, groups: int) -> None:
-        self._release, self._crowd, self._terms = release, crowd, terms
-        self.rows, self._groups = rows, groups
+    def __init__(
+        self, release: Release, crowd: Crowd, terms: Terms, totals: Sequence[float], *, rows: int, groups: int
+    ) -> None:
+        self.release, self.terms, self.rows, self.groups = release, terms, rows, groups
+        self._crowd, self._totals = crowd, totals
         self._in_group = crowd.rows / crowd.groups
         self._kept_groups = np.minimum(crowd.groups, groups)
         kept = float(crowd.units @ (self._kept_groups * self._at_most(rows)))
         self.rows_bias = max(0.0, 1 - kept / max(crowd.total, 1e-9))
+        self._sums = {index: self._scaled(index) for index in range(len(release.statistics)) if self.has_sums(index)}
 
     def _at_most(self, rows: int) -> Array:
         """Expected rows of a group that count: they lie unevenly, where there are several groups."""
         several = self._crowd.groups > 1
         found = np.zeros_like(self._in_group)
-        for side, share in _SPREAD:
+        for side, share in SPREAD:
             away = side * np.sqrt(np.maximum(self._in_group - 1, 0)) * several
             found += share * np.minimum(np.maximum(1.0, self._in_group + away), rows)
         return np.minimum(found, self._in_group)
 
-    def total(self, index: int) -> float:
-        """Over all units, without bounds: rows, units in groups, or values in multiples of the granularity."""
-        statistic = self._release.statistics[index]
-        if statistic.kind == "units":
-            return float(self._crowd.units @ self._crowd.groups)
-        if statistic.kind != "sum":
-            return self._crowd.total * statistic.most
+    def _scaled(self, index: int) -> Array:
+        """What each unit's values in a group add up to, scaled where it has more rows than count."""
+        statistic = self.release.statistics[index]
         assert statistic.value is not None
-        sums = self._crowd.sums.get(statistic.value)
-        if sums is not None:
-            found = float(self._crowd.units @ np.abs(sums)) / float(statistic.granularity)
-            return max(found, 1.0)
-        typical = abs(float(statistic.center / statistic.granularity)) or statistic.most / 2
-        return self._crowd.total * max(typical, 1.0)
+        scaled = np.minimum(1.0, self.rows / self._in_group)
+        found: Array = np.abs(self._crowd.sums[statistic.value]) / self._crowd.groups * scaled
+        return found / float(statistic.granularity)
 
     def sensitivity(self, index: int, linf: int) -> float:
         """Of all groups of a unit together, in shares of a typical group."""
-        cell = max(self.total(index) / self._crowd.cells, 1.0)
-        return self._groups * self._release.statistics[index].levels * linf / cell
+        cell = max(self._totals[index] / self._crowd.cells, 1.0)
+        return self.groups * self.release.statistics[index].levels * linf / cell
 
     def alone(self, index: int, linf: int) -> float:
         """The noise of one statistic with an equal share of the budget."""
-        count = len(self._release.statistics)
-        share = self._terms.epsilon / count
-        return self.sensitivity(index, linf) * math.sqrt(2 * self._terms.nodes) / share
+        count = len(self.release.statistics)
+        share = self.terms.epsilon / count
+        return self.sensitivity(index, linf) * math.sqrt(2 * self.terms.nodes) / share
 
     def bias(self, index: int, linf: int) -> float:
         """The share of the total that bounds take."""
-        statistic, crowd = self._release.statistics[index], self._crowd
-        if statistic.kind == "units":
-            return 1 - float(crowd.units @ self._kept_groups) / max(self.total(index), 1e-9)
-        if statistic.kind != "sum":
+        crowd = self._crowd
+        if self.release.statistics[index].kind == "units":
+            return 1 - float(crowd.units @ self._kept_groups) / max(self._totals[index], 1e-9)
+        if index not in self._sums:
             return self.rows_bias
-        assert statistic.value is not None
-        sums = crowd.sums.get(statistic.value)
-        if sums is None:
-            return self.rows_bias
-        scaled = np.minimum(1.0, self.rows / self._in_group)
-        in_group = np.abs(sums) / crowd.groups * scaled / float(statistic.granularity)
-        kept = float(crowd.units @ (self._kept_groups * np.minimum(in_group, linf)))
-        return max(0.0, 1 - kept / self.total(index))
+        kept = float(crowd.units @ (self._kept_groups * np.minimum(self._sums[index], linf)))
+        return max(0.0, 1 - kept / self._totals[index])
 
     def has_sums(self, index: int) -> bool:
-        return self._release.statistics[index].value in self._crowd.sums
+        statistic = self.release.statistics[index]
+        return statistic.kind == "sum" and statistic.value in self._crowd.sums
 
     def caps(self, index: int) -> list[int]:
         """What units' sums in a group may be held to: a grid over how they are spread."""
-        statistic = self._release.statistics[index]
+        statistic = self.release.statistics[index]
         assert statistic.value is not None
         in_group = np.abs(self._crowd.sums[statistic.value]) / self._crowd.groups / float(statistic.granularity)
         most, middle = float(in_group.max()), float(np.median(in_group))
@@ -244,13 +259,6 @@ class _Statistics:
 
     def mean(self, index: int) -> float:
         """Of the values of a row."""
-        statistic, crowd = self._release.statistics[index], self._crowd
+        statistic, crowd = self.release.statistics[index], self._crowd
         assert statistic.value is not None
         return float(crowd.units @ crowd.sums[statistic.value]) / max(crowd.total, 1e-9)
-
-
-def expected_totals(release: Release, crowd: Crowd) -> list[float]:
-    """Of each statistic, what a typical group holds without bounds; of sums, before a centre is taken off."""
-    anywhere = Terms(epsilon=1.0, rho=0.0, nodes=1, mechanism="laplace")
-    whole = _Statistics(release, crowd, anywhere, 1, 1)
-    return [whole.total(index) / crowd.cells for index in range(len(release.statistics))]

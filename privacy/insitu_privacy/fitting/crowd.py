@@ -20,10 +20,10 @@ from insitu_privacy.fitting.selectivity import Known, conjuncts, kept_share
 from insitu_privacy.plan import Release, cell_count
 from insitu_privacy.relations import Derived, Projection, Relation, Scan, Source
 
-_GUESSED_CELLS = 50
+GUESSED_CELLS = 50
 """Groups of a private key that no profile has."""
-_SPREAD = ((-1.4, 0.25), (0.0, 0.5), (1.4, 0.25))
-"""How a number of rows kept at random is spread: deviations and their share."""
+SPREAD = ((-1.4, 0.25), (0.0, 0.5), (1.4, 0.25))
+"""How a Poisson number is spread, such as rows kept at random, or those of one group: deviations and their share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,13 +63,13 @@ def _thinned(crowd: Crowd, share: float, domain: int | None) -> Crowd:
     """Every row kept with the same chance: units that keep one, by how many they keep."""
     there = 1 - np.power(1 - share, crowd.rows)
     mean = np.maximum(1.0, share * crowd.rows / np.maximum(there, 1e-12))
-    rows = np.concatenate([np.maximum(1.0, mean + side * np.sqrt(mean - 1 + 1e-9)) for side, _ in _SPREAD])
-    units = np.concatenate([crowd.units * there * part for _, part in _SPREAD])
-    before = np.tile(crowd.rows, len(_SPREAD))
-    groups = np.minimum(np.tile(crowd.groups, len(_SPREAD)), rows)
+    rows = np.concatenate([np.maximum(1.0, mean + side * np.sqrt(mean - 1 + 1e-9)) for side, _ in SPREAD])
+    units = np.concatenate([crowd.units * there * part for _, part in SPREAD])
+    before = np.tile(crowd.rows, len(SPREAD))
+    groups = np.minimum(np.tile(crowd.groups, len(SPREAD)), rows)
     if domain is not None:
         groups = _spread_over(rows, domain)
-    sums = {place: np.tile(one, len(_SPREAD)) * rows / before for place, one in crowd.sums.items()}
+    sums = {place: np.tile(one, len(SPREAD)) * rows / before for place, one in crowd.sums.items()}
     return Crowd(units=units, rows=rows, groups=groups, sums=sums, cells=crowd.cells)
 
 
@@ -131,7 +131,7 @@ class _View:
     def _groups(self, rows: Array, levels: Array) -> tuple[Array, int]:
         """Groups of each unit, and of all."""
         constant = cell_count([key for key in self.release.keys if key.constant])
-        constant = _GUESSED_CELLS if constant is None else constant
+        constant = GUESSED_CELLS if constant is None else constant
         if not self.varying:
             return np.ones_like(rows), constant
         if self.domain is not None:
@@ -139,14 +139,14 @@ class _View:
         of_each = [self._distinct(key.expression, levels) for key in self.varying]
         known = [one for one in of_each if one is not None]
         if len(known) < len(of_each):
-            return rows, constant * _GUESSED_CELLS
+            return rows, constant * GUESSED_CELLS
         groups = np.minimum(rows, np.prod(known, axis=0))
         return groups, constant * max(2, int(2 * groups[levels <= 0.999].max()))
 
     def _distinct(self, key: Expression, levels: Array) -> Array | None:
-        scan = self._scans.get(key.scan) if isinstance(key, ColumnRef) else None
-        assert isinstance(key, ColumnRef) or scan is None
-        found = self._measure(scan.table, "distinct", key.column) if scan is not None else None  # type: ignore[union-attr]
+        if not isinstance(key, ColumnRef) or key.scan not in self._scans:
+            return None
+        found = self._measure(self._scans[key.scan].table, "distinct", key.column)
         return None if found is None else np.maximum(1.0, found.quantiles(levels))
 
     # -- values ------------------------------------------------------------------------------------------------------
@@ -234,9 +234,7 @@ def _flat(relation: Relation) -> Relation | None:
 
 
 def _below(source: Source) -> Sequence[Expression] | None:
-    if isinstance(source, Scan):
-        return ()
-    if source.public:
+    if isinstance(source, Scan) or source.public:
         return ()
     if not isinstance(source.body, Projection) or source.body.distinct:
         return None

@@ -10,14 +10,13 @@ from fractions import Fraction
 from insitu_privacy.data_profile import DataProfile
 from insitu_privacy.dataset import Dataset
 from insitu_privacy.fits import ReleaseFit, StatisticFit
-from insitu_privacy.fitting.choice import Choice, Terms, choose, expected_totals
-from insitu_privacy.fitting.crowd import Crowd, crowds
+from insitu_privacy.fitting.choice import Choice, Terms, choose, totals_of
+from insitu_privacy.fitting.crowd import GUESSED_CELLS, Crowd, crowds
 from insitu_privacy.plan import Accounting, PrivacyPlan, QueryParameters, Release
 
 _WEIGHTS = 1000
 _LEAST_WEIGHT = 20
 """Of a thousand: whatever is guessed, each statistic gets some of the budget."""
-_GUESSED_CELLS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +109,7 @@ def _guessed(release: Release) -> tuple[float, ...]:
 
     Values are taken to be half as large as they may be, and units to have as many rows as the root of m.
     """
-    cells = release.cells or _GUESSED_CELLS
+    cells = release.cells or GUESSED_CELLS
     rows, groups = release.bounds.max_rows_per_group, release.bounds.max_groups
     found = []
     for one in release.statistics:
@@ -153,7 +152,7 @@ def _rounded(center: float, granularity: Fraction) -> Fraction:
 
 
 def _outlook(release: Release, found: Sequence[Crowd], choice: Choice) -> Outlook:
-    totals = [expected_totals(release, crowd) for crowd in found]
+    totals = [[total / crowd.cells for total in totals_of(release, crowd)] for crowd in found]
     mean = [sum(each) / len(each) for each in zip(*totals, strict=True)]
     kept = [one * (1 - bias) for one, bias in zip(mean, choice.bias, strict=True)]
     rows = sum(crowd.total for crowd in found) / len(found) / found[0].cells
