@@ -61,7 +61,7 @@ def with_best_bounds(
         return plain
     found = fitted(plan, dataset, profile, parameters=parameters, accounting=accounting, nodes=nodes)
     if not found.fits:
-        return replace(plain, outlooks=found.outlooks)
+        return plain
     chosen = replace(parameters, fits=found.fits)
     try:
         return Bounded(plan=plan_at(chosen), parameters=chosen, outlooks=found.outlooks)

@@ -183,7 +183,10 @@ def _epsilon_table(explanation: Explanation) -> list[Text | RichTable]:
         view.add_column(Text(f"{explanation.plan.output[place].name} ±"), justify="right")
     for step in explanation.epsilon_table:
         view.add_row(f"{float(step.epsilon):g}", *(_reach(*step.reach[place]) for place in noisy))
-    return [Text("\nWhat each ε would buy (of groups of 1,000 rows at each node)"), view]
+    return [
+        Text("\nWhat each ε would buy (of groups as large as profiles let expect, else of 1,000 rows at each node)"),
+        view,
+    ]
 
 
 def _reach(width: float | None, share: float | None) -> str:

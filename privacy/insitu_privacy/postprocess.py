@@ -27,11 +27,10 @@ import pyarrow as pa
 
 from insitu_privacy.bootstrap import (
     WHOLE_COPIES,
-    Copies,
     number_of_copies,
-    number_of_whole,
     stacked_copies,
 )
+from insitu_privacy.copied import COPIED_ROWS, Copied
 from insitu_privacy.dataset import ColumnType
 from insitu_privacy.errors import SqlRefused
 from insitu_privacy.improve import Improvement, Improving
@@ -50,8 +49,6 @@ JsonScalar = int | float | str | bool | None
 
 ROWS_LIMIT = 100_000
 """Rows of an answer: a product of released relations with each other is nobody's question."""
-COPIED_ROWS = 1_000_000
-"""Rows of an answer's copies at once. Where they are more, the answer has no intervals."""
 TEXT_LIMIT = 2**26
 """Characters of an answer's texts."""
 _BATCH = 1_000
@@ -252,7 +249,7 @@ class Postprocessor:
             return [dict.fromkeys(noisy, "partial") for _ in rows]
         keys = [_row_key(row, noisy) for row in rows]
         seen: dict[Any, list[tuple[Any, ...]]] = {key: [] for key, times in Counter(keys).items() if times == 1}
-        copied = _Copied(plan, relations, len(rows), improving)
+        copied = Copied(plan, relations, len(rows), improving)
         try:
             number = self._read_copies(plan, copied, watch, lambda found: _sorted_in(found, noisy, seen))
         except SqlRefused:
@@ -270,7 +267,7 @@ class Postprocessor:
         return made
 
     def _read_copies(
-        self, plan: PrivacyPlan, copied: _Copied, watch: Watch, read: Callable[[list[tuple[Any, ...]]], None]
+        self, plan: PrivacyPlan, copied: Copied, watch: Watch, read: Callable[[list[tuple[Any, ...]]], None]
     ) -> int:
         """Has the rows of all copies read, the copy's number before each. How many copies there are."""
         number = copied.number
@@ -317,31 +314,6 @@ class Postprocessor:
             for place, index in enumerate(noisy)
             if is_measured(answers.column(place).type)
         }
-
-
-class _Copied:
-    """Perturbed copies of all relations of a plan, improved as the answer is."""
-
-    def __init__(
-        self, plan: PrivacyPlan, relations: Sequence[Released], rows: int, improving: Improving | None
-    ) -> None:
-        self.names = [one.name for one in relations]
-        self._improving = improving if improving is not None and improving.fits else None
-        # each copy is fitted by itself
-        self.number = number_of_whole(relations, rows) if self._improving is None else WHOLE_COPIES
-        self.at_once = max(1, COPIED_ROWS // max([1, *(len(one.keys) for one in relations)]))
-        raw = relations if improving is None else improving.raw
-        self._copies = [Copies(plan, one, self.number) for one in raw]
-
-    def tables(self, first: int, last: int) -> dict[str, pa.Table]:
-        """The copies from ``first`` up to but not including ``last``, by relation."""
-        if self._improving is None:
-            return {name: one.table(first, last) for name, one in zip(self.names, self._copies, strict=True)}
-        fitted = [
-            self._improving.fit_copies([one.table(copy, copy + 1) for one in self._copies])
-            for copy in range(first, last)
-        ]
-        return {name: pa.concat_tables([each[place] for each in fitted]) for place, name in enumerate(self.names)}
 
 
 def _fetched(result: duckdb.DuckDBPyConnection, limit: int) -> list[tuple[Any, ...]]:
