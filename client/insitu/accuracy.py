@@ -2,7 +2,8 @@
 
 ``±50`` asks that the interval of every noisy column reach at most 50 to each side; ``±5%`` that it reach at most 5% of
 the value. What is expected are the intervals of ``explain``, of groups as large as profiles let expect or, without
-these, of ``bounds.REPRESENTATIVE_ROWS`` rows at each node. Pure: nothing is read or spent while an epsilon is looked for.
+these, of ``bounds.REPRESENTATIVE_ROWS`` rows at each node. Pure: nothing is read or spent while an epsilon is looked
+for.
 """
 
 from __future__ import annotations
