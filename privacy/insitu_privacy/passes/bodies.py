@@ -20,8 +20,9 @@ from insitu_privacy.dataset import ContributionBounds
 from insitu_privacy.domains import is_bounded
 from insitu_privacy.expressions import Expression
 from insitu_privacy.facts import Facts
+from insitu_privacy.passes.bounds import BOUND_LIMIT
 from insitu_privacy.passes.grouping import grouped, is_grouped
-from insitu_privacy.passes.made import Made, bounds_of, entities_of, unit_places
+from insitu_privacy.passes.made import Made, bounds_of, entities_of, one_row_each, unit_places
 from insitu_privacy.passes.spans import forbidden, refusal
 from insitu_privacy.passes.windows import windowed
 from insitu_privacy.relations import Combination, Projection
@@ -85,16 +86,18 @@ def _projected(tracked: Tracked, names: Sequence[str], expressions: list[Express
     places: dict[Expression, list[str]] = {}
     for own, expression in columns:
         places.setdefault(expression, []).append(own)
+    known = {own: tracked.facts.facts(expression) for own, expression in columns}
+    unit = unit_places(tracked, places)
     return Made(
         body=Projection(relation=relation, columns=columns, distinct=distinct),
-        columns={own: tracked.facts.facts(expression) for own, expression in columns},
+        columns=known,
         sure={own: _written_out(tracked, expression, distinct) for own, expression in columns},
         names=dict(zip(names, (own for own, _ in columns), strict=True)),
         width=len(relation.unit),
-        unit=unit_places(tracked, places),
+        unit=unit,
         entities=entities_of(tracked, places),
         bounds=bounds_of(tracked),
-        one_row_per_unit=bool(relation.unit) and tracked.one_row_per_unit,
+        one_row_per_unit=(bool(unit) and tracked.one_row_per_unit) or (distinct and one_row_each(unit, known)),
         tainted=frozenset(own for own, expression in columns if tracked.is_identifying(expression)),
         loose=tracked.loose,
     )
@@ -133,13 +136,13 @@ def _combined(tracker: Tracker, query: exp.SetOperation, environment: Environmen
     if left.width and not every and not all(unit) and not entities:
         hint = "Select the privacy unit on both sides, in the same place."
         raise forbidden(query, f"{kind.upper()} without the privacy unit", hint)
-    both = [one for one in (left.bounds, right.bounds) if one is not None]
+    columns = {
+        name: _either(one, other, kind)
+        for (name, one), other in zip(left.columns.items(), right.columns.values(), strict=True)
+    }
     return Made(
         body=Combination(kind="union all" if every else kind, left=left.body, right=right.body),  # type: ignore[arg-type]
-        columns={
-            name: _either(one, other, kind)
-            for (name, one), other in zip(left.columns.items(), right.columns.values(), strict=True)
-        },
+        columns=columns,
         sure={
             name: _either(one, other, kind)
             for (name, one), other in zip(left.sure.items(), right.sure.values(), strict=True)
@@ -148,15 +151,22 @@ def _combined(tracker: Tracker, query: exp.SetOperation, environment: Environmen
         width=left.width,
         unit=unit,
         entities=entities,
-        bounds=ContributionBounds(
-            max_rows_per_group=max(one.max_rows_per_group for one in both),
-            max_groups=max(one.max_groups for one in both),
-        )
-        if len(both) == 2
-        else None,
-        one_row_per_unit=False,
+        bounds=_bounds(left.bounds, right.bounds, kind),
+        one_row_per_unit=left.one_row_per_unit if kind != "union" else not every and one_row_each(unit, columns),
         tainted=left.tainted | right.tainted,
         loose=max(left.loose, right.loose),
+    )
+
+
+def _bounds(left: ContributionBounds | None, right: ContributionBounds | None, kind: str) -> ContributionBounds | None:
+    """Default bounds: a unit's rows in a group of a union are those of both sides; elsewhere they are of the left one."""
+    if kind != "union":
+        return left
+    if left is None or right is None:
+        return None
+    return ContributionBounds(
+        max_rows_per_group=min(left.max_rows_per_group + right.max_rows_per_group, BOUND_LIMIT),
+        max_groups=max(left.max_groups, right.max_groups),
     )
 
 

@@ -70,6 +70,12 @@ class Made:
         )
 
 
+def one_row_each(unit: tuple[frozenset[str], ...], columns: Mapping[str, Facts]) -> bool:
+    """Whether distinct rows are one per unit: each column is the unit's, or the same on all of its rows."""
+    own = frozenset().union(*unit)
+    return bool(unit) and all(name in own or known.constant for name, known in columns.items())
+
+
 def entities_of(
     tracked: Tracked, places: Mapping[Expression, list[str]]
 ) -> dict[EntityKey, tuple[tuple[str, ...], ...]]:
