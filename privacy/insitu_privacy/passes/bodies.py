@@ -159,7 +159,7 @@ def _combined(tracker: Tracker, query: exp.SetOperation, environment: Environmen
 
 
 def _bounds(left: ContributionBounds | None, right: ContributionBounds | None, kind: str) -> ContributionBounds | None:
-    """Default bounds: a unit's rows in a group of a union are those of both sides; elsewhere they are of the left one."""
+    """Default bounds: of a union, the rows of both sides in a group; elsewhere those of the left one."""
     if kind != "union":
         return left
     if left is None or right is None:
