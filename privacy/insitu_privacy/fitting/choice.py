@@ -3,7 +3,8 @@
 For each statistic, in shares of a typical group: the bias is what clipping takes of all units' rows, groups and sums;
 the noise is that of the mechanism at its best split of the budget, in closed form: with sensitivities a_j in shares of
 a group, the least sum of squares at a given epsilon is (sum of a_j^(2/3))^3 under Laplace and (sum of a_j)^2 under
-Gaussian noise (``passes.mechanisms`` splits so). Bounds are tried on a grid of ratios of the root of two.
+Gaussian noise (``passes.mechanisms`` splits so). Of private keys the groups count that a threshold lets through, and
+those that it hides (``passing``). Bounds are tried on a grid of ratios of the root of two.
 """
 
 from __future__ import annotations
@@ -16,23 +17,13 @@ import numpy as np
 
 from insitu_privacy.fitting.crowd import SPREAD, Crowd
 from insitu_privacy.fitting.curves import Array
-from insitu_privacy.plan import MechanismChoice, Release, Statistic
+from insitu_privacy.fitting.passing import Passing, Terms, importance_of, passing, threshold
+from insitu_privacy.plan import Release, Statistic
 
 _MOST_ROWS, _MOST_GROUPS = 2**17, 2**12
 _SENSITIVITY_LIMIT = 2**60
 _CAPS = 28
 _NEAR = 1 + 1e-9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """Under which a release is measured."""
-
-    epsilon: float
-    rho: float
-    """What epsilon and delta buy of Gaussian noise; 0 where there can be none."""
-    nodes: int
-    mechanism: MechanismChoice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,19 +36,23 @@ class Choice:
     """The most a unit adds to a group, in multiples of the granularity; None where rows bound it."""
     centers: tuple[float | None, ...]
     """What the values of an average are taken from, where that is not the middle of their bounds."""
-    sensitivities: tuple[float, ...]
-    """In shares of a typical group."""
+    importance: tuple[float, ...]
+    """Sensitivities in shares of a typical group, by which budget is split."""
     bias: tuple[float, ...]
     """The share of each statistic that clipping is expected to take."""
     rows_bias: float
     """The share of rows that is taken."""
     noise: float
     """The root of the noise's mean square over the statistics, in shares of a typical group."""
+    typical: float
+    """A typical group's share of all rows: of groups that a threshold lets through, where there is one."""
+    lost: float
+    """The share of rows that is expected in groups below the threshold."""
 
     @property
     def error(self) -> float:
-        """What is made least."""
-        return sum(one**2 for one in self.bias) + self.noise**2
+        """What is made least: a group that is not released is wrong by all of it."""
+        return self.lost * len(self.bias) + (1 - self.lost) * (sum(one**2 for one in self.bias) + self.noise**2)
 
 
 def choose(
@@ -138,10 +133,12 @@ def _tried(parts: Sequence[_Statistics], *, caps: bool) -> Choice | None:
     widest = max(linf * one.levels for (linf, _, _), one in zip(found, release.statistics, strict=True))
     if widest * groups >= _SENSITIVITY_LIMIT:
         return None
-    noises, biases = [], []
+    noises, biases, important = [], [], []
     for part in parts:
         sensitivities = [part.sensitivity(index, linf) for index, (linf, _, _) in enumerate(found)]
-        noises.append(_noise(sensitivities, terms, groups))
+        importance = importance_of(sensitivities, part.selects, terms, groups)
+        noises.append(_noise(sensitivities, importance, terms, groups))
+        important.append(importance)
         biases.append([part.bias(index, linf) for index, (linf, _, _) in enumerate(found)])
     bias = tuple(math.sqrt(sum(one**2 for one in each) / len(parts)) for each in zip(*biases, strict=True))
     return Choice(
@@ -149,13 +146,12 @@ def _tried(parts: Sequence[_Statistics], *, caps: bool) -> Choice | None:
         max_groups=groups,
         caps=tuple(linf if capped else None for linf, capped, _ in found),
         centers=tuple(center for _, _, center in found),
-        sensitivities=tuple(
-            sum(part.sensitivity(index, linf) for part in parts) / len(parts)
-            for index, (linf, _, _) in enumerate(found)
-        ),
+        importance=tuple(sum(each) / len(parts) for each in zip(*important, strict=True)),
         bias=bias,
         rows_bias=sum(part.rows_bias for part in parts) / len(parts),
         noise=math.sqrt(sum(one**2 for one in noises) / len(noises)),
+        typical=sum(part.groups_seen.size for part in parts) / len(parts),
+        lost=sum(part.groups_seen.lost for part in parts) / len(parts),
     )
 
 
@@ -181,13 +177,17 @@ def _capped_error(index: int, linf: int, parts: Sequence[_Statistics]) -> float:
     return sum(part.bias(index, linf) ** 2 + part.alone(index, linf) ** 2 for part in parts)
 
 
-def _noise(sensitivities: Sequence[float], terms: Terms, groups: int) -> float:
-    """The root of the least sum of squares that a mechanism reaches."""
+def _noise(sensitivities: Sequence[float], importance: Sequence[float], terms: Terms, groups: int) -> float:
+    """The root of the sum of squares of a mechanism's noise, its budget split by ``importance``."""
     found = []
-    if terms.mechanism != "gaussian" or not terms.rho:
-        found.append(2 * sum(one ** (2 / 3) for one in sensitivities) ** 3 / terms.epsilon**2)
-    if terms.mechanism != "laplace" and terms.rho:
-        found.append(sum(sensitivities) ** 2 / groups / (2 * terms.rho))
+    if terms.laplace:
+        parts = [one ** (2 / 3) for one in importance]
+        shares = [terms.epsilon * part / sum(parts) for part in parts]
+        found.append(2 * sum((one / share) ** 2 for one, share in zip(sensitivities, shares, strict=True)))
+    if terms.gaussian:
+        shares = [terms.rho * one / sum(importance) for one in importance]
+        squares = sum(one**2 / share for one, share in zip(sensitivities, shares, strict=True))
+        found.append(squares / groups / 2)
     return math.sqrt(terms.nodes * min(found))
 
 
@@ -204,6 +204,18 @@ class _Statistics:
         kept = float(crowd.units @ (self._kept_groups * self._at_most(rows)))
         self.rows_bias = max(0.0, 1 - kept / max(crowd.total, 1e-9))
         self._sums = {index: self._scaled(index) for index in range(len(release.statistics)) if self.has_sums(index)}
+        self.selects = release.threshold.statistic if release.threshold is not None else None
+        self.groups_seen = Passing(lost=0.0, size=1 / crowd.cells)
+        if self.selects is not None:
+            self.groups_seen = self._passing(self.selects)
+
+    def _passing(self, selects: int) -> Passing:
+        """Which groups a threshold lets through where no sum has a cap of its own."""
+        rows = [(1 if one.kind == "units" else self.rows) * one.most for one in self.release.statistics]
+        plain = [self.sensitivity(index, linf) for index, linf in enumerate(rows)]
+        importance = importance_of(plain, selects, self.terms, self.groups)
+        tau = threshold(importance, selects, self.terms, self.groups)
+        return passing(self._crowd.cells, float(self._crowd.units @ self._kept_groups) / self.terms.nodes, tau)
 
     def _at_most(self, rows: int) -> Array:
         """Expected rows of a group that count: they lie unevenly, where there are several groups."""
@@ -224,7 +236,7 @@ class _Statistics:
 
     def sensitivity(self, index: int, linf: int) -> float:
         """Of all groups of a unit together, in shares of a typical group."""
-        cell = max(self._totals[index] / self._crowd.cells, 1.0)
+        cell = max(self._totals[index] * self.groups_seen.size, 1.0)
         return self.groups * self.release.statistics[index].levels * linf / cell
 
     def alone(self, index: int, linf: int) -> float:

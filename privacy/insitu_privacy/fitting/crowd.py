@@ -17,11 +17,13 @@ from insitu_privacy.dataset import Column, Dataset
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, columns_of
 from insitu_privacy.fitting.curves import Array, Curve, curve_of, grid
 from insitu_privacy.fitting.selectivity import Known, conjuncts, kept_share
-from insitu_privacy.plan import Release, cell_count
+from insitu_privacy.plan import KeyColumn, Release, cell_count
 from insitu_privacy.relations import Derived, Projection, Relation, Scan, Source
 
 GUESSED_CELLS = 50
 """Groups of a private key that no profile has."""
+_NEARLY_ALL = 0.99
+_MOST_CELLS = 5_000
 SPREAD = ((-1.4, 0.25), (0.0, 0.5), (1.4, 0.25))
 """How a Poisson number is spread, such as rows kept at random, or those of one group: deviations and their share."""
 
@@ -71,6 +73,13 @@ def _thinned(crowd: Crowd, share: float, domain: int | None) -> Crowd:
         groups = _spread_over(rows, domain)
     sums = {place: np.tile(one, len(SPREAD)) * rows / before for place, one in crowd.sums.items()}
     return Crowd(units=units, rows=rows, groups=groups, sums=sums, cells=crowd.cells)
+
+
+def _cells(key: KeyColumn, of_one: float | None) -> int:
+    """How many values a key has: those of its domain; else twice as many as nearly every unit has at most."""
+    if key.domain is not None:
+        return max(1, len(key.domain))
+    return GUESSED_CELLS if of_one is None else max(2, int(2 * of_one))
 
 
 def _spread_over(rows: Array, groups: int) -> Array:
@@ -136,17 +145,21 @@ class _View:
             return np.ones_like(rows), constant
         if self.domain is not None:
             return _spread_over(rows, self.domain), constant * self.domain
-        of_each = [self._distinct(key.expression, levels) for key in self.varying]
-        known = [one for one in of_each if one is not None]
-        if len(known) < len(of_each):
-            return rows, constant * GUESSED_CELLS
-        groups = np.minimum(rows, np.prod(known, axis=0))
-        return groups, constant * max(2, int(2 * groups[levels <= 0.999].max()))
+        of_each = [self._distinct(key, rows, levels) for key in self.varying]
+        groups = np.minimum(rows, np.prod([rows if one is None else one for one in of_each], axis=0))
+        cells = constant
+        for key, each in zip(self.varying, of_each, strict=True):
+            cells *= _cells(key, None if each is None else float(each[levels <= _NEARLY_ALL].max()))
+        return groups, min(cells, _MOST_CELLS)
 
-    def _distinct(self, key: Expression, levels: Array) -> Array | None:
-        if not isinstance(key, ColumnRef) or key.scan not in self._scans:
+    def _distinct(self, key: KeyColumn, rows: Array, levels: Array) -> Array | None:
+        """How many values of a key each unit has: those of its column are the most that an expression of it has."""
+        if key.domain is not None:
+            return _spread_over(rows, max(1, len(key.domain)))
+        columns = [one for one in columns_of(key.expression) if one.scan in self._scans]
+        if len(columns) != 1:
             return None
-        found = self._measure(self._scans[key.scan].table, "distinct", key.column)
+        found = self._measure(self._scans[columns[0].scan].table, "distinct", columns[0].column)
         return None if found is None else np.maximum(1.0, found.quantiles(levels))
 
     # -- values ------------------------------------------------------------------------------------------------------

@@ -113,8 +113,7 @@ def _side(edges: list[float], counts: list[float], deviation: float, *, whole: b
     kept = np.where(octaves <= last, np.maximum(counts, 0.0), 0.0)
     believed = np.bincount(octaves, weights=kept)  # a doubling holds what its bins say in sum, negative ones among them
     kept *= np.where(believed > 0, np.maximum(sums, 0.0) / np.maximum(believed, 1e-9), 0.0)[octaves]
-    for octave, drawn in _beyond(sums[: last + 1], noise):
-        units = min(drawn, _CLEAR * float(noise[octave])) if octave < len(noise) else 0.0  # more would have been seen
+    for octave, units in _beyond(sums, last + 1, noise):
         places = np.flatnonzero(octaves == octave)
         parts = np.power(max(units / max(float(sums[last]), 1.0), 1e-3), (np.arange(len(places)) + 0.5) / len(places))
         for place, part in zip(places, parts / parts.sum() if len(places) else parts, strict=True):
@@ -133,12 +132,13 @@ def _last_clear(clear: Array, most: int) -> int:
     return most + int(holes[0]) - 1 if len(holes) else len(clear) - 1
 
 
-def _beyond(sums: Array, noise: Array) -> Iterator[tuple[int, float]]:
-    """Doublings beyond those believed, and the units that each is taken to have.
+def _beyond(seen: Array, believed: int, noise: Array) -> Iterator[tuple[int, float]]:
+    """Doublings beyond those believed, and the units that each is taken to have: at most a deviation more than was seen.
 
     The logarithms of the doublings from the fullest on are fitted by a parabola, which is a log-normal tail, or by a
     line, which is that of a power, where the parabola bends upwards; each in its precision.
     """
+    sums = seen[:believed]
     if not len(sums):
         return
     start = int(np.argmax(sums))
@@ -151,9 +151,10 @@ def _beyond(sums: Array, noise: Array) -> Iterator[tuple[int, float]]:
         fitted = np.polyfit(places, np.log(tail), 1, w=precision)
     before = float(np.polyval(fitted, len(sums) - 1))
     units = min(float(sums[-1]), math.exp(min(before, 700.0)))
-    for octave in range(len(sums), len(sums) + _BEYOND):
+    for octave in range(len(sums), min(len(sums) + _BEYOND, len(seen))):
         after = float(np.polyval(fitted, octave))
         units *= min(max(math.exp(min(after - before, 0.0)), _FALL[0]), _FALL[1])
+        units = min(units, max(0.0, float(seen[octave])) + float(noise[octave]))
         before = after
         yield octave, units
 

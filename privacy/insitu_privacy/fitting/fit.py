@@ -10,8 +10,9 @@ from fractions import Fraction
 from insitu_privacy.data_profile import DataProfile
 from insitu_privacy.dataset import Dataset
 from insitu_privacy.fits import ReleaseFit, StatisticFit
-from insitu_privacy.fitting.choice import Choice, Terms, choose, totals_of
+from insitu_privacy.fitting.choice import Choice, choose, totals_of
 from insitu_privacy.fitting.crowd import GUESSED_CELLS, Crowd, crowds
+from insitu_privacy.fitting.passing import Terms
 from insitu_privacy.plan import Accounting, PrivacyPlan, QueryParameters, Release
 
 _WEIGHTS = 1000
@@ -23,7 +24,6 @@ _LEAST_WEIGHT = 20
 class Outlook:
     """What is expected of one release: a typical group over all nodes, without bounds and with those chosen."""
 
-    cells: int
     rows: float
     rows_kept: float
     totals: tuple[float, ...]
@@ -62,7 +62,7 @@ def fitted(
         for release, each in zip(plan.releases, found, strict=True)
     ]
     importance = [
-        choice.sensitivities if choice is not None else _guessed(release)
+        choice.importance if choice is not None else _guessed(release)
         for release, choice in zip(plan.releases, choices, strict=True)
     ]
     weights = _weights(importance)
@@ -96,12 +96,12 @@ def _terms(plan: PrivacyPlan, parameters: QueryParameters, accounting: Accountin
     count = max(1, len(plan.releases))
     epsilon = float(parameters.epsilon) / count
     delta = float(parameters.delta) / count
-    if any(release.threshold is not None for release in plan.releases):
-        delta /= 2
+    selects = any(release.threshold is not None for release in plan.releases)
+    delta /= 2 if selects else 1
     gaussian = accounting == "zcdp" and delta > 0 and parameters.mechanism != "laplace"
     log = -math.log(delta) if gaussian else 0.0
     rho = (math.sqrt(log + epsilon) - math.sqrt(log)) ** 2 if gaussian else 0.0
-    return Terms(epsilon=epsilon, rho=rho, nodes=nodes, mechanism=parameters.mechanism)
+    return Terms(epsilon=epsilon, rho=rho, delta=delta if selects else 0.0, nodes=nodes, mechanism=parameters.mechanism)
 
 
 def _guessed(release: Release) -> tuple[float, ...]:
@@ -152,12 +152,11 @@ def _rounded(center: float, granularity: Fraction) -> Fraction:
 
 
 def _outlook(release: Release, found: Sequence[Crowd], choice: Choice) -> Outlook:
-    totals = [[total / crowd.cells for total in totals_of(release, crowd)] for crowd in found]
+    totals = [[total * choice.typical for total in totals_of(release, crowd)] for crowd in found]
     mean = [sum(each) / len(each) for each in zip(*totals, strict=True)]
     kept = [one * (1 - bias) for one, bias in zip(mean, choice.bias, strict=True)]
-    rows = sum(crowd.total for crowd in found) / len(found) / found[0].cells
+    rows = sum(crowd.total for crowd in found) / len(found) * choice.typical
     return Outlook(
-        cells=found[0].cells,
         rows=rows,
         rows_kept=rows * (1 - choice.rows_bias),
         totals=tuple(mean),
