@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import date, timedelta
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -26,6 +27,9 @@ DOMAIN_LIMIT = 10_000
 """Finite domains larger than this are not enumerated."""
 _EVALUATIONS = 100_000
 """Values enumerated for one query: beyond, expressions have no finite domain. Planning stays fast whatever is asked."""
+_PERIODS: Mapping[Op, int] = {Op.TRUNC_YEAR: 366, Op.TRUNC_QUARTER: 92, Op.TRUNC_MONTH: 31, Op.TRUNC_WEEK: 7}
+"""Days from the first of a period that are surely in the next one."""
+_PERIODS_LIMIT = 2_000
 
 
 def column_facts(column: Column) -> Facts:
@@ -60,6 +64,20 @@ def _integers(interval: Interval | None) -> tuple[Value, ...] | None:
     if interval is None or interval[1] - interval[0] >= DOMAIN_LIMIT:
         return None
     return tuple(range(int(interval[0]), int(interval[1]) + 1))
+
+
+def _periods(op: Op, interval: Interval | None) -> tuple[Value, ...] | None:
+    """The first days of all months, weeks ... between two of them; None where they are unbounded, or too many."""
+    if interval is None or type(interval[0]) is not date or type(interval[1]) is not date:
+        return None
+    step, found = timedelta(days=_PERIODS[op]), list[Value]()
+    if interval[1] - interval[0] >= step * _PERIODS_LIMIT:
+        return None
+    start = interval[0]
+    while start <= interval[1]:
+        found.append(start)
+        start = apply(op, [start + step])  # type: ignore[assignment]  # a date
+    return tuple(found)
 
 
 class Inference:
@@ -131,6 +149,8 @@ class Inference:
             values = _call_values(expression.op, args)
         if values is None and kind == "integer" and expression.op in _CALENDAR_PARTS:
             values = _integers(interval)
+        if values is None and expression.op in _PERIODS:
+            values = _periods(expression.op, interval)
         return Facts(
             type=kind,
             nullable=_call_nullable(expression.op, args),

@@ -145,6 +145,8 @@ QUERIES = {
     "equal to what a subquery finds": "SELECT COUNT(*) AS n FROM act WHERE visit_id = (SELECT v.visit_id FROM visit v WHERE v.visit_id = 3)",
     "a total in WITH": "WITH t AS (SELECT COUNT(*) AS n FROM visit) SELECT kind, COUNT(*) * 1.0 / (SELECT n FROM t) AS share "
     "FROM visit GROUP BY kind ORDER BY kind",
+    "first days of months": "SELECT CAST(CAST(DATE_TRUNC('month', start) AS DATE) AS VARCHAR) AS m, COUNT(*) AS n FROM visit WHERE start BETWEEN DATE "
+    "'2018-03-15' AND DATE '2019-02-20' GROUP BY 1 HAVING COUNT(*) > 0 ORDER BY 1",
     "rows of both sides": "SELECT k, COUNT(*) AS n FROM (SELECT person_id, COUNT(*) AS k FROM (SELECT person_id, sex AS x FROM "
     "person UNION SELECT person_id, region FROM person) u GROUP BY person_id) c WHERE k > 1 GROUP BY k HAVING COUNT(*) > 0",
     "public in order": "SELECT code, severity FROM icd WHERE severity < 3 ORDER BY code LIMIT 2",

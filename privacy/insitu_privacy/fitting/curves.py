@@ -133,7 +133,7 @@ def _last_clear(clear: Array, most: int) -> int:
 
 
 def _beyond(seen: Array, believed: int, noise: Array) -> Iterator[tuple[int, float]]:
-    """Doublings beyond those believed, and the units that each is taken to have: at most a deviation more than was seen.
+    """Doublings beyond those believed, and the units each is taken to have: at most a deviation more than was seen.
 
     The logarithms of the doublings from the fullest on are fitted by a parabola, which is a log-normal tail, or by a
     line, which is that of a power, where the parabola bends upwards; each in its precision.

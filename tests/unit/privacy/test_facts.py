@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import date
 from fractions import Fraction
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from insitu_privacy.domains import Facts, is_bounded
+from insitu_privacy.domains import Facts, Inference, is_bounded
 from insitu_privacy.errors import SqlRefused
 from insitu_privacy.evaluate import evaluate
-from insitu_privacy.expressions import Op, walk
+from insitu_privacy.expressions import Call, ColumnRef, Op, walk
 
 from tests.testkit.care import plan
 from tests.testkit.expressions import Row, conditions, facts, lowered, refined, rows, scalars
@@ -170,3 +171,31 @@ def test_a_constant_of_a_unit_stays_one_through_operations_and_not_through_a_pub
         "SELECT p.sex || v.kind AS k, COUNT(*) FROM person p JOIN visit v ON v.person_id = p.person_id GROUP BY 1"
     )
     assert not mixed.releases[0].keys[0].constant
+
+
+# ------------------------------------------------------------------------------------------------------------ periods
+
+
+@pytest.mark.parametrize(
+    ("unit", "first", "count"),
+    [
+        ("year", "2015-01-01", 10),
+        ("quarter", "2015-01-01", 40),
+        ("month", "2015-01-01", 120),
+        ("week", "2014-12-29", 523),
+    ],
+)
+def test_the_periods_of_bounded_dates_are_a_public_domain(unit: str, first: str, count: int) -> None:
+    (release,) = plan(f"SELECT DATE_TRUNC('{unit}', start) AS p, COUNT(*) AS n FROM visit GROUP BY 1").releases
+    (key,) = release.keys
+    assert release.threshold is None
+    assert key.domain is not None
+    assert [str(key.domain[0]), len(key.domain)] == [first, count]
+    assert list(key.domain) == sorted(set(key.domain))  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("interval", [None, (date(1900, 1, 1), date(2020, 1, 6))], ids=["unbounded", "too many"])
+def test_periods_of_other_dates_are_not_listed(interval: tuple[date, date] | None) -> None:
+    column = ColumnRef("t", "d")
+    known = Inference({column: Facts(type="date", nullable=False, interval=interval)})
+    assert known.facts(Call(Op.TRUNC_WEEK, (column,))).values is None

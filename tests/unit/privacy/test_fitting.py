@@ -151,6 +151,35 @@ def test_groups_are_cut_where_a_person_has_many() -> None:
     assert only(fit(plan(sql), profile(alone))).max_groups == 1
 
 
+def test_a_threshold_that_hides_the_groups_is_paid_for() -> None:
+    """Few groups and a long list of them to cut: what fits must not hide what it measures."""
+    rows = heavy(3_000)
+    known = profile(
+        {("visit", "rows", None): rows, ("visit", "distinct", "diagnosis"): [min(6.0, one) for one in rows]}, noise=24.0
+    )
+    sql = "SELECT diagnosis, COUNT(*) AS n, COUNT(DISTINCT person_id) AS p FROM visit GROUP BY diagnosis"
+    made = plan(sql, delta="1e-6")
+    found = fit(made, known, nodes=3, delta="1e-6")
+    chosen, (outlook,) = only(found), found.outlooks
+    assert outlook is not None
+    assert 3 <= chosen.max_groups <= 12
+    assert chosen.max_rows_per_group >= 3, "groups above the threshold are large"
+    assert outlook.choice.lost < 0.2
+    persons = outlook.totals[[one.kind for one in made.releases[0].statistics].index("units")]
+    planned = plan(sql, delta="1e-6", fits=found.fits).releases[0].threshold
+    assert planned is not None
+    assert persons > 3 * planned.tau, "a typical group is one that is released"
+
+
+def test_groups_that_no_threshold_lets_through_are_lost() -> None:
+    from insitu_privacy.fitting.passing import passing
+
+    all_pass, none_pass = passing(10, 1e6, 20.0), passing(10, 50.0, 1000.0)
+    assert all_pass.lost < 0.01 < 0.99 < none_pass.lost
+    assert passing(10, 1000.0, 50.0).lost < passing(10, 1000.0, 200.0).lost
+    assert 1 / 40 < all_pass.size < 1 / 3
+
+
 def test_conditions_that_keep_few_rows_ask_for_tighter_bounds() -> None:
     known = profile({("visit", "rows", None): heavy()}, noise=12.0)
     few = f"{COUNT} WHERE diagnosis LIKE 'E1%' AND kind = 'er' AND ward = 3"
