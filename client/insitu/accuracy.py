@@ -2,8 +2,8 @@
 
 ``±50`` asks that the interval of every noisy column reach at most 50 to each side; ``±5%`` that it reach at most 5% of
 the value. What is expected are the intervals of ``explain``, of groups as large as profiles let expect or, without
-these, of ``bounds.REPRESENTATIVE_ROWS`` rows at each node. Pure: nothing is read or spent while an epsilon is looked
-for.
+these, of ``bounds.REPRESENTATIVE_ROWS`` rows at each node. The most that is tried is what nodes say is left of the
+grant. Pure: nothing is read or spent while an epsilon is looked for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from fractions import Fraction
 
 from insitu_privacy.errors import ParameterRefused
 
-_FORM = re.compile(r"(?:±|\+/-|\+-)?\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(%?)")
+_SPACES = " \u00a0\u2009\u202f"
+"""Part thousands: a space, a thin one, and those that do not break."""
+_WHOLE = rf"[0-9]{{1,3}}(?:[{_SPACES}][0-9]{{3}}){{1,4}}|[0-9]{{1,15}}"
+_FORM = re.compile(rf"(?:±|\+/-|\+-)?\s*((?:{_WHOLE})(?:\.[0-9]{{1,15}})?)\s*(%?)")
+_HINT = "Write it as '±50' or '±5%'."
 _DIGITS = 3
 _STEPS = 20
 _LEAST = Fraction(1, 10**9)
@@ -41,31 +45,57 @@ class Accuracy:
         return max(known) / self.most if known and len(known) == len(reaches) else None
 
 
-def read_accuracy(text: str) -> Accuracy:
-    """``±50``, ``±5%``, ``50`` or ``+-5%``. Raises ParameterRefused for anything else, and for zero."""
+def read_accuracy(text: object) -> Accuracy:
+    """``±50``, ``±5%``, ``50``, ``+-5%`` or ``±1 000``. Raises ParameterRefused for anything else, and for zero."""
+    if not isinstance(text, str):
+        raise _refused("an accuracy is text, not a number", _HINT)
     match = _FORM.fullmatch(text.strip())
-    value = float(match[1]) if match else 0.0
+    value = float(match[1].translate(dict.fromkeys(map(ord, _SPACES)))) if match else 0.0
     if not match or value <= 0:
-        raise _refused(f"{text[:24]!r} is no accuracy", "Write it as '±50' or '±5%'.")
+        with_comma = "Decimals follow a point, as in '±5.5%'; thousands are parted by a space, as in '±1 000'."
+        raise _refused(f"{text[:24]!r} is no accuracy", with_comma if "," in text else _HINT)
     return Accuracy(value / 100 if match[2] else value, relative=bool(match[2]))
 
 
-def least_epsilon(wanted: Accuracy, most: Fraction, columns_at: Callable[[Fraction], Sequence[Reach]]) -> Fraction:
-    """The least epsilon that is expected to reach it, of three digits, at most ``most``: what the grant has in all.
+@dataclass(frozen=True, slots=True)
+class Most:
+    """The most epsilon that may be tried: the grant's, or what is left of it at the node that has least."""
+
+    epsilon: Fraction
+    node: str | None = None
+    """None where it is all of the grant's: nothing is spent, or no node could be asked."""
+
+    def __str__(self) -> str:
+        if self.node is None:
+            return f"all of the grant's epsilon, {float(self.epsilon):g}"
+        return f"what is left of the grant, ε {float(self.epsilon):.3g} at {self.node}"
+
+    def refusal(self, wanted: Accuracy, bought: Accuracy | None) -> ParameterRefused:
+        """That ``wanted`` is out of reach, and what this buys; None where it buys nothing that can be foretold."""
+        again = ""
+        if self.node is not None:
+            again = "; an answer that you have had costs nothing at the --epsilon that it was asked with"
+        reason = f"{wanted} is out of reach: {self}, buys {bought or 'nothing'}"
+        hint = f"Ask for {bought} or wider, or pass" if bought else "`insitu budget` shows what is left. Pass"
+        return _refused(reason, f"{hint} --epsilon{again}.")
+
+
+def least_epsilon(wanted: Accuracy, most: Most, columns_at: Callable[[Fraction], Sequence[Reach]]) -> Fraction:
+    """The least epsilon that is expected to reach it, of three digits, at most ``most``.
 
     ``columns_at`` gives the reach of every noisy column at an epsilon. Raises ParameterRefused where it is out of
     reach, saying what ``most`` buys.
     """
-    worst = wanted.times_too_wide(columns_at(most))
+    if most.epsilon < _LEAST:
+        raise most.refusal(wanted, None)
+    worst = wanted.times_too_wide(columns_at(most.epsilon))
     if worst is None:
         why = "a column of the answer has no interval that can be foretold"
         raise _refused(f"{wanted} cannot be promised: {why}", "Pass --epsilon; `insitu explain` shows what it buys.")
     if worst > 1:
-        bought = Accuracy(wanted.most * worst, wanted.relative)
-        reason = f"{wanted} is out of reach: all of the grant's epsilon, {float(most):g}, buys {bought}"
-        raise _refused(reason, f"Ask for {bought} or wider, or pass --epsilon.")
-    low, high = _LEAST, most
-    guess = _between(low, high, most * Fraction(worst))  # noise is about as 1 / epsilon: a good place to begin
+        raise most.refusal(wanted, Accuracy(wanted.most * worst, wanted.relative))
+    low, high = _LEAST, most.epsilon
+    guess = _between(low, high, high * Fraction(worst))  # noise is about as 1 / epsilon: a good place to begin
     for _ in range(_STEPS):
         at = _rounded_up(guess)
         if not low < at < high:

@@ -33,6 +33,11 @@ class Budget:
     lines: tuple[BudgetLine, ...]
     missing: tuple[NodeStatus, ...]
 
+    def least_left(self, dataset: str) -> BudgetLine | None:
+        """The account of a dataset that has least epsilon left; None where no node told."""
+        lines = [line for line in self.lines if line.dataset == dataset]
+        return min(lines, key=lambda line: line.epsilon_left, default=None)
+
     def to_json(self) -> dict[str, Any]:
         """The JSON document of the `budget` command."""
         return {

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from insitu_privacy.dataset import DatasetBundle
-from insitu_privacy.errors import IntegrityFailed, ParameterRefused, Unavailable
+from insitu_privacy.errors import InsituError, IntegrityFailed, ParameterRefused, Unavailable
 from insitu_privacy.language import language_of, speak
 from insitu_proto.messages import Ask, ManifestUpdate
 
-from insitu.accuracy import Reach, least_epsilon, read_accuracy
+from insitu.accuracy import Most, Reach, least_epsilon, read_accuracy
 from insitu.bounds import clipping
 from insitu.budget import Budget, budget_of
 from insitu.catalog import Catalog, catalog_of
@@ -59,6 +59,8 @@ EXPLAIN_EPSILON = Fraction(1)
 MANIFEST_AGE = timedelta(minutes=5)
 """A manifest that was fetched longer ago is fetched again before the next request."""
 _FETCH_TIMEOUT_S = 10.0
+_BUDGET_TIMEOUT_S = 10.0
+"""How long nodes may take to say what is left, where a query waits for it."""
 
 
 def connect(profile: str | Path | None = None) -> Federation:
@@ -150,7 +152,8 @@ class Federation:
     ) -> Explanation:
         """What the query would release, how accurate it would be and what it would cost. Spends nothing.
 
-        It takes what a query takes; what is expected is foretold without ``improve``.
+        It takes what a query takes; what is expected is foretold without ``improve``. With ``accuracy``, nodes that
+        can be reached are asked what is left of the grant.
         """
         options = Options(
             dataset=dataset,
@@ -319,7 +322,7 @@ class Federation:
         """The options, with an epsilon for the accuracy that was asked for."""
         if options.accuracy is None:
             return options
-        wanted, most = read_accuracy(options.accuracy), self._trust().grant.epsilon
+        wanted = read_accuracy(options.accuracy)
         if options.epsilon is not None:
             raise ParameterRefused("INSITU-PARAM-ACCURACY", reason="epsilon was given too", hint="Give one of the two.")
 
@@ -328,9 +331,28 @@ class Federation:
             reach = expected(planned, self._postprocessor(), LEVEL)
             return [one for one, column in zip(reach, planned.plan.output, strict=True) if column.noisy]
 
-        if not self._plan(sql, options, EXPLAIN_EPSILON).plan.releases:
+        first = self._plan(sql, options, EXPLAIN_EPSILON)
+        if not first.plan.releases:
             return options
-        return replace(options, epsilon=least_epsilon(wanted, most, columns_at))
+        return replace(options, epsilon=least_epsilon(wanted, self._most(first), columns_at))
+
+    def _most(self, planned: Planned) -> Most:
+        """What is left of the grant at the asked node that has least; all of it where none can be asked.
+
+        Under zCDP what may yet be spent on one query is somewhat more than what is left by subtraction: nothing is
+        promised here that a node would refuse. Nor is an answer that the nodes have given before, which is free.
+        """
+        asked, whole = planned.asked, Most(planned.trusted.grant.epsilon)
+        timeout = min(asked.timeout.total_seconds(), _BUDGET_TIMEOUT_S)
+        try:
+            found = self.budget(nodes=asked.nodes, timeout=timeout).least_left(asked.dataset.name)
+        except IntegrityFailed:
+            raise
+        except InsituError:  # the query itself says what is wrong, where anything is but the network
+            return whole
+        if found is None or found.epsilon_left >= whole.epsilon:
+            return whole
+        return Most(max(found.epsilon_left, Fraction(0)), found.node)
 
     def _priced(self, sql: str, options: Options) -> Planned:
         """The plan of a query. One over public tables alone costs nothing, and needs no epsilon."""

@@ -47,6 +47,8 @@ class Explanation:
     node_sql: Mapping[str, str]
     epsilon_table: tuple[Step, ...] = ()
     """What each epsilon of a ladder would buy."""
+    warnings: tuple[str, ...] = ()
+    """Why a query that is asked like this would be refused."""
 
     @property
     def person_level(self) -> tuple[Fraction, Fraction]:
@@ -80,6 +82,7 @@ class Explanation:
             },
             "postprocessing": plan.postprocessing,
             "node_sql": dict(self.node_sql),
+            "warnings": list(self.warnings),
         }
 
     def __str__(self) -> str:
@@ -120,7 +123,13 @@ def explain_plan(
         ),
         epsilon_table=steps,
         node_sql={dialect: _node_sql(plan, planned.dataset, dialect) for dialect in DIALECTS},
+        warnings=_warnings(plan, planned.trusted.grant.epsilon),
     )
+
+
+def _warnings(plan: PrivacyPlan, most: Fraction) -> tuple[str, ...]:
+    epsilon = plan.loss.epsilon
+    return (f"ε {float(epsilon):g} is more than the grant's ε {float(most):g}",) if epsilon > most else ()
 
 
 def _node_sql(plan: PrivacyPlan, dataset: Dataset, dialect: str) -> str:

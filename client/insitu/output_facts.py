@@ -160,6 +160,7 @@ def explanation_text(explanation: Explanation) -> str:
     cost = (
         f"Cost at each node: ε {float(plan.loss.epsilon):g}, δ {float(plan.loss.delta):g}\n"
         f"Cost for a person known to {plan.nodes_per_unit} node(s): ε {float(epsilon):g}, δ {float(delta):g}\n"
+        + "".join(f"Warning: {one}\n" for one in explanation.warnings)
     )
     sql = "\n\n".join(f"-- each node, {dialect}\n{text}" for dialect, text in explanation.node_sql.items())
     head = Text(f"\nExpected {explanation.level:.0%} intervals, {len(explanation.nodes)} nodes")

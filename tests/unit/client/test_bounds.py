@@ -128,5 +128,5 @@ def test_choosing_bounds_asks_nobody_for_anything_but_profiles(world: World) -> 
     profiled(world)
     with world.federation() as federation:
         assert federation._plan(VISITS, Options(epsilon=1), None).asked.parameters.fits
-        assert federation.explain(VISITS, accuracy="±5%").plan.releases
+        assert federation.explain(VISITS).plan.releases
     assert {type(call) for call in world.calls} <= {GetManifest, DatasetRef, GetProfiles}

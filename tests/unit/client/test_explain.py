@@ -71,6 +71,14 @@ def test_a_person_is_not_at_more_nodes_than_are_asked(world: World) -> None:
         assert federation.explain(BY_SEX, nodes=["chu-lille"]).person_level == (1, 0)
 
 
+def test_more_than_the_grant_has_is_shown_with_a_warning(world: World) -> None:
+    with world.federation() as federation:
+        assert federation.explain(BY_SEX, epsilon=20).to_json()["warnings"] == []
+        beyond = federation.explain(BY_SEX, epsilon=21)
+    assert beyond.to_json()["warnings"] == ["ε 21 is more than the grant's ε 20"]
+    assert "Warning: ε 21 is more than the grant's ε 20" in str(beyond)
+
+
 def test_a_filter_that_no_made_up_group_passes_expects_nothing(world: World) -> None:
     with world.federation() as federation:
         assert federation.explain(BY_SEX + " HAVING COUNT(*) > 1000000").expected == (None, None)

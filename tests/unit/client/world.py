@@ -123,6 +123,8 @@ class World:
     refuse_profiles: InsituError | None = None
     bundle: DatasetBundle = BUNDLE
     served: DatasetBundle | None = None
+    left: dict[str, Fraction] = field(default_factory=dict)
+    """By node: what is left of the grant's epsilon, where it is not 18.5."""
 
     def __post_init__(self) -> None:
         self.authority = generate_signing_key()
@@ -301,7 +303,7 @@ class World:
             row = BudgetRow(
                 dataset="care",
                 epsilon_spent=Fraction(3, 2),
-                epsilon_left=Fraction(37, 2),
+                epsilon_left=self.left.get(node, Fraction(37, 2)),
                 delta_spent=Fraction(0),
                 delta_left=Fraction("1e-6"),
             )
