@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from insitu_privacy.postprocess import Postprocessor
 
 DIALECTS = ("duckdb", "postgres")
+_MUCH = 0.5
 _CAP_KEY = "secret of each node"
 
 
@@ -48,7 +49,7 @@ class Explanation:
     epsilon_table: tuple[Step, ...] = ()
     """What each epsilon of a ladder would buy."""
     warnings: tuple[str, ...] = ()
-    """Why a query that is asked like this would be refused."""
+    """Why a query that is asked like this would be refused, or leave out much."""
 
     @property
     def person_level(self) -> tuple[Fraction, Fraction]:
@@ -123,13 +124,22 @@ def explain_plan(
         ),
         epsilon_table=steps,
         node_sql={dialect: _node_sql(plan, planned.dataset, dialect) for dialect in DIALECTS},
-        warnings=_warnings(plan, planned.trusted.grant.epsilon),
+        warnings=_warnings(planned),
     )
 
 
-def _warnings(plan: PrivacyPlan, most: Fraction) -> tuple[str, ...]:
-    epsilon = plan.loss.epsilon
-    return (f"ε {float(epsilon):g} is more than the grant's ε {float(most):g}",) if epsilon > most else ()
+def _warnings(planned: Planned) -> tuple[str, ...]:
+    plan, most = planned.plan, planned.trusted.grant.epsilon
+    found = []
+    if plan.loss.epsilon > most:
+        found.append(f"ε {float(plan.loss.epsilon):g} is more than the grant's ε {float(most):g}")
+    lost = max((one.choice.lost for one in planned.outlooks if one is not None), default=0.0)
+    if lost > _MUCH:
+        found.append(
+            f"about {lost:.0%} of the rows are expected in groups below the threshold, which are not released: "
+            "a larger epsilon or coarser groups show more, and keys with a public domain (IN ...) show all"
+        )
+    return tuple(found)
 
 
 def _node_sql(plan: PrivacyPlan, dataset: Dataset, dialect: str) -> str:

@@ -101,6 +101,16 @@ def test_explain_says_where_bounds_come_from_and_what_they_cut(world: World) -> 
     assert own["clipping"][0] > 0.2, "seven visits of those with many: a good part is cut, and it is said"
 
 
+def test_explain_warns_of_groups_that_stay_below_the_threshold(world: World) -> None:
+    profiled(world)
+    sql = "SELECT p.town, COUNT(*) AS n FROM person p JOIN visit v ON v.person_id = p.person_id GROUP BY p.town"
+    with world.federation() as federation:
+        little, much = (federation.explain(sql, epsilon=one, delta=1e-7) for one in ("0.002", "5"))
+    assert len(little.warnings) == 1
+    assert "expected in groups below the threshold" in little.warnings[0]
+    assert not much.warnings
+
+
 @pytest.mark.attacks("H5")
 def test_with_a_profile_missing_the_declared_bounds_serve(world: World) -> None:
     profiled(world, nodes=NODES[:2])
