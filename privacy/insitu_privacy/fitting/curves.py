@@ -21,6 +21,8 @@ _CLEAR = 3.0
 """Deviations by which a doubling must stand clear."""
 _FALL = (0.02, 0.6)
 """Least and greatest share of a doubling's units that the next one is taken to have."""
+_LEAST = 1e-3
+"""Units of a doubling below which nothing is fitted to it: profiles have no more digits."""
 _BEYOND = 5
 """Doublings that are drawn out beyond the last one believed."""
 _WITHIN = (1 / 6, 1 / 2, 5 / 6)
@@ -143,7 +145,7 @@ def _beyond(sums: Array, noise: Array) -> Iterator[tuple[int, float]]:
         return
     start = int(np.argmax(sums))
     tail, places = sums[start:], np.arange(start, len(sums))
-    if len(tail) < 2 or float(tail.min()) <= 0:
+    if len(tail) < 2 or float(tail.min()) < _LEAST:
         return
     precision = tail / np.sqrt(noise[start : len(sums)] ** 2 + tail)
     fitted = np.polyfit(places, np.log(tail), 2 if len(tail) > 2 else 1, w=precision)
