@@ -107,7 +107,8 @@ def _side(edges: list[float], counts: list[float], deviation: float, *, whole: b
     """One side of zero: ``counts[i]`` from ``edges[i]`` on."""
     if not edges:
         return Curve(values=np.zeros(0), units=np.zeros(0))
-    octaves = np.floor(np.log2(np.array(edges))).astype(int)
+    least = next((edge for edge in edges if edge > 0), 1.0) / 2  # of whole numbers below zero, the first edge is 0
+    octaves = np.floor(np.log2(np.maximum(edges, least))).astype(int)
     octaves -= octaves[0]
     sums = np.bincount(octaves, weights=counts)
     noise = deviation * np.sqrt(np.bincount(octaves))
