@@ -21,6 +21,8 @@ _CLEAR = 3.0
 """Deviations by which a doubling must stand clear."""
 _FALL = (0.02, 0.6)
 """Least and greatest share of a doubling's units that the next one is taken to have."""
+_LEAST = 1e-3
+"""Units of a doubling below which nothing is fitted to it: profiles have no more digits."""
 _BEYOND = 5
 """Doublings that are drawn out beyond the last one believed."""
 _WITHIN = (1 / 6, 1 / 2, 5 / 6)
@@ -105,7 +107,8 @@ def _side(edges: list[float], counts: list[float], deviation: float, *, whole: b
     """One side of zero: ``counts[i]`` from ``edges[i]`` on."""
     if not edges:
         return Curve(values=np.zeros(0), units=np.zeros(0))
-    octaves = np.floor(np.log2(np.array(edges))).astype(int)
+    least = next((edge for edge in edges if edge > 0), 1.0) / 2  # of whole numbers below zero, the first edge is 0
+    octaves = np.floor(np.log2(np.maximum(edges, least))).astype(int)
     octaves -= octaves[0]
     sums = np.bincount(octaves, weights=counts)
     noise = deviation * np.sqrt(np.bincount(octaves))
@@ -143,7 +146,7 @@ def _beyond(seen: Array, believed: int, noise: Array) -> Iterator[tuple[int, flo
         return
     start = int(np.argmax(sums))
     tail, places = sums[start:], np.arange(start, len(sums))
-    if len(tail) < 2 or float(tail.min()) <= 0:
+    if len(tail) < 2 or float(tail.min()) < _LEAST:
         return
     precision = tail / np.sqrt(noise[start : len(sums)] ** 2 + tail)
     fitted = np.polyfit(places, np.log(tail), 2 if len(tail) > 2 else 1, w=precision)

@@ -1,8 +1,8 @@
 """Pass 6: every SQL aggregate becomes additive integer statistics, and an expression that reads them back.
 
 DESIGN.md section 4, Statistics. A statistic that two aggregates need is measured once. An AVG's sum is centred on the
-middle of its bounds, and a SUM of the same expression is read from the same two statistics. What has no entry here is
-refused, with the nearest thing that works.
+middle of its bounds, and a SUM, a VARIANCE and a STDDEV of the same expression are read from the same two statistics,
+the latter with the squares besides. What has no entry here is refused, with the nearest thing that works.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Reading:
     """``count``, ``sum``, ``average``, ``variance`` and ``deviation``, each of a population or a sample."""
     parts: tuple[int, ...]
     """Indices of statistics: (count,), (sum,), (sum, rows), or (sum, rows, sum of squares)."""
+    middle: Fraction = Fraction(0)
+    """Of a variance, what its squares are taken from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ def statistics(front: Frontier, tracked: Tracked) -> Measured:
     found = {aggregate.name: _aggregate(aggregate, tracked) for aggregate in front.aggregates}
     wishes = {name: function for name, function in found.items() if function.wish is not None}
     calls = _with_shared_counts({name: function for name, function in found.items() if name not in wishes})
-    averaged = {function.value for function in calls.values() if function.name == "average"}
+    averaged = {function.value for function in calls.values() if function.is_mean}
     table = _Table()
     readings = {name: table.reading(function, averaged) for name, function in calls.items()}
     if not found:  # group keys alone: each is kept or dropped by its number of units
@@ -92,7 +94,14 @@ class _Function:
     wish: Wish | None = None
     """Of a quantile, what is asked for."""
     square: Expression | None = None
-    """Of a variance, the square of the value, which is taken from the middle of its bounds."""
+    """Of a variance, the square of the value less its middle."""
+    middle: Fraction = Fraction(0)
+    """Of a variance, the middle of the value's bounds."""
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is read from a centred sum and its rows."""
+        return self.name == "average" or self.square is not None
 
 
 def _with_shared_counts(calls: Mapping[str, _Function]) -> dict[str, _Function]:
@@ -100,7 +109,7 @@ def _with_shared_counts(calls: Mapping[str, _Function]) -> dict[str, _Function]:
 
     Alone, such a count is of the value itself: what is out of bounds reads as NULL and is not counted.
     """
-    counted = {call.value: call.nullable for call in calls.values() if call.name in ("rows", "average")}
+    counted = {call.value: call.nullable for call in calls.values() if call.name == "rows" or call.is_mean}
     if sum(not nullable for nullable in counted.values()) < 2:
         return dict(calls)
     return {
@@ -125,10 +134,6 @@ class _Table:
         if function.name in ("rows", "units", "entities"):
             kinds: dict[str, StatisticKind] = {"rows": "rows", "units": "units", "entities": "entities"}
             return Reading(kind="count", parts=(self.index(Wanted(kinds[function.name], value, node)),))
-        if function.square is not None:
-            sums = [self.index(Wanted("sum", one, node, centred=True)) for one in (value, function.square)]
-            rows = self.index(Wanted("rows", value, node))
-            return Reading(kind=function.name, parts=(sums[0], rows, sums[1]))
         if value not in averaged:
             return Reading(kind="sum", parts=(self.index(Wanted("sum", value, node)),))
         counted = None if function.shared and not function.nullable else value
@@ -136,7 +141,10 @@ class _Table:
             self.index(Wanted("sum", value, node, centred=True)),
             self.index(Wanted("rows", counted, node)),
         )
-        return Reading(kind=function.name, parts=parts)
+        if function.square is None:
+            return Reading(kind=function.name, parts=parts)
+        squares = self.index(Wanted("sum", function.square, node, centred=True))
+        return Reading(kind=function.name, parts=(*parts, squares), middle=function.middle)
 
 
 def _aggregate(aggregate: Aggregate, tracked: Tracked) -> _Function:
@@ -261,7 +269,7 @@ def _numeric(name: str) -> Callable[[exp.Expr, Tracked], _Function]:
 
 
 def _spread(name: str, *, sample: bool) -> Callable[[exp.Expr, Tracked], _Function]:
-    """Variances, from the sums of x - c and its square, where c is the middle of the bounds of x."""
+    """Variances, from the sums of x and of the square of x - c, where c is the middle of the bounds of x."""
 
     def rule(node: exp.Expr, tracked: Tracked) -> _Function:
         function = _numeric(name)(node, tracked)
@@ -271,13 +279,11 @@ def _spread(name: str, *, sample: bool) -> Callable[[exp.Expr, Tracked], _Functi
             text = node.this.sql()
             raise refusal("INSITU-SQL-UNBOUNDED", node.this, name=text, hint=f"LEAST(GREATEST({text}, 0), 1000)")
         low, high = facts.interval
-        middle = Literal("decimal", Fraction(((low + high) / 2).__floor__()))
+        middle = Fraction(((low + high) / 2).__floor__())
         decimal = call(Op.TO_DECIMAL, function.value) if facts.type == "integer" else function.value
-        shifted = call(Op.SUB, decimal, middle)
-        square = call(Op.MUL, shifted, shifted)
-        return replace(
-            function, name=f"{name} of a {'sample' if sample else 'population'}", value=shifted, square=square
-        )
+        shifted = call(Op.SUB, decimal, Literal("decimal", middle))
+        kind = f"{name} of a {'sample' if sample else 'population'}"
+        return replace(function, name=kind, square=call(Op.MUL, shifted, shifted), middle=middle)
 
     return rule
 
@@ -340,7 +346,7 @@ def read_back(reading: Reading, scales: Sequence[Scale], released: str) -> exp.E
         return total if center == 0 else exp.paren(exp.Add(this=total, expression=_times(columns[1].copy(), center)))
     if reading.kind == "average":
         return _where_counted(columns[1], 0, _mean(columns[0], columns[1], scales[0]))
-    return _variance(reading.kind, columns, scales)
+    return _variance(reading, columns, scales)
 
 
 def _mean(total: exp.Expr, rows: exp.Expr, scale: Scale) -> exp.Expr:
@@ -358,10 +364,11 @@ FLOORED = "insitu: a value where it is not below zero"
 """Marks the condition that a variance has a value under; its value is never below zero."""
 
 
-def _variance(kind: str, columns: Sequence[exp.Expr], scales: Sequence[Scale]) -> exp.Expr:
+def _variance(reading: Reading, columns: Sequence[exp.Expr], scales: Sequence[Scale]) -> exp.Expr:
     """E[y^2] - E[y]^2 for y the value from its middle. Where noise pushes it below zero it has no value."""
-    total, rows, squares = columns
-    mean, mean_square = exp.paren(_mean(total, rows, scales[0])), exp.paren(_mean(squares, rows, scales[2]))
+    kind, (total, rows, squares) = reading.kind, columns
+    from_middle = replace(scales[0], center=scales[0].center - reading.middle)
+    mean, mean_square = exp.paren(_mean(total, rows, from_middle)), exp.paren(_mean(squares, rows, scales[2]))
     spread: exp.Expr = exp.Sub(this=mean_square, expression=exp.Mul(this=mean, expression=mean.copy()))
     rounding = exp.Mul(this=exp.Literal.number("1e-9"), expression=mean_square.copy())
     above_zero = exp.GTE(

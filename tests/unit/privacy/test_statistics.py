@@ -42,6 +42,14 @@ def kinds(sql: str, **asked: Any) -> list[tuple[str, bool, int]]:
         ("SELECT SUM(stage), COUNT(stage) FROM visit", [("sum", True, 12), ("rows", True, 3)]),
         ("SELECT AVG(stage) FROM visit", [("sum", True, 6), ("rows", True, 3)]),
         ("SELECT AVG(stage), SUM(stage), COUNT(stage) FROM visit", [("sum", True, 6), ("rows", True, 3)]),
+        (
+            "SELECT AVG(stage), STDDEV(stage), VAR_POP(stage), SUM(stage) FROM visit",
+            [("sum", True, 6), ("rows", True, 3), ("sum", True, 1200000000)],
+        ),
+        (
+            "SELECT AVG(birth_year), STDDEV(birth_year), COUNT(*), COUNT(birth_year) FROM person",
+            [("sum", True, 65), ("rows", False, 1), ("sum", True, 211250000)],
+        ),
         ("SELECT COUNT_IF(stage = 2) FROM visit", [("rows", True, 3)]),
         ("SELECT COUNT(*) FILTER (WHERE stage = 2) FROM visit", [("rows", True, 3)]),
         ("SELECT COUNT(DISTINCT CASE WHEN stage = 2 THEN person_id END) FROM visit", [("units", True, 1)]),
