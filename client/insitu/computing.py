@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from insitu.result import Cell, Column, Evidence, Result, Spent
+from insitu.result import Cell, Column, Evidence, Result, Spent, Suppression
 from insitu.verification import Answer, Sent
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def compute(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocessor,
     releases = _releases(answers)
     improve = sent.improve if releases else ()
     table = postprocessor.run(plan, _merged(plan, releases), level=LEVEL, improve=improve)
+    below = max((release.suppress_below for release in plan.releases), default=0)
     return Result(
         query_id=sent.request.request_id,
         dataset=plan.dataset,
@@ -44,6 +45,7 @@ def compute(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocessor,
         replayed=bool(releases) and all(release.replayed for release in releases),
         verified=True,
         improved=tuple(SAID[one] for one in improve),
+        suppression=Suppression(below=below, rows=table.suppressed) if below else None,
         warnings=(*_unnamed(plan, answers), *table.warnings, *(() if plan.releases else (_FREE,))),
         evidence=evidence,
     )

@@ -56,6 +56,18 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Suppression:
+    """Cells below ``below`` by their noisy count are suppressed; ``rows`` are the places of the rows made of such."""
+
+    below: int
+    rows: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {"below": self.below, "rows": list(self.rows)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """The signed documents that the result follows from: enough to check it again without any network."""
 
@@ -101,6 +113,8 @@ class Result:
     warnings: tuple[str, ...]
     improved: tuple[str, ...] = ()
     """What was done to what was released, beyond adding it up (``insitu_privacy.improve``)."""
+    suppression: Suppression | None = None
+    """None where the dataset suppresses no cells."""
     evidence: Evidence = field(repr=False)
 
     def to_json(self, *, evidence: bool = True) -> dict[str, Any]:
@@ -119,6 +133,7 @@ class Result:
             "verified": self.verified,
             "warnings": list(self.warnings),
             "improved": list(self.improved),
+            "suppression": None if self.suppression is None else self.suppression.to_json(),
         }
         if evidence:
             document["evidence"] = self.evidence.to_json()
@@ -164,7 +179,7 @@ class Result:
         return frame
 
     def plot(self, column: str | None = None) -> Plot:
-        """Bars with intervals of one noisy column, as SVG; a notebook shows it by itself."""
+        """Lines over time, or bars, of one column with its intervals, as SVG; a notebook shows it by itself."""
         from insitu.plot import plot_result
 
         return plot_result(self, column)

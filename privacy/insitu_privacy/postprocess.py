@@ -40,7 +40,7 @@ from insitu_privacy.percentiles import Spread, as_number, cell_spread, is_measur
 from insitu_privacy.plan import PrivacyPlan, Release, ReleasedValues
 from insitu_privacy.published import published_table
 from insitu_privacy.reaches import Interval, Reach, interval, reach, unbounded
-from insitu_privacy.released import Released, point_table, released_relations, warnings
+from insitu_privacy.released import Released, point_table, released_relations, suppressed_rows, warnings
 from insitu_privacy.stacked import COPIES, COPY, for_all_copies
 from insitu_privacy.watch import TooSlow, Watch
 
@@ -72,6 +72,9 @@ class ResultTable:
     intervals: tuple[tuple[Interval, ...], ...]
     level: float
     warnings: tuple[str, ...]
+    suppressed: tuple[int, ...] = ()
+    """Places of the rows that are made of suppressed cells; where rows are not cells, of those without any noisy value
+    in an answer that has suppressed cells."""
 
 
 class Postprocessor:
@@ -160,6 +163,7 @@ class Postprocessor:
                 fitted,
                 rows=shown.rows,
                 intervals=stretched(shown.rows, shown_ids, fitted.intervals, ids, count_columns(plan)),
+                suppressed=shown.suppressed,
             )
 
     @contextmanager
@@ -210,7 +214,13 @@ class Postprocessor:
         named = {index: column.name for index, column in enumerate(columns) if column.noisy}
         said = (*warnings(relations), *unbounded(named, values, intervals, reaches))
         said += improving.warnings if improving is not None else ()
-        return ResultTable(columns=columns, rows=values, intervals=intervals, level=level, warnings=said), ids
+        suppressed = suppressed_rows(
+            relations, values, ids if plan.rows_are_cells else None, noisy_places(plan) if noisy is None else noisy
+        )
+        table = ResultTable(
+            columns=columns, rows=values, intervals=intervals, level=level, warnings=said, suppressed=suppressed
+        )
+        return table, ids
 
     def _answers(
         self, sql: str, tables: Mapping[str, pa.Table], limit: int = ROWS_LIMIT

@@ -86,6 +86,24 @@ def _visible(one: MergedRelease) -> list[bool]:
     return [count >= least for count in one.statistics[index]]
 
 
+def suppressed_rows(
+    relations: Sequence[Released],
+    rows: Sequence[Sequence[object]],
+    cells: Sequence[int] | None,
+    noisy: Sequence[int],
+) -> tuple[int, ...]:
+    """Places of the rows of an answer that are made of suppressed cells.
+
+    ``cells`` are the cells that the rows are made of. Where rows are none, those without any ``noisy`` value are meant,
+    in an answer that has suppressed cells: what went into a row cannot be told from its SQL.
+    """
+    if all(one.hidden is None for one in relations):
+        return ()
+    if cells is not None:
+        return tuple(place for place, cell in enumerate(cells) if not relations[0].visible[cell])
+    return tuple(place for place, row in enumerate(rows) if noisy and all(row[index] is None for index in noisy))
+
+
 def key_arrays(one: Released, repeat: int, sql: str) -> dict[str, pa.Array]:
     """The key columns that a statement reads, ``repeat`` times under one another."""
     columns = {}

@@ -8,7 +8,6 @@ import math
 from datetime import date, datetime
 from fractions import Fraction
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -136,20 +135,6 @@ def test_an_empty_result_has_every_format(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "json").read_text())["rows"] == []
     assert (tmp_path / "csv").read_text().count("\n") == 1
     assert empty.to_pandas().shape == (0, 6)
-
-
-def test_a_plot_is_well_formed_whatever_the_labels(tmp_path: Path) -> None:
-    rows = (("<b>&\x00", *ROW[1:]), ("x" * 100, -5, *ROW[2:]), (None,) * 6)
-    plot = result(rows).plot()
-    root = ET.fromstring(plot.svg)
-    assert root.tag.endswith("svg")
-    assert len(root.findall("{*}rect")) == 2
-    assert result(rows).plot("c_decimal").svg != plot.svg
-    assert ET.fromstring(result(()).plot()._repr_svg_()) is not None
-    plot.save(tmp_path / "x.svg")
-    assert (tmp_path / "x.svg").read_text() == plot.svg
-    with pytest.raises(ConfigInvalid):
-        result().plot("c_text")
 
 
 def test_csv_quotes_and_leaves_null_empty(tmp_path: Path) -> None:

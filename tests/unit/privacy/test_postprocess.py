@@ -108,6 +108,7 @@ def test_suppressed_cells_show_neither_value_nor_interval(post: Postprocessor) -
     assert all(interval is not None for interval in found.intervals[2][1:])
     assert len(found.warnings) == 1
     assert "1 of 3 cells" in found.warnings[0]
+    assert found.suppressed == (0,)
     shown = plan("SELECT kind, COUNT(*) AS n, SUM(stage) AS s FROM visit GROUP BY kind", epsilon="1e9")
     assert answer(post, shown, [[10, 11, 500], [1, 2, 3]]).warnings == ()
 
@@ -119,6 +120,23 @@ def test_suppression_goes_by_persons_where_they_are_counted(post: Postprocessor)
         epsilon="1e9",
     )
     assert answer(post, made, [[500, 500, 500], [10, 11, 12]]).rows[0] == ("er", None, None)
+
+
+def test_null_is_not_called_suppressed(post: Postprocessor) -> None:
+    sql = "SELECT kind, CASE WHEN COUNT(*) > 90 THEN COUNT(*) END AS n FROM visit GROUP BY kind ORDER BY kind DESC"
+    made = plan(sql, dataset=care(min_units=11), epsilon="1e9")
+    found = answer(post, made, [[10, 50, 500]])
+    assert found.rows == (("out", 500), ("in", None), ("er", None))
+    assert found.suppressed == (2,)
+    assert answer(post, made, [[20, 50, 500]]).suppressed == ()
+
+
+def test_over_whole_releases_rows_without_any_value_are_taken_for_suppressed(post: Postprocessor) -> None:
+    sql = "SELECT kind, n / SUM(n) OVER () AS share FROM (SELECT kind, COUNT(*) AS n FROM visit GROUP BY kind) AS t ORDER BY kind"
+    made = plan(sql, dataset=care(min_units=11), epsilon="1e9")
+    assert not made.rows_are_cells
+    assert answer(post, made, [[10, 50, 500]]).suppressed == (0,)
+    assert answer(post, made, [[20, 50, 500]]).suppressed == ()
 
 
 # -- lockdown ----------------------------------------------------------------------------------------------------------
