@@ -88,7 +88,12 @@ def least_epsilon(wanted: Accuracy, most: Most, columns_at: Callable[[Fraction],
     """
     if most.epsilon < _LEAST:
         raise most.refusal(wanted, None)
-    worst = wanted.times_too_wide(columns_at(most.epsilon))
+    try:
+        worst = wanted.times_too_wide(columns_at(most.epsilon))
+    except ParameterRefused:  # no noise that may be used is possible there
+        if most.node is None:
+            raise
+        raise most.refusal(wanted, None) from None
     if worst is None:
         why = "a column of the answer has no interval that can be foretold"
         raise _refused(f"{wanted} cannot be promised: {why}", "Pass --epsilon; `insitu explain` shows what it buys.")
@@ -100,7 +105,10 @@ def least_epsilon(wanted: Accuracy, most: Most, columns_at: Callable[[Fraction],
         at = _rounded_up(guess)
         if not low < at < high:
             break
-        found = wanted.times_too_wide(columns_at(at))
+        try:
+            found = wanted.times_too_wide(columns_at(at))
+        except ParameterRefused:
+            found = None
         low, high = (low, at) if found is not None and found <= 1 else (at, high)
         guess = _between(low, high, at * Fraction(found or 0))
     return high

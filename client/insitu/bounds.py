@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from insitu_privacy.dataset import ColumnType, Dataset
@@ -167,16 +168,24 @@ def _expected(statistic: Statistic, place: int, outlook: Outlook, nodes: int, *,
 
 
 def _made_up_tree(release: Release, tree: Tree, outlook: Outlook | None, nodes: int) -> ReleasedValues:
-    """Rows spread evenly over the leaves."""
+    """Rows spread over the leaves as profiles let expect; else evenly."""
     from insitu_privacy.tree import grown
 
     rows = REPRESENTATIVE_ROWS if outlook is None else max(1.0, outlook.rows / nodes)
+    shares = None if outlook is None else outlook.leaves
     each = max(1, round(rows * tree.weight / tree.leaves))
-    counts = grown(tree.leaves, ((leaf, each) for leaf in range(tree.leaves)))
+    bottom = [each] * tree.leaves if shares is None else _parts(rows * tree.weight, shares)
+    counts = grown(tree.leaves, enumerate(bottom))
     if tree.keys_of is None:
         return ReleasedValues(keys=None, statistics=tuple((count,) * (release.cells or 0) for count in counts))
     key = tuple(_example(column) for column in release.keys)
     return ReleasedValues(keys=(key,), statistics=tuple((count,) for count in counts))
+
+
+def _parts(total: float, shares: Sequence[float]) -> list[int]:
+    """Whole parts of a total that add up to it: each is the step from one rounded sum to the next."""
+    ends = [round(total * end) for end in accumulate(shares)]
+    return [end - start for start, end in pairwise([0, *ends])]
 
 
 def _typical(statistic: Statistic) -> int:

@@ -55,6 +55,7 @@ def epsilon_table(
     """The ladder up to ``most``. ``reach`` is what is expected of the plan as it was asked."""
     if not asked.releases:
         return ()
+    stuck = any(width == 0 for width, _ in reach) and _cells(asked) <= _QUICK_CELLS  # on one leaf of a tree
     steps = []
     for epsilon in LADDER:
         if epsilon > most:
@@ -66,15 +67,18 @@ def epsilon_table(
             continue
         plan = planned.plan
         ratio = _wider(plan, asked, nodes)
-        quick = _is_quick(plan) or ratio is None
+        quick = _is_quick(plan) or ratio is None or stuck
         found = expected_of(planned) if quick else [_times(one, ratio or 1.0) for one in reach]
         steps.append(Step(epsilon=epsilon, reach=tuple(found)))
     return tuple(steps)
 
 
 def _is_quick(plan: PrivacyPlan) -> bool:
-    cells = sum(release.cells or 1 for release in plan.releases)
-    return plan.rows_are_cells and not plan.quantiles and cells <= _QUICK_CELLS
+    return plan.rows_are_cells and not plan.quantiles and _cells(plan) <= _QUICK_CELLS
+
+
+def _cells(plan: PrivacyPlan) -> int:
+    return sum(release.cells or 1 for release in plan.releases)
 
 
 def _wider(plan: PrivacyPlan, asked: PrivacyPlan, nodes: int) -> float | None:
@@ -97,4 +101,6 @@ def _ratios(one: Release, other: Release, nodes: int) -> list[float]:
 
 def _times(reach: Reach, ratio: float) -> Reach:
     width, share = reach
-    return None if width is None else width * ratio, None if share is None else share * ratio
+    if not width:  # an interval of one leaf of a tree has no width to scale
+        return _NOTHING
+    return width * ratio, None if share is None else share * ratio

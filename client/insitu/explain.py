@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DIALECTS = ("duckdb", "postgres")
 _MUCH = 0.5
 _CAP_KEY = "secret of each node"
+_NOTHING: Reach = (None, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,15 +152,28 @@ def _node_sql(plan: PrivacyPlan, dataset: Dataset, dialect: str) -> str:
 
 
 def expected(planned: Planned, postprocessor: Postprocessor, level: float) -> list[Reach]:
-    """Of each output column, how far its widest interval reaches to each side, and in shares of its value."""
+    """Of each output column, how far its widest interval reaches to each side, and in shares of its value.
+
+    Bounds may be expected to cut so much that a variance is below zero: what it has no interval for is foretold as if
+    nothing were cut.
+    """
+    found = _expected(planned, postprocessor, level, bounded=True)
+    missing = [column.noisy and one == _NOTHING for one, column in zip(found, planned.plan.output, strict=True)]
+    if not any(missing) or all(one is None for one in planned.outlooks):
+        return found
+    whole = _expected(planned, postprocessor, level, bounded=False)
+    return [other if gone else one for one, other, gone in zip(found, whole, missing, strict=True)]
+
+
+def _expected(planned: Planned, postprocessor: Postprocessor, level: float, *, bounded: bool) -> list[Reach]:
     from insitu_privacy.merge import merge
 
     plan, nodes = planned.plan, planned.asked.nodes
-    made_up = made_up_releases(plan, planned.outlooks, nodes)
+    made_up = made_up_releases(plan, planned.outlooks, nodes, bounded=bounded)
     try:
         table = postprocessor.run(plan, merge(plan, made_up, nodes), level=level)
     except InsituError:
-        return [(None, None) for _ in plan.output]
+        return [_NOTHING for _ in plan.output]
     cells = [
         [
             (half_of(interval), row[index])
@@ -168,7 +182,7 @@ def expected(planned: Planned, postprocessor: Postprocessor, level: float) -> li
         ]
         for index in range(len(plan.output))
     ]
-    return [_reach(one) if column.noisy else (None, None) for one, column in zip(cells, plan.output, strict=True)]
+    return [_reach(one) if column.noisy else _NOTHING for one, column in zip(cells, plan.output, strict=True)]
 
 
 def half_of(interval: tuple[float, float] | tuple[str, str]) -> float:

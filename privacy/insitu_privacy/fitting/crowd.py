@@ -17,6 +17,7 @@ from insitu_privacy.dataset import Column, Dataset
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, columns_of
 from insitu_privacy.fitting.curves import Array, Curve, curve_of, grid
 from insitu_privacy.fitting.selectivity import Known, conjuncts, kept_share
+from insitu_privacy.fitting.values import spread
 from insitu_privacy.plan import KeyColumn, Release, cell_count
 from insitu_privacy.relations import Derived, Projection, Relation, Scan, Source
 
@@ -59,6 +60,12 @@ def crowds(release: Release, dataset: Dataset, profile: DataProfile) -> tuple[Cr
     if of_rows >= 1:
         return (base,)
     return (replace(base, units=base.units * of_rows), _thinned(base, of_rows, view.domain))
+
+
+def spreads(release: Release, dataset: Dataset, profile: DataProfile) -> tuple[Curve | None, ...]:
+    """By value expression of a release, how its values are spread; None where no profile says."""
+    view = _View(release, dataset, profile)
+    return tuple(map(view.spread, release.values))
 
 
 def _thinned(crowd: Crowd, share: float, domain: int | None) -> Crowd:
@@ -173,6 +180,10 @@ class _View:
         kind: MeasureKind = "values" if scan.one_row_per_unit else "sums"
         found = self._measure(scan.table, kind, column.column)
         return None if found is None else found.quantiles(levels)
+
+    def spread(self, value: Expression) -> Curve | None:
+        conditions = () if self.relation is None else self.relation.where
+        return spread(value, conditions, Known(column=self._column, curve=self._curve))
 
     # -- conditions --------------------------------------------------------------------------------------------------
 

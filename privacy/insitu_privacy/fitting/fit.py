@@ -11,8 +11,10 @@ from insitu_privacy.data_profile import DataProfile
 from insitu_privacy.dataset import Dataset
 from insitu_privacy.fits import ReleaseFit, StatisticFit
 from insitu_privacy.fitting.choice import Choice, choose, totals_of
-from insitu_privacy.fitting.crowd import GUESSED_CELLS, Crowd, crowds
+from insitu_privacy.fitting.crowd import GUESSED_CELLS, Crowd, crowds, spreads
+from insitu_privacy.fitting.curves import Curve
 from insitu_privacy.fitting.passing import Terms
+from insitu_privacy.fitting.values import leaf_shares
 from insitu_privacy.plan import Accounting, PrivacyPlan, QueryParameters, Release
 
 _WEIGHTS = 1000
@@ -30,6 +32,8 @@ class Outlook:
     """In integers of each statistic, but of sums before a centre is taken off."""
     kept: tuple[float, ...]
     choice: Choice
+    leaves: tuple[float, ...] | None = None
+    """Of a tree, the share of the rows at each leaf; None where no profile says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +76,9 @@ def fitted(
     changes = profile is not None and any(choice is not None for choice in choices)
     even = all(len(set(each)) == 1 for each in weights) and len({each[:1] for each in weights}) == 1
     outlooks = tuple(
-        None if choice is None else _outlook(release, each, choice)
+        None
+        if choice is None or profile is None
+        else _outlook(release, each, choice, spreads(release, dataset, profile))
         for release, each, choice in zip(plan.releases, found, choices, strict=True)
     )
     return Fitting(fits=fits if changes or not even else (), outlooks=outlooks)
@@ -151,15 +157,53 @@ def _rounded(center: float, granularity: Fraction) -> Fraction:
     return round(Fraction(center) / granularity) * granularity
 
 
-def _outlook(release: Release, found: Sequence[Crowd], choice: Choice) -> Outlook:
+def _outlook(release: Release, found: Sequence[Crowd], choice: Choice, curves: Sequence[Curve | None]) -> Outlook:
     totals = [[total * choice.typical for total in totals_of(release, crowd)] for crowd in found]
     mean = [sum(each) / len(each) for each in zip(*totals, strict=True)]
     kept = [one * (1 - bias) for one, bias in zip(mean, choice.bias, strict=True)]
     rows = sum(crowd.total for crowd in found) / len(found) * choice.typical
+    rows_kept = rows * (1 - choice.rows_bias)
+    for place, of_row in _means(release, curves, found[0]).items():
+        cut = choice.bias[place] if _is_capped(release, place, found[0]) else choice.rows_bias
+        mean[place], kept[place] = rows * of_row, rows * of_row * (1 - cut)
     return Outlook(
         rows=rows,
-        rows_kept=rows * (1 - choice.rows_bias),
+        rows_kept=rows_kept,
         totals=tuple(mean),
         kept=tuple(kept),
         choice=choice,
+        leaves=_leaves(release, curves),
     )
+
+
+def _means(release: Release, curves: Sequence[Curve | None], crowd: Crowd) -> dict[int, float]:
+    """What a row adds to each statistic, where values and their squares are summed: all by one measure.
+
+    A variance is a small difference of the two. What is summed beside it would be off by more than that, taken from
+    the sums of units.
+    """
+    sums = [(place, one) for place, one in enumerate(release.statistics) if one.kind == "sum" and one.value is not None]
+    if all(one.value in crowd.sums for _, one in sums):
+        return {}
+    rows = [(place, one) for place, one in enumerate(release.statistics) if one.kind == "rows"]
+    found = {place: float(one.most) for place, one in rows}
+    for place, one in sums:
+        curve = None if one.value is None else curves[one.value]
+        if curve is not None:
+            found[place] = curve.mean / float(one.granularity)
+    return found
+
+
+def _is_capped(release: Release, place: int, crowd: Crowd) -> bool:
+    """Whether what units add up to is known, so that it may be cut beyond their rows."""
+    return release.statistics[place].value in crowd.sums and release.statistics[place].kind == "sum"
+
+
+def _leaves(release: Release, curves: Sequence[Curve | None]) -> tuple[float, ...] | None:
+    if release.tree is None:
+        return None
+    (statistic,) = release.statistics
+    curve = None if statistic.value is None else curves[statistic.value]
+    if curve is None:
+        return None
+    return leaf_shares(curve, release.tree.leaves, float(statistic.center), float(statistic.granularity))

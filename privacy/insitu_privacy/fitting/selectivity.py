@@ -42,19 +42,22 @@ def conjuncts(conditions: Iterable[Expression]) -> list[Expression]:
 
 def kept_share(conditions: Iterable[Expression], known: Known) -> float:
     """The share of rows for which all conditions hold, taken as independent but for ranges of one column."""
-    ranges: dict[ColumnRef, tuple[float, float]] = {}
+    found = conjuncts(conditions)
     share = 1.0
-    for one in conjuncts(conditions):
-        found = _range(one)
-        if found is None:
-            share *= _share(one, known)
-            continue
-        column, low, high = found
-        before = ranges.get(column, (-math.inf, math.inf))
-        ranges[column] = (max(before[0], low), min(before[1], high))
-    for column, (low, high) in ranges.items():
+    for one in found:
+        share *= _share(one, known) if _range(one) is None else 1.0
+    for column, (low, high) in ranges_of(found).items():
         share *= _between(column, low, high, known)
     return min(1.0, max(_LEAST, share))
+
+
+def ranges_of(conditions: Iterable[Expression]) -> dict[ColumnRef, tuple[float, float]]:
+    """By column, the closed range that conditions which all hold leave of it; dates in days."""
+    ranges: dict[ColumnRef, tuple[float, float]] = {}
+    for column, low, high in filter(None, map(_range, conjuncts(conditions))):
+        before = ranges.get(column, (-math.inf, math.inf))
+        ranges[column] = (max(before[0], low), min(before[1], high))
+    return ranges
 
 
 def _share(one: Expression, known: Known) -> float:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
 import pytest
 from insitu.accuracy import Accuracy, Most, Reach, least_epsilon, read_accuracy
+from insitu.client import Federation
 from insitu_privacy.errors import ParameterRefused, RemoteError
 
 from tests.unit.client.world import BY_SEX, World
@@ -116,6 +118,33 @@ def test_of_nothing_nothing_can_be_bought(world: World) -> None:
     world.left = {"chu-lille": Fraction(0)}
     with world.federation() as federation, pytest.raises(ParameterRefused, match="ε 0 at chu-lille, buys nothing"):
         federation.query(BY_SEX, accuracy="±50")
+
+
+def test_an_epsilon_at_which_no_noise_is_possible_does_not_reach_it() -> None:
+    def columns_at(epsilon: Fraction) -> list[Reach]:
+        if epsilon < 1:
+            raise ParameterRefused("INSITU-PARAM-MECHANISM", value="gaussian", reason="this epsilon is too small")
+        return [(1 / float(epsilon), None)]
+
+    wide = Accuracy(1e6, relative=False)
+    assert 1 <= least_epsilon(wide, Most(Fraction(20)), columns_at) <= 1.02
+    with pytest.raises(ParameterRefused, match=r"ε 0\.5 at n2, buys nothing"):
+        least_epsilon(wide, Most(Fraction(1, 2), "n2"), columns_at)
+    with pytest.raises(ParameterRefused, match="too small"):
+        least_epsilon(wide, Most(Fraction(1, 2)), columns_at)
+
+
+def test_explain_needs_no_gateway_for_it(world: World) -> None:
+    """The dataset and the manifest are at hand; the gateway is given up after its patience, which a clock of whole seconds soon has."""
+
+    def clock() -> datetime:
+        world.now += timedelta(seconds=1)
+        return world.now
+
+    with Federation(world.profile(), world, clock=clock) as federation:
+        federation.explain(BY_SEX)
+        world.unreachable = 1_000_000
+        assert federation.explain(BY_SEX, accuracy="±50").plan.loss.epsilon > 0
 
 
 def test_where_no_node_tells_what_is_left_it_is_all_of_the_grant(world: World) -> None:

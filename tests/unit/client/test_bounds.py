@@ -38,7 +38,11 @@ def profiled(world: World, times: float = 1.0, nodes: tuple[str, ...] = NODES) -
     """Nodes whose persons have log-normally many visits, ``times`` as many as usual."""
     draw = random.Random(5)
     rows = [max(1.0, round(times * draw.lognormvariate(1.65, 1.14))) for _ in range(30_000)]
-    units = {("visit", "rows", None): rows, ("visit", "sums", "amount"): [one * 200 for one in rows]}
+    units = {
+        ("visit", "rows", None): rows,
+        ("visit", "sums", "amount"): [one * 200 for one in rows],
+        ("visit", "values", "amount"): [draw.lognormvariate(4, 0.9) for _ in rows],
+    }
     histograms = tuple(_histogram(MEASURES[name], values) for name, values in units.items())  # type: ignore[index]
     profile = DataProfile(dataset="care", dataset_digest=DATASET.digest, histograms=histograms)
     world.profiles = [
@@ -109,6 +113,23 @@ def test_explain_warns_of_groups_that_stay_below_the_threshold(world: World) -> 
     assert len(little.warnings) == 1
     assert "expected in groups below the threshold" in little.warnings[0]
     assert not much.warnings
+
+
+def test_medians_and_deviations_are_expected_where_the_values_are(world: World) -> None:
+    """Amounts are of some 55, far below the middle of 0 to 50,000: there a variance is a small difference of much."""
+    profiled(world)
+    with world.federation() as federation:
+        median = federation.explain("SELECT MEDIAN(amount) AS m FROM visit", epsilon=1)
+        spread = federation.explain("SELECT STDDEV(amount) AS s FROM visit", epsilon=1)
+    reach = [step.reach[0] for step in median.epsilon_table]
+    assert median.expected[0] is not None
+    assert median.expected[0] <= 40
+    widths = [width for width, _ in reach if width is not None]
+    assert widths == sorted(widths, reverse=True)
+    assert 0 < widths[0] < 1000
+    (_, share) = next(step for step in spread.epsilon_table if step.epsilon == 1).reach[0]
+    assert share is not None
+    assert share > 1, "noise alone has a deviation larger than that of the amounts"
 
 
 @pytest.mark.attacks("H5")

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from insitu_privacy.data_profile import DataProfile, Histogram, Measure, MeasureKind
 from insitu_privacy.fits import ReleaseFit
-from insitu_privacy.fitting import Fitting, fitted
+from insitu_privacy.fitting import Fitting, Outlook, fitted
 from insitu_privacy.fitting.curves import curve_of, grid
 from insitu_privacy.passes.bounds import BOUND_LIMIT
 from insitu_privacy.plan import PrivacyPlan
@@ -196,6 +196,77 @@ def test_a_researchers_own_bounds_stay() -> None:
     half = only(fit(plan(sql, max_groups=1), known, max_groups=1))
     assert half.max_groups == 1
     assert half.max_rows_per_group > 3
+
+
+# ------------------------------------------------------------------------------------------- where values are expected
+
+
+def outlook(sql: str, known: DataProfile) -> Outlook:
+    (found,) = fit(plan(sql), known).outlooks
+    assert found is not None
+    return found
+
+
+COSTS = [min(1000.0, float(one)) for one in np.random.default_rng(9).lognormal(4, 0.9, 20_000)]
+SEEN: Counted = {("visit", "rows", None): heavy(), ("visit", "values", "cost"): COSTS}
+
+
+def middle(sql: str, known: DataProfile) -> float:
+    """The value below which half of the rows are expected."""
+    (release,) = plan(sql).releases
+    (statistic,) = release.statistics
+    leaves = outlook(sql, known).leaves
+    assert leaves is not None
+    assert sum(leaves) == pytest.approx(1)
+    place = int(np.searchsorted(np.cumsum(leaves), 0.5))
+    return float(statistic.center + place * statistic.granularity)
+
+
+@pytest.mark.parametrize("noise", [0.0, 12.0])
+def test_the_values_of_a_quantile_are_expected_where_a_profile_has_them(noise: float) -> None:
+    known = profile(SEEN, noise=noise)
+    exact = float(np.median(COSTS))
+    assert middle("SELECT MEDIAN(cost) AS m FROM visit", known) == pytest.approx(exact, rel=0.1)
+    beyond = float(np.median([one for one in COSTS if one > 100]))
+    assert middle("SELECT MEDIAN(cost) AS m FROM visit WHERE cost > 100", known) == pytest.approx(beyond, rel=0.15)
+    half = "SELECT MEDIAN(1000 - LEAST(cost, 500.0)) FILTER (WHERE kind = 'in') AS m FROM visit"
+    assert middle(half, known) == pytest.approx(1000 - exact, rel=0.1)
+
+
+def test_whole_numbers_and_days_are_expected_at_themselves() -> None:
+    day = 17_000.0  # 2016-07-18
+    known = profile(
+        {
+            ("visit", "rows", None): heavy(),
+            ("visit", "values", "stage"): [3.0] * 900 + [1.0] * 100,
+            ("visit", "values", "start"): [day + place % 60 for place in range(900)],
+        }
+    )
+    stages = outlook("SELECT MEDIAN(stage) AS m FROM visit", known).leaves
+    assert stages is not None
+    assert stages[3] > 0.7
+    days = "SELECT MEDIAN(start) AS m FROM visit"
+    origin = 16_436  # 2015-01-01
+    assert middle(days, known) == pytest.approx(day + 30 - origin, abs=30)
+
+
+def test_of_what_no_profile_has_nothing_is_expected() -> None:
+    known = profile(SEEN)
+    for value in ("stage", "cost * stage", "ROUND(cost, 1)"):
+        assert outlook(f"SELECT MEDIAN({value}) AS m FROM visit", known).leaves is None
+
+
+@pytest.mark.parametrize("sums", [False, True])
+def test_a_variance_is_expected_from_values_and_their_squares_alike(sums: bool) -> None:
+    several: Counted = {**SEEN, ("visit", "sums", "cost"): [2 * one for one in COSTS]} if sums else SEEN
+    sql = "SELECT AVG(cost) AS m, VAR_POP(cost) AS v FROM visit"
+    (release,) = plan(sql).releases
+    found = outlook(sql, profile(several))
+    steps = [float(one.granularity) for one in release.statistics]
+    total, rows, squares = (one * step / found.rows for one, step in zip(found.totals, steps, strict=True))
+    assert rows == pytest.approx(1)
+    assert total == pytest.approx(float(np.mean(COSTS)), rel=0.1)
+    assert squares - (total - 500) ** 2 == pytest.approx(float(np.var(COSTS)), rel=0.3)
 
 
 # ------------------------------------------------------------------------------------------------------------- budget
