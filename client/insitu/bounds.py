@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING
 
 from insitu_privacy.dataset import ColumnType, Dataset
 from insitu_privacy.errors import InsituError, ParameterRefused
-from insitu_privacy.plan import KeyColumn, PrivacyPlan, QueryParameters, Release, ReleasedValues, Statistic, Tree
+from insitu_privacy.plan import (
+    KeyColumn,
+    PrivacyPlan,
+    QueryParameters,
+    Release,
+    ReleasedValues,
+    Statistic,
+    Tree,
+    cell_count,
+)
+from insitu_privacy.relations import Derived
+
+from insitu.clipped import Profiled
 
 if TYPE_CHECKING:
     from insitu_privacy.data_profile import DataProfile
@@ -73,12 +85,18 @@ def with_best_bounds(
 def clipping(
     plan: PrivacyPlan, outlooks: Sequence[Outlook | None], nodes: Sequence[str], postprocessor: Postprocessor
 ) -> tuple[float | None, ...]:
-    """Of each output column, the share by which bounds are expected to change a typical value; None where unknown."""
-    if not outlooks or None in outlooks:
-        return (None,) * len(plan.output)
+    """Of each output column, the share by which bounds are expected to change a typical value; None where unknown.
+
+    It is 0 without any profile where each person has one row.
+    """
+    unknown = (None,) * len(plan.output)
+    if any(outlook is None and not _uncut(one) for one, outlook in zip(plan.releases, outlooks, strict=True)):
+        return unknown
+    if not any(outlooks):
+        return tuple(0.0 if column.noisy else None for column in plan.output)
     whole, kept = (_first_row(plan, outlooks, nodes, postprocessor, bounded=bounded) for bounded in (False, True))
     if whole is None or kept is None:
-        return (None,) * len(plan.output)
+        return unknown
     return tuple(
         _share(before, after) if column.noisy else None
         for column, before, after in zip(plan.output, whole, kept, strict=True)
@@ -110,25 +128,70 @@ def _first_row(
     return rows[0] if rows else None
 
 
-def bounds_reason(release: Release, parameters: QueryParameters, outlook: Outlook | None, nodes: int) -> str:
-    """Where the contribution bounds of a release come from, for people."""
-    own = [
-        name
-        for name, value in (("rows", parameters.max_rows_per_group), ("groups", parameters.max_groups))
-        if value is not None
-    ]
-    asked = f"{' and '.join(own)} as asked for" if own else ""
+def _uncut(release: Release) -> bool:
+    """Whether bounds cut nothing, by construction, such as where each unit has one row.
+
+    In derived tables counts and sums of a unit are cut to limits of their own.
+    """
+    derived = any(isinstance(source, Derived) for source in release.relation.sources)
+    return not derived and not _rows_bind(release) and not _groups_bind(release)
+
+
+# -- where bounds come from, for people --------------------------------------------------------------------------------
+
+
+def bounds_reason(
+    release: Release, parameters: QueryParameters, outlook: Outlook | None, profiled: Profiled | None
+) -> str:
+    """Where the contribution bounds of a release come from: of those that bind, and no others."""
+    if release.one_row_per_unit:
+        return "one row for each person"
+    asked, rest = _binding(release, parameters)
+    head = f"{' and '.join(asked)} as asked for" if asked else ""
+    if not rest and not asked:
+        return "these bounds cut nothing"
     if outlook is None:
-        if len(own) == 2:
-            return asked
-        rest = "one row for each person" if release.bounds.max_rows_per_group == 1 else "the dataset's own"
-        return f"{asked}, else {rest}" if asked else rest
+        own = "the dataset's own" + ("" if profiled is None else f": {profiled.why_not}")
+        return head if not rest else f"{head}, {' and '.join(rest)} {own}" if asked else own
     choice = outlook.choice
-    chosen = (
-        f"the least expected error by the profiles of {nodes} node(s): clipping {max(choice.bias):.2%}, "
-        f"noise {choice.noise:.2%} of a typical group"
+    by = (
+        f"by the profiles of {0 if profiled is None else len(profiled.nodes)} node(s): "
+        f"clipping {max(choice.bias):.2%}, noise with a standard deviation of {choice.noise:.2%} of a typical group"
     )
-    return f"{asked}; {chosen}" if asked else chosen
+    if not rest:
+        return f"{head}; {by}"
+    return (
+        f"{head}, {' and '.join(rest)} with the least expected error {by}"
+        if asked
+        else f"the least expected error {by}"
+    )
+
+
+def _binding(release: Release, parameters: QueryParameters) -> tuple[list[str], list[str]]:
+    """The names of the bounds that bind, those asked for and the others."""
+    named = {"rows": parameters.max_rows_per_group, "groups": parameters.max_groups}
+    bind = [name for name, does in (("rows", _rows_bind(release)), ("groups", _groups_bind(release))) if does]
+    return [one for one in bind if named[one] is not None], [one for one in bind if named[one] is None]
+
+
+def _rows_bind(release: Release) -> bool:
+    """Whether it makes a difference how many rows a person has in a group."""
+    return not release.one_row_per_unit and any(one.kind != "units" for one in release.statistics)
+
+
+def _groups_bind(release: Release) -> bool:
+    """Whether a person may be in more groups than are kept."""
+    most = cell_count([key for key in release.keys if not key.constant])
+    return not release.one_row_per_unit and (most is None or release.bounds.max_groups < most)
+
+
+def counted_said(release: Release) -> str:
+    """How a person counts in a release."""
+    rows, groups = release.bounds.max_rows_per_group, release.bounds.max_groups
+    times = f"with up to {rows} row{'s' * (rows > 1)}" if _rows_bind(release) else "once"
+    if all(key.constant for key in release.keys):
+        return f"a person counts {times}"
+    return f"a person counts {times} in {'one group' if groups == 1 else f'each of up to {groups} groups'}"
 
 
 # -- made-up releases --------------------------------------------------------------------------------------------------

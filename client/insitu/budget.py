@@ -61,6 +61,10 @@ class Budget:
 
         return budget_text(self)
 
+    def __repr__(self) -> str:
+        """What a notebook shows: the text, rather than the fields."""
+        return str(self)
+
 
 def budget_of(grant: str, answers: Sequence[Answer]) -> Budget:
     """The budget from verified answers."""

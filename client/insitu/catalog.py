@@ -76,6 +76,10 @@ class Catalog:
 
         return catalog_text(self)
 
+    def __repr__(self) -> str:
+        """What a notebook shows: the text, rather than the fields."""
+        return str(self)
+
 
 def catalog_of(
     grant: Grant,

@@ -26,6 +26,7 @@ from insitu.accuracy import Most, Reach, least_epsilon, read_accuracy
 from insitu.bounds import clipping
 from insitu.budget import Budget, budget_of
 from insitu.catalog import Catalog, catalog_of
+from insitu.clipped import Profiled
 from insitu.computing import LEVEL, compute, plain_rows
 from insitu.data_profiles import DataProfiles
 from insitu.datasets import Datasets
@@ -34,14 +35,7 @@ from insitu.explain import Explanation, expected, explain_plan
 from insitu.marking import marking
 from insitu.planned import Planned, plan_asked
 from insitu.planning import Number, Options, choose_nodes, seconds, settle
-from insitu.profile import (
-    Profile,
-    believing,
-    default_folder,
-    pin_of,
-    read_profile,
-    save_manifest,
-)
+from insitu.profile import Profile, believing, default_folder, pin_of, read_profile, save_manifest
 from insitu.progress import Progress, silent
 from insitu.result import Evidence, Result
 from insitu.signing import sign_budget, sign_query
@@ -243,7 +237,7 @@ class Federation:
             require(answers, asked.min_nodes)
             result = self._result(sent, trusted, delivered, answers, self._datasets.of(asked.dataset)[1])
             cut = clipping(plan, planned.outlooks, asked.nodes, self._postprocessor())
-            return replace(result, clipping=cut)
+            return replace(result, clipping=cut, profiled=planned.profiled)
 
     def budget(
         self, *, nodes: Sequence[str] | None = None, timeout: float = 60.0, progress: Progress = silent
@@ -302,6 +296,10 @@ class Federation:
         """What the nodes have released of their data together; None unless every one of them has."""
         return self._data_profiles.total(entry, nodes, self._trust(), now=self._clock())
 
+    def _told(self, entry: DatasetEntry, nodes: Sequence[str]) -> tuple[DataProfile | None, Profiled]:
+        total, found = self._data_profile(entry, nodes), self._profiles_of(entry, self._trust())
+        return total, Profiled(nodes=tuple(nodes), without=tuple(node for node in nodes if node not in found))
+
     # -- one request -------------------------------------------------------------------------------------------------
 
     def _plan(self, sql: str, options: Options, default: Fraction | None) -> Planned:
@@ -315,8 +313,8 @@ class Federation:
             default_epsilon=default,
             now=self._clock(),
         )
-        profile = partial(self._data_profile, asked.dataset, asked.nodes)
-        return plan_asked(asked, trusted, self._datasets.of(asked.dataset)[0], profile)
+        profiles = partial(self._told, asked.dataset, asked.nodes)
+        return plan_asked(asked, trusted, self._datasets.of(asked.dataset)[0], profiles)
 
     def _chosen(self, sql: str, options: Options) -> Options:
         """The options, with an epsilon for the accuracy that was asked for."""

@@ -12,6 +12,7 @@ from insitu.verification import Answer, Sent
 
 if TYPE_CHECKING:
     from insitu_access.release import NodeRelease
+    from insitu_privacy.improve import Improvement
     from insitu_privacy.merge import MergedRelease
     from insitu_privacy.plan import PrivacyPlan
     from insitu_privacy.postprocess import Postprocessor
@@ -22,8 +23,6 @@ _FREE = "the query reads public tables alone: no node was asked, and nothing was
 
 def compute(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocessor, evidence: Evidence) -> Result:
     """The result of a query whose answers passed ``verification.open_answers``, improved as is asked."""
-    from insitu_privacy.improve import SAID
-
     plan = _plan(sent)
     releases = _releases(answers)
     improve = sent.improve if releases else ()
@@ -44,7 +43,7 @@ def compute(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocessor,
         ),
         replayed=bool(releases) and all(release.replayed for release in releases),
         verified=True,
-        improved=tuple(SAID[one] for one in improve),
+        improved=_improved(improve, table.warnings),
         suppression=Suppression(below=below, rows=table.suppressed) if below else None,
         warnings=(*_unnamed(plan, answers), *table.warnings, *(() if plan.releases else (_FREE,))),
         evidence=evidence,
@@ -56,6 +55,13 @@ def plain_rows(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocess
     plan = _plan(sent)
     silent = replace(plan, output=tuple(replace(column, noisy=False) for column in plan.output))
     return postprocessor.run(silent, _merged(plan, _releases(answers)), level=LEVEL).rows
+
+
+def _improved(wanted: Sequence[Improvement], warnings: Sequence[str]) -> tuple[str, ...]:
+    """What was done: where nothing could be made consistent a warning says so, and nothing else says that it was."""
+    from insitu_privacy.improve import NOTHING_TO_FIT, SAID
+
+    return tuple(SAID[one] for one in wanted if one != "consistent" or NOTHING_TO_FIT not in warnings)
 
 
 def _plan(sent: Sent) -> PrivacyPlan:

@@ -20,6 +20,7 @@ from insitu_privacy.plan import PrivacyPlan, Release, Statistic
 
 from insitu.accuracy import Reach
 from insitu.bounds import bounds_reason, clipping, made_up_releases
+from insitu.clipped import Profiled
 from insitu.epsilon_table import Step, epsilon_table
 from insitu.noise import half_width
 from insitu.planned import Planned
@@ -51,6 +52,8 @@ class Explanation:
     """What each epsilon of a ladder would buy."""
     warnings: tuple[str, ...] = ()
     """Why a query that is asked like this would be refused, or leave out much."""
+    profiled: Profiled | None = None
+    """Which nodes have profiles; None where nothing is released."""
 
     @property
     def person_level(self) -> tuple[Fraction, Fraction]:
@@ -72,6 +75,7 @@ class Explanation:
             ],
             "columns": [{"name": column.name, "noisy": column.noisy} for column in plan.output],
             "clipping": list(self.clipping),
+            "without_profile": None if self.profiled is None else list(self.profiled.without),
             "expected_intervals": list(self.expected),
             "epsilon_table": [step.to_json() for step in self.epsilon_table],
             "level": self.level,
@@ -91,6 +95,10 @@ class Explanation:
         from insitu.output_facts import explanation_text
 
         return explanation_text(self)
+
+    def __repr__(self) -> str:
+        """What a notebook shows: the text, rather than the fields."""
+        return str(self)
 
 
 def explain_plan(
@@ -120,10 +128,11 @@ def explain_plan(
         expected=tuple(width for width, _ in reach),
         clipping=clipping(plan, planned.outlooks, nodes, postprocessor),
         reasons=tuple(
-            bounds_reason(release, planned.asked.parameters, outlook, len(nodes))
+            bounds_reason(release, planned.asked.parameters, outlook, planned.profiled)
             for release, outlook in zip(plan.releases, planned.outlooks, strict=True)
         ),
         epsilon_table=steps,
+        profiled=planned.profiled,
         node_sql={dialect: _node_sql(plan, planned.dataset, dialect) for dialect in DIALECTS},
         warnings=_warnings(planned),
     )

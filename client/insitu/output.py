@@ -21,6 +21,8 @@ from insitu_access.cli import printable
 from insitu_access.files import write_file
 from insitu_privacy.errors import ConfigInvalid
 
+from insitu.clipped import clipping_said
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
@@ -28,16 +30,33 @@ if TYPE_CHECKING:
     from insitu.result import Cell, Interval, Result
 
 Format = Literal["table", "json", "csv", "parquet", "arrow"]
-SUFFIXES: Mapping[str, Format] = {".json": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
+SUFFIXES: Mapping[str, Format] = {
+    ".json": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".txt": "table",
+}
+FACT_SUFFIXES: Mapping[str, Format] = {".json": "json", ".txt": "table"}
+"""Of documents that are no tables of rows."""
 _LARGE = 1e15
 """Numbers from here on are shown with an exponent."""
 _PLAIN_WIDTH = 10_000
 """Where standard output is not a terminal, a table is as wide as it needs to be and no cell is folded."""
 
 
-def choose_format(wanted: Format | None, target: Path | None) -> Format:
-    """The format asked for; else the one that the file's suffix names; else a table."""
-    return wanted or (SUFFIXES.get(target.suffix.lower(), "table") if target else "table")
+def choose_format(wanted: Format | None, target: Path | None, known: Mapping[str, Format] = SUFFIXES) -> Format:
+    """The format asked for; else the one of ``known`` that the file's suffix names; without a suffix, a table.
+
+    Raises ConfigInvalid for any other suffix: a file would be written that does not hold what its name says.
+    """
+    suffix = target.suffix.lower() if target else ""
+    if wanted is not None or not suffix:
+        return wanted or "table"
+    if suffix not in known:
+        hint = f"Known ones are {', '.join(known)}. Or say what to write with --format."
+        raise ConfigInvalid("INSITU-CONFIG-USAGE", reason="the suffix of the output file names no format", hint=hint)
+    return known[suffix]
 
 
 def check_target(form: Format, target: Path | None) -> None:
@@ -164,9 +183,22 @@ def _footer(result: Result) -> str:
     lines += [f"missing: {node.id} {node.status} {node.code or ''}" for node in missing]
     if result.improved:
         lines.append(f"improved, at no cost: {', '.join(result.improved)}")
+    noisy = [(one.name, cut) for one, cut in zip(result.columns, result.clipping, strict=True) if one.noisy]
+    lines += [line for line in (clipping_said(noisy, result.profiled), _suppressed(result)) if line]
     checked = "every release verified" if result.verified else "NOT verified"
     lines = [one_line(line) for line in lines]
     return "\n".join([*lines, f"± is the {result.level:.0%} interval over the noise of all nodes; {checked}"])
+
+
+def _suppressed(result: Result) -> str:
+    """What ``∅`` means where it stands for suppressed cells; others are NULL."""
+    hidden = set(() if result.suppression is None else result.suppression.rows)
+    noisy = [index for index, column in enumerate(result.columns) if column.noisy]
+    empty = {place for place, row in enumerate(result.rows) if any(row[index] is None for index in noisy)}
+    if result.suppression is None or not hidden & empty:
+        return ""
+    said = f"∅ in {len(hidden & empty)} row(s): suppressed, below {result.suppression.below} by the noisy count"
+    return f"{said}; ∅ in others: no value" if empty - hidden else said
 
 
 def _csv(result: Result) -> bytes:

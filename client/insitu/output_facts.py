@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from insitu_privacy.language import spoken
 from rich.text import Text
 
+from insitu.bounds import counted_said
 from insitu.catalog import scalar
+from insitu.clipped import clipping_said
 from insitu.output import new_table, rich_text
 
 if TYPE_CHECKING:
@@ -168,9 +170,19 @@ def explanation_text(explanation: Explanation) -> str:
         *parts,
         head,
         expected,
+        *_clipping_unknown(explanation),
         *_epsilon_table(explanation),
         Text(f"\n{cost}\n-- afterwards\n{plan.postprocessing}\n\n{sql}"),
     )
+
+
+def _clipping_unknown(explanation: Explanation) -> list[Text]:
+    """Why there are question marks for clipping."""
+    columns = zip(explanation.plan.output, explanation.clipping, strict=True)
+    noisy = [(column.name, cut) for column, cut in columns if column.noisy]
+    if all(cut is not None for _, cut in noisy):
+        return []
+    return [Text(clipping_said(noisy, explanation.profiled))]
 
 
 def _epsilon_table(explanation: Explanation) -> list[Text | RichTable]:
@@ -197,11 +209,7 @@ def _reach(width: float | None, share: float | None) -> str:
 
 
 def _release_head(release: Release, reason: str) -> str:
-    bounds = release.bounds
-    lines = [
-        f"{release.mechanism.capitalize()} noise; a person counts with up to {bounds.max_rows_per_group} rows in each "
-        f"of up to {bounds.max_groups} groups ({reason})"
-    ]
+    lines = [f"{release.mechanism.capitalize()} noise; {counted_said(release)} ({reason})"]
     if release.tree is not None:
         lines.append(f"A tree of counts over {release.tree.leaves} values: quantiles are read from it")
     if release.threshold is not None:
@@ -211,6 +219,8 @@ def _release_head(release: Release, reason: str) -> str:
     elif release.keys:
         lines.append(f"All {release.cells} groups are released")
     lines += [f"  {key.name}: {key.reason}" for key in release.keys]
+    if release.suppress_below:
+        lines.append(f"Cells below {release.suppress_below} by their noisy count are suppressed")
     return "\n".join(lines) + "\n"
 
 

@@ -12,6 +12,7 @@ from insitu_privacy.plan import PrivacyPlan, QueryParameters
 from insitu_privacy.purposes import check_purpose
 
 from insitu.bounds import with_best_bounds
+from insitu.clipped import Profiled
 from insitu.planning import Asked
 from insitu.trust import Trusted
 
@@ -30,10 +31,15 @@ class Planned:
     dataset: Dataset
     outlooks: tuple[Outlook | None, ...]
     """What is expected of each release; None where no profile says."""
+    profiled: Profiled | None = None
+    """None where nothing is released."""
 
 
-def plan_asked(asked: Asked, trusted: Trusted, dataset: Dataset, profile: Callable[[], DataProfile | None]) -> Planned:
-    """Plan ``asked``, and again at the bounds that fit it. ``profile`` is called where there is something to release.
+def plan_asked(
+    asked: Asked, trusted: Trusted, dataset: Dataset, profiles: Callable[[], tuple[DataProfile | None, Profiled]]
+) -> Planned:
+    """Plan ``asked``, and again at the bounds that fit it. ``profiles`` is called where there is something to release:
+    it gives the sum over the nodes asked, None unless each of them has a profile, and which of them have one.
 
     Raises SqlRefused, LegalRefused, ParameterRefused or AccessRefused, before anything is spent.
     """
@@ -42,12 +48,13 @@ def plan_asked(asked: Asked, trusted: Trusted, dataset: Dataset, profile: Callab
     plan = plan_at(asked.parameters)
     if not plan.releases:
         return Planned(asked=asked, plan=plan, trusted=trusted, dataset=dataset, outlooks=())
+    total, profiled = profiles()
     found = with_best_bounds(
         plan,
         asked.parameters,
         plan_at,
         dataset=dataset,
-        profile=profile(),
+        profile=total,
         accounting=trusted.grant.accounting,
         nodes=len(asked.nodes),
     )
@@ -57,6 +64,7 @@ def plan_asked(asked: Asked, trusted: Trusted, dataset: Dataset, profile: Callab
         trusted=trusted,
         dataset=dataset,
         outlooks=found.outlooks,
+        profiled=profiled,
     )
 
 

@@ -93,6 +93,7 @@ class Scale:
             step = max(1.0, round(step))
         first, last = math.ceil(self.low / step), math.floor(self.high / step)
         values = [place * step for place in range(first, last + 1)] if last - first <= 3 * _TICKS else []
+        values = [value for value in values if self.low <= value <= self.high]  # of large ones the last digits are gone
         return [(value, _day(value) if dated else _tick_text(value, step)) for value in values or [self.low]]
 
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from insitu_privacy.dataset import ColumnType, DatasetBundle
 from insitu_privacy.errors import ConfigInvalid
 
+from insitu.clipped import Profiled
+
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
@@ -115,6 +117,8 @@ class Result:
     """What was done to what was released, beyond adding it up (``insitu_privacy.improve``)."""
     suppression: Suppression | None = None
     """None where the dataset suppresses no cells."""
+    profiled: Profiled | None = None
+    """Which nodes have profiles, for what is not known of clipping; None of an answer that was computed again."""
     evidence: Evidence = field(repr=False)
 
     def to_json(self, *, evidence: bool = True) -> dict[str, Any]:
@@ -133,6 +137,7 @@ class Result:
             "verified": self.verified,
             "warnings": list(self.warnings),
             "improved": list(self.improved),
+            "without_profile": None if self.profiled is None else list(self.profiled.without),
             "suppression": None if self.suppression is None else self.suppression.to_json(),
         }
         if evidence:
@@ -188,6 +193,10 @@ class Result:
         from insitu.output import table_text
 
         return table_text(self)
+
+    def __repr__(self) -> str:
+        """What a notebook shows: the table, rather than the fields."""
+        return str(self)
 
 
 def _arrow_types() -> dict[ColumnType, Any]:

@@ -68,6 +68,8 @@ class Measured:
     weights: tuple[int, ...]
     """For each statistic, its part of the query's budget in proportion to all others."""
     tree: Tree | None = None
+    one_row_per_unit: bool = False
+    """Whether a unit has one row of the relation: bounds of contributions then cut nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +284,7 @@ def _measured(part: Part, question: _Question, tree: exp.Expr, first: int) -> _M
             selects_keys=selects_keys and not leaves,
             weights=tuple(levels(one) if fit is None else each.weight for one, each in zip(bounded, fits, strict=True)),
             tree=Tree(leaves=bounded[0].leaves, weight=bounded[0].weight, keys_of=base) if leaves else None,
+            one_row_per_unit=tracked.one_row_per_unit,
         )
 
     releases = [measured(0, front.name, found.wanted, 0)] if found.wanted else []

@@ -220,6 +220,8 @@ class Release:
     """Where it is a tree of counts: its one statistic then stands for a vector over the nodes of the tree."""
     suppress_below: int
     """Cells whose noisy count is below this are suppressed after merging; 0 for none."""
+    one_row_per_unit: bool = field(default=False, metadata={"digest": False})
+    """Whether each unit has one row of the relation: bounds then cut none. It follows from what is in the digest."""
 
     @property
     def cells(self) -> int | None:

@@ -125,6 +125,7 @@ def _with_noise(analysis: Analysis, noises: Sequence[Noise], dataset: Dataset, m
             threshold=noise.threshold,
             tree=one.tree,
             suppress_below=min_units,
+            one_row_per_unit=one.one_row_per_unit,
         )
         for one, noise in zip(analysis.releases, noises, strict=True)
     )

@@ -56,7 +56,7 @@ def test_the_json_document_has_the_promised_form(world: World) -> None:
     assert answer["verified"] is True
     assert answer["replayed"] is False
     assert answer["spent"] == {"epsilon": 1.0, "delta": 0.0}
-    assert answer["clipping"] == [None, None]
+    assert answer["clipping"] == [None, 0]
     assert answer["nodes"] == [{"id": node, "status": "released", "code": None} for node in SITES]
     for row, intervals in zip(answer["rows"], answer["intervals"], strict=True):
         assert intervals[0] is None

@@ -81,7 +81,7 @@ def explain(
     timeout: a.Timeout = 60.0,
     dialect: a.Dialect = "duckdb",
     improve: a.Improve = None,
-    form: Annotated[a.Facts, typer.Option("--format", help="How to print it.")] = a.Facts.table,
+    form: Annotated[a.Facts | None, typer.Option("--format", help="Default: by the suffix of -o, else table.")] = None,
     output: Target = None,
     profile: a.ProfileDir = None,
 ) -> None:
@@ -107,9 +107,9 @@ def explain(
         improve=improve,
     )
     from insitu.client import connect
-    from insitu.output import json_bytes, write_bytes
+    from insitu.output import FACT_SUFFIXES, choose_format, json_bytes, write_bytes
 
+    wanted = choose_format(form.value if form else None, output, FACT_SUFFIXES)
     with connect(profile) as federation:
         explanation = federation.explain_with(text, chosen)
-        as_json = form is a.Facts.json or (output is not None and output.suffix.lower() == ".json")
-        write_bytes(json_bytes(explanation.to_json()) if as_json else str(explanation).encode(), output)
+        write_bytes(json_bytes(explanation.to_json()) if wanted == "json" else str(explanation).encode(), output)

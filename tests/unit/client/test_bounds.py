@@ -93,14 +93,14 @@ def test_rows_of_more_visits_get_wider_bounds(world: World) -> None:
 
 def test_explain_says_where_bounds_come_from_and_what_they_cut(world: World) -> None:
     document = explained(world)
-    assert document["releases"][0]["bounds_reason"] == "the dataset's own"
+    assert document["releases"][0]["bounds_reason"] == "the dataset's own: no node has made a profile"
     assert document["clipping"] == [None, None]
     profiled(world)
     document = explained(world)
     assert "profiles of 3 node(s)" in document["releases"][0]["bounds_reason"]
     assert all(isinstance(one, float) for one in document["clipping"])
     own = explained(world, max_rows_per_group=7, max_groups=2)
-    assert own["releases"][0]["bounds_reason"].startswith("rows and groups as asked for")
+    assert own["releases"][0]["bounds_reason"].startswith("rows as asked for; by the profiles of 3 node(s): clipping")
     assert own["releases"][0]["contribution_bounds"]["max_rows_per_group"] == 7
     assert own["clipping"][0] > 0.2, "seven visits of those with many: a good part is cut, and it is said"
 

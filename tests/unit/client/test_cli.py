@@ -156,6 +156,8 @@ def test_a_saved_result_is_verified_offline(insitu: Run, world: World) -> None:
         (["query", BY_SEX, "--epsilon", "1", "--dialect", "klingon"], "INSITU-SQL-UNKNOWN-DIALECT", 2),
         (["query", BY_SEX, "--epsilon", "1", "--format", "xml"], "INSITU-CONFIG-USAGE", 2),
         (["query", BY_SEX, "--epsilon", "1", "-o", "/nowhere/x.json"], "INSITU-CONFIG-FILE", 2),
+        (["query", BY_SEX, "--epsilon", "1", "-o", "x.xlsx"], "INSITU-CONFIG-USAGE", 2),
+        (["explain", BY_SEX, "-o", "x.csv"], "INSITU-CONFIG-USAGE", 2),
         (["query", BY_SEX, "--epsilon", "1", "--profile", "/nowhere"], "INSITU-CONFIG-STATE", 2),
         (["query", "", "--epsilon", "1"], "INSITU-SQL", 2),
         (["query", "DROP TABLE person", "--epsilon", "1"], "INSITU-SQL", 2),

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from insitu.noise import half_width, laplace_tail
-from insitu.output import cell_text, check_target, choose_format, json_bytes, table_text, write_result
+from insitu.output import FACT_SUFFIXES, cell_text, check_target, choose_format, json_bytes, table_text, write_result
 from insitu.progress import Reporter
 from insitu.result import Column, Evidence, NodeStatus, Result, Spent
 from insitu_privacy.dataset import DatasetBundle
@@ -149,6 +149,12 @@ def test_formats_follow_the_suffix_unless_named(tmp_path: Path) -> None:
     assert choose_format(None, Path("x.PARQUET")) == "parquet"
     assert choose_format(None, Path("x.txt")) == "table"
     assert choose_format("csv", Path("x.json")) == "csv"
+    assert choose_format(None, Path("x")) == "table"
+    assert choose_format("table", Path("x.xlsx")) == "table"
+    with pytest.raises(ConfigInvalid, match=r"\.json, \.csv, \.parquet, \.arrow, \.txt.*--format"):
+        choose_format(None, Path("x.xlsx"))
+    with pytest.raises(ConfigInvalid, match=r"are \.json, \.txt\."):
+        choose_format(None, Path("x.csv"), FACT_SUFFIXES)
     with pytest.raises(ConfigInvalid):
         check_target("json", tmp_path)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from insitu.result import Column, Interval, Result, Suppression
 from insitu_privacy.dataset import ColumnType
@@ -180,6 +180,7 @@ def test_what_leads_to_a_point_without_an_interval_is_dashed() -> None:
     assert (whisker.tag.rpartition("}")[2], band.tag.rpartition("}")[2]) == ("path", "polygon")
 
 
+@example([None] * 7 + [6.457911762546565e16], True)
 @given(st.lists(st.none() | st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=12), st.booleans())
 def test_whatever_the_numbers_the_picture_has_places_for_them(values: list[float | None], by_year: bool) -> None:
     rows: list[Row] = [(place if by_year else str(place), value) for place, value in enumerate(values)]

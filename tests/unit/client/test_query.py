@@ -56,10 +56,10 @@ def test_the_json_document_is_the_interface(world: World) -> None:
     again = json.loads(json.dumps(document, allow_nan=False))
     assert set(again) == {
         "query_id", "dataset", "columns", "rows", "intervals", "level", "nodes", "clipping", "spent", "replayed",
-        "verified", "warnings", "improved", "suppression", "evidence",
+        "verified", "warnings", "improved", "suppression", "without_profile", "evidence",
     }  # fmt: skip
     assert again["columns"] == [{"name": "sex", "type": "text"}, {"name": "n", "type": "integer"}]
-    assert again["clipping"] == [None, None]
+    assert again["clipping"] == [None, 0]
     assert again["suppression"] == {"below": 11, "rows": []}
     assert again["spent"] == {"epsilon": 0.5, "delta": pytest.approx(0.0, abs=1e-6)}
     assert again["nodes"][0] == {"id": "chu-lille", "status": "released", "code": None}
@@ -84,6 +84,15 @@ def test_an_improved_answer_says_so_and_the_gateway_is_held_against_the_plain_on
     for wrong in ([], ["better"], "non-negative counts", None, ["consistent marginals"] * 2):
         with pytest.raises(IntegrityFailed):
             verify_document(document | {"improved": wrong}, world.authority.public())
+
+
+def test_what_could_not_be_made_consistent_is_not_said_to_be(world: World) -> None:
+    with world.federation() as federation:
+        result = federation.query(BY_SEX, epsilon=1, improve=("non-negative", "consistent"))
+    assert result.improved == ("non-negative counts",)
+    assert any("nothing to make consistent" in one for one in result.warnings)
+    again = verify_document(json.loads(json.dumps(result.to_json())), world.authority.public())
+    assert again.improved == result.improved
 
 
 def test_a_gateway_that_alters_rows_is_found_where_the_answer_is_improved(world: World) -> None:
