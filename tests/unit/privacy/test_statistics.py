@@ -161,6 +161,9 @@ def test_linf_covers_every_value_of_the_interval(aggregate: str, expression: str
 # -- keys ------------------------------------------------------------------------------------------------------------
 
 
+YEARS = range(2015, 2025)
+
+
 def domain(sql: str, **asked: Any) -> Any:
     return release(sql, **asked).keys[0].domain
 
@@ -171,7 +174,7 @@ def domain(sql: str, **asked: Any) -> Any:
         ("kind", ("er", "in", "out")),
         ("stage", (None, 0, 1, 2, 3, 4)),
         ("blood", (None, "A", "B", "O")),
-        ("YEAR(start)", tuple(range(2015, 2025))),
+        ("YEAR(start)", tuple(YEARS)),
         ("QUARTER(start)", (1, 2, 3, 4)),
         ("MONTH(finish)", (None, *range(1, 13))),
         ("kind = 'in'", (False, True)),
@@ -191,7 +194,9 @@ def domain(sql: str, **asked: Any) -> Any:
         ("start", None),
         ("noted", None),
         ("YEAR(noted)", None),
-        ("DATE_TRUNC('month', start)", None),
+        ("DATE_TRUNC('quarter', start)", tuple(date(year, month, 1) for year in YEARS for month in (1, 4, 7, 10))),
+        ("DATE_TRUNC('day', start)", None),
+        ("DATE_TRUNC('month', noted)", None),
     ],
 )  # fmt: skip
 def test_the_domain_of_a_key_is_inferred_through_its_expression(key: str, expected: Any) -> None:
