@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/python -m insitu_compose.demo
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 # The parts do not need each other: types are checked on one processor, and all else meanwhile on another.
 check: install

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from insitu_privacy.fits import ReleaseFit, StatisticFit, in_range
 
-from insitu_access.payload import Fields, Malformed, as_text, read_number
+from insitu_access.payload import Fields, Malformed, as_items, as_text, read_number
 
 
 def fit_as_json(fit: ReleaseFit) -> dict[str, object]:
@@ -15,7 +15,12 @@ def fit_as_json(fit: ReleaseFit) -> dict[str, object]:
         "max_rows_per_group": fit.max_rows_per_group,
         "max_groups": fit.max_groups,
         "statistics": [
-            {"weight": one.weight, "linf": one.linf, "center": None if one.center is None else str(one.center)}
+            {
+                "weight": one.weight,
+                "linf": one.linf,
+                "center": None if one.center is None else str(one.center),
+                "ends": None if one.ends is None else [str(end) for end in one.ends],
+            }
             for one in fit.statistics
         ],
     }
@@ -40,7 +45,15 @@ def _read_statistic(value: object, path: str) -> StatisticFit:
             weight=fields.integer("weight"),
             linf=fields.optional_integer("linf"),
             center=fields.optional_item("center", read_signed),
+            ends=fields.optional_item("ends", _read_ends),
         )
+
+
+def _read_ends(value: object, path: str) -> tuple[Fraction, Fraction]:
+    ends = as_items(value, path, read_signed)
+    if len(ends) != 2:
+        raise Malformed(f"{path} must have two numbers")
+    return ends[0], ends[1]
 
 
 def read_signed(value: object, path: str) -> Fraction:

@@ -235,7 +235,7 @@ def _made_up_tree(release: Release, tree: Tree, outlook: Outlook | None, nodes: 
     from insitu_privacy.tree import grown
 
     rows = REPRESENTATIVE_ROWS if outlook is None else max(1.0, outlook.rows / nodes)
-    shares = None if outlook is None else outlook.leaves
+    shares = None if outlook is None else outlook.leaf_shares(release)
     each = max(1, round(rows * tree.weight / tree.leaves))
     bottom = [each] * tree.leaves if shares is None else _parts(rows * tree.weight, shares)
     counts = grown(tree.leaves, enumerate(bottom))

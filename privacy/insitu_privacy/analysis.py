@@ -283,7 +283,7 @@ def _measured(part: Part, question: _Question, tree: exp.Expr, first: int) -> _M
             bounds=bounds,
             selects_keys=selects_keys and not leaves,
             weights=tuple(levels(one) if fit is None else each.weight for one, each in zip(bounded, fits, strict=True)),
-            tree=Tree(leaves=bounded[0].leaves, weight=bounded[0].weight, keys_of=base) if leaves else None,
+            tree=_tree(bounded[0], base) if leaves else None,
             one_row_per_unit=tracked.one_row_per_unit,
         )
 
@@ -306,6 +306,10 @@ def _measured(part: Part, question: _Question, tree: exp.Expr, first: int) -> _M
         quantiles.append(quantile)
         readings[front.name, name] = read_quantile(asked, quantile)
     return _Made(releases=releases, readings=readings, quantiles=quantiles)
+
+
+def _tree(one: Bounded, keys_of: str | None) -> Tree:
+    return Tree(leaves=one.leaves, weight=one.weight, beyond=one.beyond, keys_of=keys_of)
 
 
 def _read(reading: Reading, bounded: tuple[Bounded, ...], released: str) -> exp.Expr:

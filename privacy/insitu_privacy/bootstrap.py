@@ -101,15 +101,17 @@ def _perturbed(plan: PrivacyPlan, one: Released, copies: int, *, first_as_it_is:
             columns[f"s{index}"] = pa.array(added + np.tile(np.array(values, dtype=np.int64), copies), mask=hidden)
     for quantile, tree in one.quantiles:
         found = [
-            quantile_array(quantile, tree, counts, one.hidden)
-            for counts in _perturbed_trees(plan, tree, copies, first_as_it_is=first_as_it_is)
+            quantile_array(quantile, tree, counts, one.hidden, opened=opened)
+            for counts, opened in _perturbed_trees(plan, tree, copies, first_as_it_is=first_as_it_is)
         ]
         columns[quantile.column] = pa.concat_arrays(found)
     return columns
 
 
-def _perturbed_trees(plan: PrivacyPlan, tree: MergedRelease, copies: int, *, first_as_it_is: bool) -> Iterator[Array]:
-    """Perturbed trees (some copies, cells, nodes), a few copies at a time."""
+def _perturbed_trees(
+    plan: PrivacyPlan, tree: MergedRelease, copies: int, *, first_as_it_is: bool
+) -> Iterator[tuple[Array, Array]]:
+    """Perturbed trees (some copies, cells, nodes), a few copies at a time, and which of them (some copies, 1) are."""
     counts = np.array(tree.statistics, dtype=float).reshape(tree.release.width, -1)
     nodes = tree.nodes * tree.release.width
     at_once = max(1, _TREES_AT_ONCE // max(1, counts.size))
@@ -117,9 +119,10 @@ def _perturbed_trees(plan: PrivacyPlan, tree: MergedRelease, copies: int, *, fir
     for start in range(0, copies, at_once):
         number = min(at_once, copies - start)
         added = noise(generator, tree.release, 0, nodes, number).reshape(number, *counts.shape).astype(float)
+        perturbed = np.ones((number, 1), dtype=bool)
         if first_as_it_is and not start:
-            added[0] = 0
-        yield (added + counts).swapaxes(-1, -2)
+            added[0], perturbed[0] = 0, False
+        yield (added + counts).swapaxes(-1, -2), perturbed
 
 
 def _generator(plan: PrivacyPlan, one: MergedRelease) -> np.random.Generator:

@@ -25,6 +25,8 @@ class StatisticFit:
     """The most that a unit may add to one group, in multiples of the granularity; None for what m rows may add."""
     center: Fraction | None = None
     """What the values of an average are taken from; None for the middle of their bounds."""
+    ends: tuple[Fraction, Fraction] | None = None
+    """The least and greatest value that a tree of counts has leaves for; None for the bounds of its values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,11 @@ def in_range(fit: ReleaseFit) -> bool:
     return all(
         1 <= one.weight <= WEIGHT_LIMIT
         and (one.linf is None or 1 <= one.linf <= LINF_LIMIT)
-        and (one.center is None or (abs(one.center) <= CENTER_LIMIT and one.center.denominator <= CENTER_LIMIT))
+        and all(abs(each) <= CENTER_LIMIT and each.denominator <= CENTER_LIMIT for each in _values(one))
+        and (one.ends is None or one.ends[0] <= one.ends[1])
         for one in fit.statistics
     )
+
+
+def _values(fit: StatisticFit) -> tuple[Fraction, ...]:
+    return (*(() if fit.center is None else (fit.center,)), *(fit.ends or ()))

@@ -123,12 +123,14 @@ class Statistic:
 class Tree:
     """A tree of counts over the values of an expression (Hay, Rastogi, Miklau, Suciu 2010): what quantiles are read of.
 
-    Leaf i holds the values that are nearest to ``center + granularity * i`` of its statistic. A unit adds to the leaves
-    of a group at most ``weight`` for each row that is counted.
+    Leaf i holds the values that are nearest to ``center + granularity * i`` of its statistic, the first and last also
+    those beyond. A unit adds to the leaves of a group at most ``weight`` for each row that is counted.
     """
 
     leaves: int
     weight: int
+    beyond: tuple[Fraction | None, Fraction | None] = field(default=(None, None), metadata={"digest": False})
+    """How far values may lie below the first leaf and above the last; None where none do. Of no account to nodes."""
     keys_of: str | None
     """Name of the release whose selected keys this one has too; None where keys are public."""
 

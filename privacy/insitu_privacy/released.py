@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from insitu_privacy.dataset import ColumnType
 from insitu_privacy.merge import MergedRelease
-from insitu_privacy.plan import NODE_ID, KeyColumn, KeyValue, PrivacyPlan, Quantile, Release
+from insitu_privacy.plan import NODE_ID, KeyColumn, KeyValue, PrivacyPlan, Quantile, Release, Tree
 from insitu_privacy.tree import Array, quantile_places
 
 ARROW: dict[ColumnType, pa.DataType] = {
@@ -124,28 +124,50 @@ def point_table(one: Released, sql: str) -> pa.Table:
         shown = [value if seen else None for value, seen in zip(values, one.visible, strict=True)]
         columns[f"s{index}"] = pa.array(shown, type=pa.int64())
     for quantile, tree in one.quantiles:
-        counts = np.array(tree.statistics, dtype=float).reshape(tree.release.width, -1).T
-        columns[quantile.column] = quantile_array(quantile, tree, counts, one.hidden)
+        columns[quantile.column] = quantile_array(quantile, tree, _counts(tree), one.hidden)
     return pa.table(columns)
 
 
-def quantile_array(quantile: Quantile, tree: MergedRelease, counts: Array, hidden: Array | None) -> pa.Array:
-    """A quantile's numbers from trees (..., cells, nodes), one after another; NULL where there is none."""
-    release = tree.release
-    (statistic,) = release.statistics
-    assert release.tree is not None
-    places = quantile_places(
-        release.tree.leaves,
+def _counts(tree: MergedRelease) -> Array:
+    """Its nodes: (cells, nodes)."""
+    found: Array = np.array(tree.statistics, dtype=float).reshape(tree.release.width, -1).T
+    return found
+
+
+def _tree(one: MergedRelease) -> Tree:
+    assert one.release.tree is not None
+    return one.release.tree
+
+
+def quantile_array(
+    quantile: Quantile, tree: MergedRelease, counts: Array, hidden: Array | None, *, opened: Array | None = None
+) -> pa.Array:
+    """A quantile's numbers from trees (..., cells, nodes), one after another; NULL where there is none.
+
+    The first and the last leaf may hold values from beyond them too. An answer is that leaf, its interval reaches to
+    where they may lie: where ``opened`` (..., 1) is true a place in such a leaf is read as its farthest value.
+    """
+    (statistic,) = tree.release.statistics
+    places = _places(quantile, tree, counts)
+    missing = np.isnan(places) if hidden is None else np.isnan(places) | hidden
+    values = float(statistic.center) + np.where(missing, 0, places) * float(statistic.granularity)
+    if opened is not None:
+        for place, end in zip((0, _tree(tree).leaves - 1), _tree(tree).beyond, strict=True):
+            values = values if end is None else np.where(opened & (places == place), float(end), values)
+    return pa.array(np.round(values, 9).reshape(-1), mask=missing.reshape(-1))
+
+
+def _places(quantile: Quantile, tree: MergedRelease, counts: Array) -> Array:
+    return quantile_places(
+        _tree(tree).leaves,
         counts,
         kind=quantile.kind,
         level=float(quantile.level),
-        weight=release.tree.weight,
+        weight=_tree(tree).weight,
         non_negative=tree.non_negative,
-        deviation=np.broadcast_to(deviation(release, tree.nodes), counts.shape[:-1]),
+        beyond=(_tree(tree).beyond[0] is not None, _tree(tree).beyond[1] is not None),
+        deviation=np.broadcast_to(deviation(tree.release, tree.nodes), counts.shape[:-1]),
     )
-    missing = np.isnan(places) if hidden is None else np.isnan(places) | hidden
-    values = float(statistic.center) + np.where(missing, 0, places) * float(statistic.granularity)
-    return pa.array(np.round(values, 9).reshape(-1), mask=missing.reshape(-1))
 
 
 def deviation(release: Release, nodes: Sequence[int]) -> Array:
@@ -167,4 +189,21 @@ def warnings(relations: Sequence[Released]) -> tuple[str, ...]:
         found.append(
             "MIN and MAX are the outermost values that stand clear of the noise: the true ones may lie further out"
         )
+    beyond = [_beyond(one) for one in relations]
+    if any(beyond):
+        found.append(
+            f"{sum(beyond)} quantiles may lie beyond the values that a profile lets expect, and are given as the last of "
+            "those: with bounds of your own, LEAST(GREATEST(value, low), high), none is"
+        )
     return tuple(found)
+
+
+def _beyond(one: Released) -> int:
+    """How many quantiles are read from a first or last leaf that holds what lies beyond it."""
+    found = 0
+    for quantile, tree in one.quantiles:
+        places = _places(quantile, tree, _counts(tree))
+        shown = np.array(one.visible, dtype=bool)
+        for place, end in zip((0, _tree(tree).leaves - 1), _tree(tree).beyond, strict=True):
+            found += 0 if end is None else int(((places == place) & shown).sum())
+    return found

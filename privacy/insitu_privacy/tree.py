@@ -82,10 +82,13 @@ def quantile_places(
     weight: int,
     deviation: Array,
     non_negative: bool = False,
+    beyond: tuple[bool, bool] = (False, False),
 ) -> Array:
     """Where a quantile lies among the leaves: float array (...) of places, NaN where there is none.
 
     ``tree`` is (..., nodes), ``weight`` what a row adds, ``deviation`` (...) the standard deviation of a node's noise.
+    Where the first or last leaf holds what lies ``beyond`` it, a quantile is there as soon as one rank says so: no
+    noise of the ranks between moves it back among leaves where it cannot be.
     """
     if kind in ("least", "greatest"):
         return _outermost(leaves, tree, last=kind == "greatest", weight=weight, deviation=deviation)
@@ -93,13 +96,19 @@ def quantile_places(
     ranks = np.cumsum(fitted, axis=-1) / weight
     total = fitted.sum(axis=-1) / weight
     if kind in ("discrete", "discrete from above"):
-        beyond = 1e-9 if kind == "discrete from above" else -1e-9  # where the rank is whole, the next value or this one
-        places = _first(ranks, np.maximum(level * total * (1 + beyond), 0.5))
+        nudge = 1e-9 if kind == "discrete from above" else -1e-9  # where the rank is whole, the next value or this one
+        target = np.maximum(level * total * (1 + nudge), 0.5)
+        places = _first(ranks, target)
     else:
         before = np.floor(level * np.maximum(total - 1, 0) + 1e-9)
         part = np.clip(level * np.maximum(total - 1, 0) - before, 0, 1)
-        low, high = _first(ranks, before + 0.5), _first(ranks, before + 1.5)
+        target = before + 0.5
+        low, high = _first(ranks, target), _first(ranks, before + 1.5)
         places = low + np.where(part > 1e-6, part * (high - low), 0)
+    if beyond[0]:
+        places = np.where(ranks[..., 0] >= target, 0, places)
+    if beyond[1] and leaves > 1:
+        places = np.where(ranks[..., -2] < target, leaves - 1, places)
     lost = 2 * deviation * math.sqrt(tree_levels(leaves)[0])  # of the sum of the topmost nodes
     there = total > np.maximum(0.5, lost / weight)
     return np.where(there, places, np.nan)

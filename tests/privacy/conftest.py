@@ -32,8 +32,12 @@ def pg(postgres_url: str) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileWorld]:
-    """A federation whose gateway is hostile: one for all files that attack with it."""
+    """A federation whose gateway is hostile.
+
+    One for each file: its loop runs in a thread of this process, and gRPC has crashed where it was left running beside
+    the loops of other tests.
+    """
     with hostile_world(Path(tmp_path_factory.mktemp("hostile"))) as started:
         yield started

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import cache
 
 from insitu_privacy.dataset import Dataset
 from insitu_privacy.fits import ReleaseFit, StatisticFit
-from insitu_privacy.plan import PrivacyPlan, Release
+from insitu_privacy.plan import PrivacyPlan, Release, Statistic
 
 from tests.testkit.care import care, care_pairs, care_twins, plan
 
@@ -219,7 +220,8 @@ def planned(rows: int, groups: int, width: int = 1) -> dict[str, PrivacyPlan]:
 
 
 def _bounded(sql: str, dataset: Dataset, rows: int, groups: int) -> PrivacyPlan:
-    """The plan of a query; with an odd number of groups its sums are held to less than its rows could add to them."""
+    """The plan of a query; with an odd number of groups its sums are held to less than its rows could add to them, and
+    the leaves of its trees lie over a half of their bounds."""
     made = plan(sql, dataset=dataset, max_rows_per_group=rows, max_groups=groups)
     return made if groups % 2 == 0 else plan(sql, dataset=dataset, fits=tuple(map(_held, made.releases)))
 
@@ -229,7 +231,16 @@ def _held(release: Release) -> ReleaseFit:
         max_rows_per_group=release.bounds.max_rows_per_group,
         max_groups=release.bounds.max_groups,
         statistics=tuple(
-            StatisticFit(weight=place + 1, linf=max(1, one.linf // 3), center=one.center * 3 / 2)
+            StatisticFit(
+                weight=place + 1, linf=max(1, one.linf // 3), center=one.center * 3 / 2, ends=_half(release, one)
+            )
             for place, one in enumerate(release.statistics)
         ),
     )
+
+
+def _half(release: Release, statistic: Statistic) -> tuple[Fraction, Fraction] | None:
+    if release.tree is None:
+        return None
+    quarter = statistic.granularity * (release.tree.leaves // 4)
+    return statistic.center + quarter, statistic.center + 2 * quarter

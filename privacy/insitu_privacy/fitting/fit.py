@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from insitu_privacy.data_profile import DataProfile
@@ -13,6 +13,7 @@ from insitu_privacy.fits import ReleaseFit, StatisticFit
 from insitu_privacy.fitting.choice import Choice, choose, totals_of
 from insitu_privacy.fitting.crowd import GUESSED_CELLS, Crowd, crowds, spreads
 from insitu_privacy.fitting.curves import Curve
+from insitu_privacy.fitting.ends import ends
 from insitu_privacy.fitting.passing import Terms
 from insitu_privacy.fitting.values import leaf_shares
 from insitu_privacy.plan import Accounting, PrivacyPlan, QueryParameters, Release
@@ -32,8 +33,15 @@ class Outlook:
     """In integers of each statistic, but of sums before a centre is taken off."""
     kept: tuple[float, ...]
     choice: Choice
-    leaves: tuple[float, ...] | None = None
-    """Of a tree, the share of the rows at each leaf; None where no profile says."""
+    values: Curve | None = None
+    """Of a tree, where the values of its rows lie; None where no profile says."""
+
+    def leaf_shares(self, release: Release) -> tuple[float, ...] | None:
+        """Of a release that is a tree, the share of the rows at each leaf; None where no profile says."""
+        if release.tree is None or self.values is None:
+            return None
+        (statistic,) = release.statistics
+        return leaf_shares(self.values, release.tree.leaves, float(statistic.center), float(statistic.granularity))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +78,17 @@ def fitted(
         for release, choice in zip(plan.releases, choices, strict=True)
     ]
     weights = _weights(importance)
+    curves = [() if profile is None else spreads(release, dataset, profile) for release in plan.releases]
     fits = tuple(
-        _fit(release, choice, each) for release, choice, each in zip(plan.releases, choices, weights, strict=True)
+        _with_ends(_fit(release, choice, each), release, plan, curve)
+        for release, choice, each, curve in zip(plan.releases, choices, weights, curves, strict=True)
     )
     changes = profile is not None and any(choice is not None for choice in choices)
+    changes |= any(one.ends is not None for each in fits for one in each.statistics)
     even = all(len(set(each)) == 1 for each in weights) and len({each[:1] for each in weights}) == 1
     outlooks = tuple(
-        None
-        if choice is None or profile is None
-        else _outlook(release, each, choice, spreads(release, dataset, profile))
-        for release, each, choice in zip(plan.releases, found, choices, strict=True)
+        None if choice is None or profile is None else _outlook(release, each, choice, curve)
+        for release, each, choice, curve in zip(plan.releases, found, choices, curves, strict=True)
     )
     return Fitting(fits=fits if changes or not even else (), outlooks=outlooks)
 
@@ -153,6 +162,13 @@ def _fit(release: Release, choice: Choice | None, weights: Sequence[int]) -> Rel
     return ReleaseFit(max_rows_per_group=choice.max_rows_per_group, max_groups=choice.max_groups, statistics=statistics)
 
 
+def _with_ends(fit: ReleaseFit, release: Release, plan: PrivacyPlan, curves: Sequence[Curve | None]) -> ReleaseFit:
+    """With the ends of the leaves, where the release is a tree."""
+    quantiles = [one for one in plan.quantiles if one.tree == release.name]
+    found = ends(release, quantiles, curves[0]) if quantiles and curves else None
+    return replace(fit, statistics=(replace(fit.statistics[0], ends=found),)) if found is not None else fit
+
+
 def _rounded(center: float, granularity: Fraction) -> Fraction:
     return round(Fraction(center) / granularity) * granularity
 
@@ -172,7 +188,7 @@ def _outlook(release: Release, found: Sequence[Crowd], choice: Choice, curves: S
         totals=tuple(mean),
         kept=tuple(kept),
         choice=choice,
-        leaves=_leaves(release, curves),
+        values=_tree_values(release, curves),
     )
 
 
@@ -199,11 +215,8 @@ def _is_capped(release: Release, place: int, crowd: Crowd) -> bool:
     return release.statistics[place].value in crowd.sums and release.statistics[place].kind == "sum"
 
 
-def _leaves(release: Release, curves: Sequence[Curve | None]) -> tuple[float, ...] | None:
+def _tree_values(release: Release, curves: Sequence[Curve | None]) -> Curve | None:
     if release.tree is None:
         return None
     (statistic,) = release.statistics
-    curve = None if statistic.value is None else curves[statistic.value]
-    if curve is None:
-        return None
-    return leaf_shares(curve, release.tree.leaves, float(statistic.center), float(statistic.granularity))
+    return None if statistic.value is None else curves[statistic.value]

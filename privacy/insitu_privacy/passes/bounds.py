@@ -18,6 +18,7 @@ from insitu_privacy.errors import ParameterRefused
 from insitu_privacy.facts import Facts
 from insitu_privacy.fits import ReleaseFit, StatisticFit, in_range
 from insitu_privacy.fixed_point import granularity
+from insitu_privacy.leaves import leaves_over
 from insitu_privacy.passes.quantiles import bounded_in_sql
 from insitu_privacy.passes.spans import refusal
 from insitu_privacy.passes.statistics import Wanted
@@ -40,6 +41,8 @@ class Bounded:
     linf: int
     leaves: int = 0
     """Of a tree of counts, the number of its leaves."""
+    beyond: tuple[Fraction | None, Fraction | None] = (None, None)
+    """Of a tree of counts, how far values may lie below its first leaf and above its last; None where none do."""
     weight: int = 1
     """Of a tree of counts, what a row adds."""
 
@@ -72,10 +75,11 @@ def contribution_bounds(
 def bound(wanted: Wanted, rows: int, tracked: Tracked, leaves: int, fit: StatisticFit) -> Bounded:
     """The fixed-point form of one statistic where a unit has at most ``rows`` rows in a group.
 
-    ``leaves`` limits those of a tree of counts. A sum may be held to less than its rows could add, and an average be
-    taken from elsewhere than the middle: as ``fit`` says.
+    ``leaves`` limits those of a tree of counts. A sum may be held to less than its rows could add, an average be taken
+    from elsewhere than the middle, and leaves lie over a part of the bounds: as ``fit`` says.
 
-    Raises SqlRefused (INSITU-SQL-UNBOUNDED) where a summed expression has no public bounds.
+    Raises SqlRefused (INSITU-SQL-UNBOUNDED) where a summed expression has no public bounds, ParameterRefused
+    (INSITU-PARAM-FITS) for leaves that lie outside of them.
     """
     if wanted.kind not in ("sum", "leaves"):
         linf = 1 if wanted.kind == "units" else rows
@@ -86,7 +90,7 @@ def bound(wanted: Wanted, rows: int, tracked: Tracked, leaves: int, fit: Statist
         text = wanted.node.this.sql()
         raise refusal("INSITU-SQL-UNBOUNDED", wanted.node.this, name=text, hint=bounded_in_sql(wanted.node))
     if wanted.kind == "leaves":
-        return _tree(wanted, rows, facts, leaves, one_row=tracked.one_row_per_unit)
+        return _tree(wanted, rows, facts, leaves, fit, one_row=tracked.one_row_per_unit)
     low, high = facts.interval
     step = granularity(facts)
     middle = (low + high) / 2 if fit.center is None else min(max(fit.center, low), high)
@@ -113,38 +117,24 @@ _WEIGHT = 2**16
 """A unit with more rows than are counted has them scaled: in this many parts of a row."""
 
 
-def _tree(wanted: Wanted, rows: int, facts: Facts, limit: int, *, one_row: bool) -> Bounded:
-    """Leaves at round numbers, as many as the limit allows; no finer than whole numbers where values are whole."""
+def _tree(wanted: Wanted, rows: int, facts: Facts, limit: int, fit: StatisticFit, *, one_row: bool) -> Bounded:
     assert facts.interval is not None
     low, high = facts.interval
-    step = Fraction(1) if facts.type == "integer" else _round_step(Fraction(high - low) / 10**6)
-    while (count := _leaves(low, high, step)) > limit:
-        step = _round_step(step * Fraction(3, 2))
+    first, last = (low, high) if fit.ends is None else (max(low, fit.ends[0]), min(high, fit.ends[1]))
+    if first > last:
+        raise ParameterRefused("INSITU-PARAM-FITS")
+    leaves = leaves_over(first, last, whole=facts.type == "integer", limit=limit)
     weight = 1 if one_row else _WEIGHT
-    center = Fraction((low / step).__floor__()) * step
     return Bounded(
         wanted=wanted,
-        granularity=step,
-        center=center,
+        granularity=leaves.step,
+        center=leaves.first,
         most=weight,
         linf=rows * weight,
-        leaves=count,
+        leaves=leaves.count,
         weight=weight,
+        beyond=(low if low < leaves.first else None, high if high > leaves.last else None),
     )
-
-
-def _leaves(low: Fraction, high: Fraction, step: Fraction) -> int:
-    return (high / step).__ceil__() - (low / step).__floor__() + 1
-
-
-def _round_step(least: Fraction) -> Fraction:
-    """The least of 1, 2, 5, 10, 20, 50, ... and 0.5, 0.2, 0.1, ... that is not below ``least``."""
-    step = Fraction(1)
-    while step > max(least, Fraction(1, 10**9)):
-        step /= 10
-    while step < least:
-        step *= next(factor for factor in (2, 5, 10) if step * factor >= least or factor == 10)
-    return step
 
 
 def levels(one: Bounded) -> int:

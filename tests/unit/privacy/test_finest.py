@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from insitu_privacy.merge import merge
 from insitu_privacy.passes.finest import is_more_accurate
 from insitu_privacy.passes.grouping_sets import without_grouping_sets
 from insitu_privacy.passes.parse import parse
+from insitu_privacy.plan import ReleasedValues
+from insitu_privacy.postprocess import Postprocessor
 
 from tests.testkit.care import care, plan
 
@@ -14,8 +17,9 @@ WRITTEN = {
     "a total": (
         "SELECT kind, COUNT(*) AS n FROM visit WHERE cost > 5 GROUP BY ROLLUP (kind)",
         "WITH _finest0 AS (SELECT kind AS _finest0k0, COUNT(*) AS _finest0a0 FROM visit WHERE cost > 5 GROUP BY kind) "
-        "SELECT * FROM (SELECT _finest0k0 AS kind, TRY_CAST(SUM(_finest0a0) AS BIGINT) AS n FROM _finest0 GROUP BY "
-        "_finest0k0 UNION ALL SELECT NULL AS kind, TRY_CAST(SUM(_finest0a0) AS BIGINT) AS n FROM _finest0) AS _finest0_sets",
+        "SELECT * FROM (SELECT _finest0k0 AS kind, TRY_CAST(COALESCE(SUM(_finest0a0), 0) AS BIGINT) AS n FROM _finest0 "
+        "GROUP BY _finest0k0 UNION ALL SELECT NULL AS kind, TRY_CAST(COALESCE(SUM(_finest0a0), 0) AS BIGINT) AS n FROM "
+        "_finest0) AS _finest0_sets",
     ),
     "having, order and marks": (
         "WITH v AS (SELECT * FROM visit) SELECT sex, GROUPING(sex) AS g, SUM(x) FROM v GROUP BY GROUPING SETS ((sex), ()) "
@@ -87,6 +91,17 @@ def test_columns_and_statistics_are_those_of_separate_releases() -> None:
     assert [s.center for s in one.statistics] == [s.center for s in others[0].statistics]
     assert summed.loss.epsilon == separate.loss.epsilon == 1
     assert float(one.statistics[0].scale) == pytest.approx(float(others[0].statistics[0].scale) / 2)
+
+
+def test_a_total_over_no_cells_is_none_of_anything() -> None:
+    """No year is below 3, so that there is no group; plain SQL has a row for the total all the same."""
+    sql = "SELECT birth_year, COUNT(*) AS n, AVG(score) AS a FROM person WHERE birth_year < 3 GROUP BY ROLLUP (birth_year)"
+    made = plan(sql)
+    (release,) = made.releases
+    assert release.cells == 0
+    nothing = ReleasedValues(keys=None, statistics=((),) * release.width)
+    with Postprocessor() as post:
+        assert post.run(made, merge(made, [(nothing,)])).rows == ((None, 0, None),)
 
 
 @pytest.mark.parametrize("mechanism", ["laplace", "gaussian"])

@@ -215,7 +215,7 @@ def middle(sql: str, known: DataProfile) -> float:
     """The value below which half of the rows are expected."""
     (release,) = plan(sql).releases
     (statistic,) = release.statistics
-    leaves = outlook(sql, known).leaves
+    leaves = outlook(sql, known).leaf_shares(release)
     assert leaves is not None
     assert sum(leaves) == pytest.approx(1)
     place = int(np.searchsorted(np.cumsum(leaves), 0.5))
@@ -242,7 +242,8 @@ def test_whole_numbers_and_days_are_expected_at_themselves() -> None:
             ("visit", "values", "start"): [day + place % 60 for place in range(900)],
         }
     )
-    stages = outlook("SELECT MEDIAN(stage) AS m FROM visit", known).leaves
+    sql = "SELECT MEDIAN(stage) AS m FROM visit"
+    stages = outlook(sql, known).leaf_shares(plan(sql).releases[0])
     assert stages is not None
     assert stages[3] > 0.7
     days = "SELECT MEDIAN(start) AS m FROM visit"
@@ -253,7 +254,7 @@ def test_whole_numbers_and_days_are_expected_at_themselves() -> None:
 def test_of_what_no_profile_has_nothing_is_expected() -> None:
     known = profile(SEEN)
     for value in ("stage", "cost * stage", "ROUND(cost, 1)"):
-        assert outlook(f"SELECT MEDIAN({value}) AS m FROM visit", known).leaves is None
+        assert outlook(f"SELECT MEDIAN({value}) AS m FROM visit", known).values is None
 
 
 @pytest.mark.parametrize("sums", [False, True])
