@@ -22,11 +22,10 @@ from insitu_privacy.plan import (
     ReleasedValues,
     Statistic,
     Tree,
-    cell_count,
 )
 from insitu_privacy.relations import Derived
 
-from insitu.clipped import Profiled
+from insitu.bounds_said import groups_bind, rows_bind
 
 if TYPE_CHECKING:
     from insitu_privacy.data_profile import DataProfile
@@ -134,64 +133,7 @@ def _uncut(release: Release) -> bool:
     In derived tables counts and sums of a unit are cut to limits of their own.
     """
     derived = any(isinstance(source, Derived) for source in release.relation.sources)
-    return not derived and not _rows_bind(release) and not _groups_bind(release)
-
-
-# -- where bounds come from, for people --------------------------------------------------------------------------------
-
-
-def bounds_reason(
-    release: Release, parameters: QueryParameters, outlook: Outlook | None, profiled: Profiled | None
-) -> str:
-    """Where the contribution bounds of a release come from: of those that bind, and no others."""
-    if release.one_row_per_unit:
-        return "one row for each person"
-    asked, rest = _binding(release, parameters)
-    head = f"{' and '.join(asked)} as asked for" if asked else ""
-    if not rest and not asked:
-        return "these bounds cut nothing"
-    if outlook is None:
-        own = "the dataset's own" + ("" if profiled is None else f": {profiled.why_not}")
-        return head if not rest else f"{head}, {' and '.join(rest)} {own}" if asked else own
-    choice = outlook.choice
-    by = (
-        f"by the profiles of {0 if profiled is None else len(profiled.nodes)} node(s): "
-        f"clipping {max(choice.bias):.2%}, noise with a standard deviation of {choice.noise:.2%} of a typical group"
-    )
-    if not rest:
-        return f"{head}; {by}"
-    return (
-        f"{head}, {' and '.join(rest)} with the least expected error {by}"
-        if asked
-        else f"the least expected error {by}"
-    )
-
-
-def _binding(release: Release, parameters: QueryParameters) -> tuple[list[str], list[str]]:
-    """The names of the bounds that bind, those asked for and the others."""
-    named = {"rows": parameters.max_rows_per_group, "groups": parameters.max_groups}
-    bind = [name for name, does in (("rows", _rows_bind(release)), ("groups", _groups_bind(release))) if does]
-    return [one for one in bind if named[one] is not None], [one for one in bind if named[one] is None]
-
-
-def _rows_bind(release: Release) -> bool:
-    """Whether it makes a difference how many rows a person has in a group."""
-    return not release.one_row_per_unit and any(one.kind != "units" for one in release.statistics)
-
-
-def _groups_bind(release: Release) -> bool:
-    """Whether a person may be in more groups than are kept."""
-    most = cell_count([key for key in release.keys if not key.constant])
-    return not release.one_row_per_unit and (most is None or release.bounds.max_groups < most)
-
-
-def counted_said(release: Release) -> str:
-    """How a person counts in a release."""
-    rows, groups = release.bounds.max_rows_per_group, release.bounds.max_groups
-    times = f"with up to {rows} row{'s' * (rows > 1)}" if _rows_bind(release) else "once"
-    if all(key.constant for key in release.keys):
-        return f"a person counts {times}"
-    return f"a person counts {times} in {'one group' if groups == 1 else f'each of up to {groups} groups'}"
+    return not derived and not rows_bind(release) and not groups_bind(release)
 
 
 # -- made-up releases --------------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from insitu_privacy.errors import InsituError
 from insitu_privacy.plan import PrivacyPlan, Release, Statistic
 
 from insitu.accuracy import Reach
-from insitu.bounds import bounds_reason, clipping, made_up_releases
+from insitu.bounds import clipping, made_up_releases
+from insitu.bounds_said import bounds_reason
 from insitu.clipped import Profiled
 from insitu.epsilon_table import Step, epsilon_table
 from insitu.noise import half_width

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from insitu_privacy.language import spoken
 from rich.text import Text
 
-from insitu.bounds import counted_said
+from insitu.bounds_said import counted_said
 from insitu.catalog import scalar
 from insitu.clipped import clipping_said
 from insitu.output import new_table, rich_text

@@ -192,8 +192,8 @@ def warnings(relations: Sequence[Released]) -> tuple[str, ...]:
     beyond = [_beyond(one) for one in relations]
     if any(beyond):
         found.append(
-            f"{sum(beyond)} quantiles may lie beyond the values that a profile lets expect, and are given as the last of "
-            "those: with bounds of your own, LEAST(GREATEST(value, low), high), none is"
+            f"{sum(beyond)} quantile(s) may lie beyond the values that profiles let expect, and are given as the last "
+            "of those: with bounds of your own, LEAST(GREATEST(value, low), high), none is"
         )
     return tuple(found)
 

@@ -143,8 +143,8 @@ def _sum(call: exp.Expr, names: Mapping[exp.Expr, str]) -> exp.Expr:
         return exp.Case(ifs=[exp.If(this=counted, true=ratio)])
     if isinstance(node, exp.Sum):
         return total(call)
-    counted = exp.Coalesce(this=total(call), expressions=[exp.Literal.number(0)])  # a total over no cells is 0
-    return exp.TryCast(this=counted, to=exp.DataType.build("BIGINT"))
+    none_is_zero = exp.Coalesce(this=total(call), expressions=[exp.Literal.number(0)])  # a total over no cells
+    return exp.TryCast(this=none_is_zero, to=exp.DataType.build("BIGINT"))
 
 
 def _above(

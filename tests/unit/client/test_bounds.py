@@ -124,6 +124,8 @@ def test_medians_and_deviations_are_expected_where_the_values_are(world: World) 
     reach = [step.reach[0] for step in median.epsilon_table]
     assert median.expected[0] is not None
     assert median.expected[0] <= 40
+    assert "where the profiles let expect them" in median.reasons[-1]
+    assert median.plan.releases[-1].statistics[0].granularity < 5, "50,000 by 4,096 leaves would be 20"
     widths = [width for width, _ in reach if width is not None]
     assert widths == sorted(widths, reverse=True)
     assert 0 < widths[0] < 1000

@@ -84,7 +84,10 @@ def test_no_ends_are_named_where_leaves_are_as_fine_without() -> None:
 
 def test_days_are_counted_by_themselves_however_few_are_seen() -> None:
     day = 17_000.0
-    seen: Counted = {("visit", "rows", None): heavy(), ("visit", "values", "start"): [day + at % 60 for at in range(900)]}
+    seen: Counted = {
+        ("visit", "rows", None): heavy(),
+        ("visit", "values", "start"): [day + at % 60 for at in range(900)],
+    }
     before, after = asked("SELECT diagnosis, MEDIAN(start) AS m FROM visit GROUP BY 1", profile(seen))
     assert before.statistics[0].granularity > after.statistics[0].granularity >= Fraction(1)
     low, high = ends(after)

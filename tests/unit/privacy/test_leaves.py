@@ -104,7 +104,7 @@ def test_a_quantile_in_the_first_or_last_leaf_has_no_interval_and_a_warning(leaf
     found = answer(narrowed("20", "60", epsilon=HUGE), {leaf: 900, 1000: 20})
     assert found.rows == ((value,),)
     assert found.intervals == ((None,),)
-    assert any("1 quantiles may lie beyond" in one for one in found.warnings)
+    assert any("1 quantile(s) may lie beyond" in one for one in found.warnings)
     uncut = answer(narrowed("0", "1000", epsilon=HUGE), {0: 900})
     assert uncut.rows == ((0.0,),)
     assert uncut.intervals == (((0.0, 0.0),),)
