@@ -23,6 +23,8 @@ Array = np.ndarray[Any, Any]
 _BRANCHES = 16
 _CLEAR = 0.01
 """The chance that a level without any rows at its edge shows a node that seems to stand clear of the noise."""
+_SURELY = 4.0
+"""Deviations of a rank's noise."""
 
 
 def grown(leaves: int, counts: Iterable[tuple[int, int]]) -> list[int]:
@@ -91,7 +93,10 @@ def quantile_places(
     noise of the ranks between moves it back among leaves where it cannot be.
     """
     if kind in ("least", "greatest"):
-        return _outermost(leaves, tree, last=kind == "greatest", weight=weight, deviation=deviation)
+        last = kind == "greatest"
+        outermost = _outermost(leaves, tree, last=last, weight=weight, deviation=deviation)
+        reached = _surely_reached(leaves, tree, last=last, weight=weight, deviation=deviation)
+        return np.asarray(np.fmax(outermost, reached) if last else np.fmin(outermost, reached))
     fitted = not_below_zero(leaves, consistent(leaves, tree)) if non_negative else consistent(leaves, tree)
     ranks = np.cumsum(fitted, axis=-1) / weight
     total = fitted.sum(axis=-1) / weight
@@ -163,6 +168,21 @@ def _outermost(leaves: int, tree: Array, *, last: bool, weight: int, deviation: 
         stopped |= ~found
         span //= _BRANCHES
     return result
+
+
+def _surely_reached(leaves: int, tree: Array, *, last: bool, weight: int, deviation: Array) -> Array:
+    """A place beyond which there are more rows than noise makes seem there; NaN where there are too few for any.
+
+    Where rows are spread thinly no single node may stand clear of the noise, and ranks do: a greatest value is no lower
+    than a quantile that is. A rank is a sum of at most half the nodes of each family on its way, and of the topmost.
+    """
+    levels = tree_levels(leaves)
+    nodes = levels[0] / 2 + _BRANCHES / 2 * (len(levels) - 1)
+    margin = np.maximum(_SURELY * deviation * math.sqrt(nodes), weight / 2)
+    ranks = np.cumsum(consistent(leaves, tree), axis=-1)
+    total = ranks[..., -1]
+    found: Array = np.where(total > 2 * margin, _first(ranks, total - margin if last else margin), np.nan)
+    return found
 
 
 def _clear_of(nodes: int, deviation: Array) -> Array:

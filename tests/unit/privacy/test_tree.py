@@ -237,6 +237,25 @@ def test_where_no_child_stands_clear_of_the_noise_the_answer_is_the_outer_edge_o
     assert float(quantile_places(500, last, kind="greatest", level=1.0, weight=1, deviation=deviation)) == 499
 
 
+@pytest.mark.parametrize("law", ["laplace", "laplace of three", "gaussian"])
+@pytest.mark.parametrize(("leaves", "rows"), [(32, 3000), (768, 4000), (2001, 6000)])
+def test_extremes_lie_beyond_the_quartiles_also_where_no_node_stands_clear(leaves: int, rows: int, law: str) -> None:
+    """Rows spread thinly over all leaves: each topmost node has little more than noise."""
+    trees, deviations = noisy(leaves, [place * leaves // rows for place in range(rows)], law)
+
+    def at(kind: QuantileKind, level: float) -> Array:
+        return quantile_places(leaves, trees, kind=kind, level=level, weight=1, deviation=deviations)
+
+    levels = tree_levels(leaves)
+    margin = 4 * deviations[0] * math.sqrt(levels[0] / 2 + 8 * (len(levels) - 1))
+    least, greatest = at("least", 0), at("greatest", 1)
+    compared = [tail for tail in (0.25, 0.5) if tail * rows > 1.4 * margin]
+    assert compared
+    for tail in compared:
+        assert at_most(~(greatest >= at("continuous", 1 - tail)), 0.01)
+        assert at_most(~(least <= at("continuous", tail)), 0.01)
+
+
 @pytest.mark.parametrize("law", ["laplace", "gaussian"])
 @pytest.mark.parametrize("leaves", [5, 32, 201, 2001])
 def test_an_empty_group_rarely_has_a_median(leaves: int, law: str) -> None:
