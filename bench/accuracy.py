@@ -71,13 +71,13 @@ def measure(size: data.Size, root: Path, epsilons: Sequence[Fraction] = EPSILONS
             with ExitStack() as stack:
                 files = data.split(size, root, nodes)
                 sites = [stack.enter_context(closing(speed.duckdb_site(dataset, bundle, file))) for file in files]
-                profile = added([_profile(site, dataset) for site in sites])
+                profile = added([profile_of_site(site, dataset) for site in sites])
                 for query, epsilon in product(QUERIES, epsilons):
                     asked = _Asked(query, epsilon, dataset, profile, sites)
                     yield _measured(asked, truths[query.name], processor)
 
 
-def _profile(site: DuckDBEngine, dataset: Dataset) -> DataProfile:
+def profile_of_site(site: DuckDBEngine, dataset: Dataset) -> DataProfile:
     made = []
     for one, plan in profile_plans(dataset, PROFILE_EPSILON):
         (release,) = plan.releases

@@ -165,7 +165,7 @@ def explanation_text(explanation: Explanation) -> str:
         + "".join(f"Warning: {one}\n" for one in explanation.warnings)
     )
     sql = "\n\n".join(f"-- each node, {dialect}\n{text}" for dialect, text in explanation.node_sql.items())
-    head = Text(f"\nExpected {explanation.level:.0%} intervals, {len(explanation.nodes)} nodes")
+    head = Text(f"\nExpected {explanation.level:.0%} intervals, {len(explanation.nodes)} nodes, the widest of any row")
     return rich_text(
         *parts,
         head,
@@ -197,7 +197,10 @@ def _epsilon_table(explanation: Explanation) -> list[Text | RichTable]:
     for step in explanation.epsilon_table:
         view.add_row(f"{float(step.epsilon):g}", *(_reach(*step.reach[place]) for place in noisy))
     return [
-        Text("\nWhat each ε would buy (of groups as large as profiles let expect, else of 1,000 rows at each node)"),
+        Text(
+            "\nWhat each ε would buy: the widest interval of any row, and the widest in shares of its value\n"
+            "(groups are as large as profiles let expect, else of 1,000 rows at each node)"
+        ),
         view,
     ]
 

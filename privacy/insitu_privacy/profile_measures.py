@@ -137,7 +137,7 @@ def _without_bounds(dataset: Dataset) -> Dataset:
 def _of_table(table: Table, dataset: Dataset) -> Iterator[Question]:
     source, unit, alias = _with_unit(table, dataset)
     if not table.one_row_per_unit:
-        yield _per_unit(Measure(table=table.name, kind="rows", column=None, edges=_COUNTS), "COUNT(*)", source, unit)
+        yield _per_unit(Measure(table=table.name, kind="rows", column=None, edges=COUNTS), "COUNT(*)", source, unit)
     for column in table.columns.values():
         # D2: bins are conditions with constants, which a query may put on a column that is never released; together
         # they are its distribution all the same
@@ -145,7 +145,7 @@ def _of_table(table: Table, dataset: Dataset) -> Iterator[Question]:
             continue
         name = f'{alias}."{column.name}"'
         if not table.one_row_per_unit and _is_key(column):
-            measure = Measure(table=table.name, kind="distinct", column=column.name, edges=_COUNTS)
+            measure = Measure(table=table.name, kind="distinct", column=column.name, edges=COUNTS)
             yield _per_unit(measure, f"COUNT(DISTINCT {name})", source, unit)
         edges = _edges(column)
         if edges:
@@ -221,7 +221,7 @@ def _doublings(first: Fraction, last: Fraction, parts: int) -> Iterator[Fraction
     yield last
 
 
-_COUNTS = tuple(
+COUNTS = tuple(
     Fraction(edge) for edge in sorted({*range(1, 9), *map(int, _doublings(Fraction(8), Fraction(_ROWS_LIMIT), 4))})
 )
 
