@@ -17,7 +17,7 @@ import pyarrow as pa
 from insitu_privacy.draws import noise
 from insitu_privacy.merge import MergedRelease
 from insitu_privacy.plan import PrivacyPlan
-from insitu_privacy.released import Released, key_arrays, quantile_array
+from insitu_privacy.released import Released, at_an_end, key_arrays, quantile_array
 from insitu_privacy.stacked import COPY
 from insitu_privacy.tree import Array
 
@@ -100,8 +100,9 @@ def _perturbed(plan: PrivacyPlan, one: Released, copies: int, *, first_as_it_is:
                 added[: len(values)] = 0
             columns[f"s{index}"] = pa.array(added + np.tile(np.array(values, dtype=np.int64), copies), mask=hidden)
     for quantile, tree in one.quantiles:
+        ended = at_an_end(quantile, tree)
         found = [
-            quantile_array(quantile, tree, counts, one.hidden, opened=opened)
+            quantile_array(quantile, tree, counts, one.hidden, opened=opened, lost=opened & ended)
             for counts, opened in _perturbed_trees(plan, tree, copies, first_as_it_is=first_as_it_is)
         ]
         columns[quantile.column] = pa.concat_arrays(found)

@@ -140,16 +140,24 @@ def _tree(one: MergedRelease) -> Tree:
 
 
 def quantile_array(
-    quantile: Quantile, tree: MergedRelease, counts: Array, hidden: Array | None, *, opened: Array | None = None
+    quantile: Quantile,
+    tree: MergedRelease,
+    counts: Array,
+    hidden: Array | None,
+    *,
+    opened: Array | None = None,
+    lost: Array | None = None,
 ) -> pa.Array:
     """A quantile's numbers from trees (..., cells, nodes), one after another; NULL where there is none.
 
-    The first and the last leaf may hold values from beyond them too. An answer is that leaf, its interval reaches to
-    where they may lie: where ``opened`` (..., 1) is true a place in such a leaf is read as its farthest value.
+    The first and the last leaf may hold values from beyond them too. An answer is that leaf, an interval that reaches
+    it reaches to where they may lie: where ``opened`` (..., 1) is true a place in such a leaf is read as its farthest
+    value. An answer that is such a leaf has no interval: where ``lost`` (..., cells) is true there is no value.
     """
     (statistic,) = tree.release.statistics
     places = _places(quantile, tree, counts)
     missing = np.isnan(places) if hidden is None else np.isnan(places) | hidden
+    missing = missing if lost is None else missing | lost
     values = float(statistic.center) + np.where(missing, 0, places) * float(statistic.granularity)
     if opened is not None:
         for place, end in zip((0, _tree(tree).leaves - 1), _tree(tree).beyond, strict=True):
@@ -200,10 +208,16 @@ def warnings(relations: Sequence[Released]) -> tuple[str, ...]:
 
 def _beyond(one: Released) -> int:
     """How many quantiles are read from a first or last leaf that holds what lies beyond it."""
-    found = 0
-    for quantile, tree in one.quantiles:
-        places = _places(quantile, tree, _counts(tree))
-        shown = np.array(one.visible, dtype=bool)
-        for place, end in zip((0, _tree(tree).leaves - 1), _tree(tree).beyond, strict=True):
-            found += 0 if end is None else int(((places == place) & shown).sum())
+    shown = np.array(one.visible, dtype=bool)
+    return sum(int((at_an_end(quantile, tree) & shown).sum()) for quantile, tree in one.quantiles)
+
+
+def at_an_end(quantile: Quantile, tree: MergedRelease) -> Array:
+    """Which cells' quantiles, as released, lie in a first or last leaf that holds what lies beyond it: (cells)."""
+    found: Array = np.zeros(len(tree.keys), dtype=bool)
+    if _tree(tree).beyond == (None, None):
+        return found
+    places = _places(quantile, tree, _counts(tree))
+    for place, end in zip((0, _tree(tree).leaves - 1), _tree(tree).beyond, strict=True):
+        found |= (places == place) & (end is not None)
     return found

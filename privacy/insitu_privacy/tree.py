@@ -170,15 +170,20 @@ def _outermost(leaves: int, tree: Array, *, last: bool, weight: int, deviation: 
     return result
 
 
+def noise_of_ranks(leaves: int) -> float:
+    """The most that the deviation of a rank is, in deviations of a node: a rank is a sum of at most half the nodes of
+    each family on its way, and of the topmost."""
+    levels = tree_levels(leaves)
+    return math.sqrt(levels[0] / 2 + _BRANCHES / 2 * (len(levels) - 1))
+
+
 def _surely_reached(leaves: int, tree: Array, *, last: bool, weight: int, deviation: Array) -> Array:
     """A place beyond which there are more rows than noise makes seem there; NaN where there are too few for any.
 
     Where rows are spread thinly no single node may stand clear of the noise, and ranks do: a greatest value is no lower
-    than a quantile that is. A rank is a sum of at most half the nodes of each family on its way, and of the topmost.
+    than a quantile that is.
     """
-    levels = tree_levels(leaves)
-    nodes = levels[0] / 2 + _BRANCHES / 2 * (len(levels) - 1)
-    margin = np.maximum(_SURELY * deviation * math.sqrt(nodes), weight / 2)
+    margin = np.maximum(_SURELY * deviation * noise_of_ranks(leaves), weight / 2)
     ranks = np.cumsum(consistent(leaves, tree), axis=-1)
     total = ranks[..., -1]
     found: Array = np.where(total > 2 * margin, _first(ranks, total - margin if last else margin), np.nan)

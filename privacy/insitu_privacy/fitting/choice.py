@@ -19,11 +19,14 @@ from insitu_privacy.fitting.crowd import SPREAD, Crowd
 from insitu_privacy.fitting.curves import Array
 from insitu_privacy.fitting.passing import Passing, Terms, importance_of, passing, threshold
 from insitu_privacy.plan import Release, Statistic
+from insitu_privacy.tree import noise_of_ranks
 
 _MOST_ROWS, _MOST_GROUPS = 2**17, 2**12
 _SENSITIVITY_LIMIT = 2**60
 _CAPS = 28
 _NEAR = 1 + 1e-9
+_ELSEWHERE = 1 / 8
+"""How far from the others, in ranks, the values of units with many rows are taken to lie: a guess."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +51,20 @@ class Choice:
     """A typical group's share of all rows: of groups that a threshold lets through, where there is one."""
     lost: float
     """The share of rows that is expected in groups below the threshold."""
+    of_ranks: float | None = None
+    """Of a tree of counts, how many times a node's noise that of a rank is."""
 
     @property
     def error(self) -> float:
-        """What is made least: a group that is not released is wrong by all of it."""
-        return self.lost * len(self.bias) + (1 - self.lost) * (sum(one**2 for one in self.bias) + self.noise**2)
+        """What is made least: a group that is not released is wrong by all of it.
+
+        Quantiles are wrong by ranks. The rows of a unit with more than count are scaled, all of them alike, so that a
+        quantile moves only as far as their values lie elsewhere than others'.
+        """
+        bias, noise = sum(one**2 for one in self.bias), self.noise**2
+        if self.of_ranks is not None:
+            bias, noise = bias * _ELSEWHERE**2, noise * self.of_ranks**2
+        return self.lost * len(self.bias) + (1 - self.lost) * (bias + noise)
 
 
 def choose(
@@ -152,6 +164,7 @@ def _tried(parts: Sequence[_Statistics], *, caps: bool) -> Choice | None:
         noise=math.sqrt(sum(one**2 for one in noises) / len(noises)),
         typical=sum(part.groups_seen.size for part in parts) / len(parts),
         lost=sum(part.groups_seen.lost for part in parts) / len(parts),
+        of_ranks=None if release.tree is None else noise_of_ranks(release.tree.leaves),
     )
 
 

@@ -1,8 +1,8 @@
 """From a noisy histogram to how units are spread: what noise has made of empty bins removed, the tail drawn out.
 
 Profiles are noisy, and how far a tail reaches decides how much clipping costs. So counts are looked at doubling by
-doubling: from the fullest on they are believed as long as they stand three deviations clear of the noise; what lies
-beyond is drawn out from those. That errs towards long tails, as bounds do that cost some noise rather than some bias.
+doubling: from the fullest on they are believed as long as they stand three deviations clear of the noise, beyond a hole
+where a run of them stands five; what lies beyond is drawn out from those. That errs towards long tails, as bounds do that cost some noise rather than some bias.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from insitu_privacy.data_profile import Histogram
 Array = np.ndarray[Any, Any]
 _CLEAR = 3.0
 """Deviations by which a doubling must stand clear."""
+_CLEAR_BEYOND = 5.0
+"""Deviations by which a run of doublings beyond a hole must."""
 _FALL = (0.02, 0.6)
 """Least and greatest share of a doubling's units that the next one is taken to have."""
 _LEAST = 1e-3
@@ -112,11 +114,11 @@ def _side(edges: list[float], counts: list[float], deviation: float, *, whole: b
     octaves -= octaves[0]
     sums = np.bincount(octaves, weights=counts)
     noise = deviation * np.sqrt(np.bincount(octaves))
-    last = _last_clear(sums > _CLEAR * noise, int(np.argmax(sums)))
+    first, last = _last_run(sums, noise)
     kept = np.where(octaves <= last, np.maximum(counts, 0.0), 0.0)
     believed = np.bincount(octaves, weights=kept)  # a doubling holds what its bins say in sum, negative ones among them
     kept *= np.where(believed > 0, np.maximum(sums, 0.0) / np.maximum(believed, 1e-9), 0.0)[octaves]
-    for octave, units in _beyond(sums, last + 1, noise):
+    for octave, units in _beyond(sums, first, last + 1, noise):
         places = np.flatnonzero(octaves == octave)
         parts = np.power(max(units / max(float(sums[last]), 1.0), 1e-3), (np.arange(len(places)) + 0.5) / len(places))
         for place, part in zip(places, parts / parts.sum() if len(places) else parts, strict=True):
@@ -124,27 +126,53 @@ def _side(edges: list[float], counts: list[float], deviation: float, *, whole: b
     return _spread([*edges, edges[-1] * 2], [float(one) for one in kept], whole=whole)
 
 
-def _last_clear(clear: Array, most: int) -> int:
-    """The end of the run of doublings that stand clear around the fullest; -1 where that one does not.
+def _last_run(sums: Array, noise: Array) -> tuple[int, int]:
+    """The first and last doubling of the farthest run that is believed; (0, -1) where not even the fullest stands clear.
 
-    A tail has no holes: what stands clear beyond one is noise, which among so many doublings now and then does.
+    From the fullest on, doublings are believed as long as each stands clear. Beyond a hole there may be more, as where
+    one ward costs a hundred times as much as others: a run of doublings that together stand clear of all noise. One
+    alone now and then does by noise, among so many, which is why those must stand clear by more.
     """
-    if not len(clear) or not clear[most]:
-        return -1
-    holes = np.flatnonzero(~clear[most:])
-    return most + int(holes[0]) - 1 if len(holes) else len(clear) - 1
+    if not len(sums):
+        return 0, -1
+    most = int(np.argmax(sums))
+    clear = sums > _CLEAR * noise
+    if not clear[most]:
+        return 0, -1
+    first, last = most, most + _length(clear[most:]) - 1
+    while (run := _farther(sums, noise, last + 1)) is not None:
+        first, last = run
+        last += _length(clear[last + 1 :])
+    return first, last
 
 
-def _beyond(seen: Array, believed: int, noise: Array) -> Iterator[tuple[int, float]]:
+def _length(clear: Array) -> int:
+    """How many are clear before the first that is not."""
+    holes = np.flatnonzero(~clear)
+    return int(holes[0]) if len(holes) else len(clear)
+
+
+def _farther(sums: Array, noise: Array, start: int) -> tuple[int, int] | None:
+    """From ``start`` on, the run that stands farthest clear of the noise; None where none does by enough."""
+    found, farthest = None, _CLEAR_BEYOND
+    for first in range(start, len(sums)):
+        heights = np.cumsum(sums[first:]) / np.sqrt(np.cumsum(noise[first:] ** 2) + 1e-9)
+        place = int(np.argmax(heights))
+        if heights[place] > farthest:
+            found, farthest = (first, first + place), float(heights[place])
+    return found
+
+
+def _beyond(seen: Array, first: int, believed: int, noise: Array) -> Iterator[tuple[int, float]]:
     """Doublings beyond those believed, and the units each is taken to have: at most a deviation more than was seen.
 
     The logarithms of the doublings from the fullest on are fitted by a parabola, which is a log-normal tail, or by a
     line, which is that of a power, where the parabola bends upwards; each in its precision.
     """
     sums = seen[:believed]
-    if not len(sums):
+    if first >= len(sums):
         return
-    start = int(np.argmax(sums))
+    start = first + int(np.argmax(sums[first:]))
     tail, places = sums[start:], np.arange(start, len(sums))
     if len(tail) < 2 or float(tail.min()) < _LEAST:
         return
