@@ -55,7 +55,8 @@ def epsilon_table(
     """The ladder up to ``most``. ``reach`` is what is expected of the plan as it was asked."""
     if not asked.releases:
         return ()
-    stuck = any(width == 0 for width, _ in reach) and _cells(asked) <= _QUICK_CELLS  # on one leaf of a tree
+    leaf = max((float(one.statistics[0].granularity) for one in asked.releases if one.tree is not None), default=0.0)
+    stuck = any(width is not None and width <= leaf for width, _ in reach) and _cells(asked) <= _QUICK_CELLS
     steps = []
     for epsilon in LADDER:
         if epsilon > most:
@@ -101,6 +102,6 @@ def _ratios(one: Release, other: Release, nodes: int) -> list[float]:
 
 def _times(reach: Reach, ratio: float) -> Reach:
     width, share = reach
-    if not width:  # an interval of one leaf of a tree has no width to scale
+    if not width:
         return _NOTHING
     return width * ratio, None if share is None else share * ratio

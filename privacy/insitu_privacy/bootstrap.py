@@ -100,9 +100,17 @@ def _perturbed(plan: PrivacyPlan, one: Released, copies: int, *, first_as_it_is:
                 added[: len(values)] = 0
             columns[f"s{index}"] = pa.array(added + np.tile(np.array(values, dtype=np.int64), copies), mask=hidden)
     for quantile, tree in one.quantiles:
-        ended = at_an_end(quantile, tree)
+        ended, places = at_an_end(quantile, tree), _generator(plan, tree)
         found = [
-            quantile_array(quantile, tree, counts, one.hidden, opened=opened, lost=opened & ended)
+            quantile_array(
+                quantile,
+                tree,
+                counts,
+                one.hidden,
+                opened=opened,
+                lost=opened & ended,
+                within=places.uniform(-0.5, 0.5, counts.shape[:-1]) * opened,
+            )
             for counts, opened in _perturbed_trees(plan, tree, copies, first_as_it_is=first_as_it_is)
         ]
         columns[quantile.column] = pa.concat_arrays(found)

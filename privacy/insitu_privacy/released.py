@@ -147,18 +147,24 @@ def quantile_array(
     *,
     opened: Array | None = None,
     lost: Array | None = None,
+    within: Array | None = None,
 ) -> pa.Array:
     """A quantile's numbers from trees (..., cells, nodes), one after another; NULL where there is none.
 
     The first and the last leaf may hold values from beyond them too. An answer is that leaf, an interval that reaches
     it reaches to where they may lie: where ``opened`` (..., 1) is true a place in such a leaf is read as its farthest
     value. An answer that is such a leaf has no interval: where ``lost`` (..., cells) is true there is no value.
+    ``within`` (..., cells) is how far from the middle of a leaf a value is taken to lie, in leaves: it may be anywhere
+    in it, unless each leaf is a whole number or a day of its own.
     """
     (statistic,) = tree.release.statistics
     places = _places(quantile, tree, counts)
     missing = np.isnan(places) if hidden is None else np.isnan(places) | hidden
     missing = missing if lost is None else missing | lost
     values = float(statistic.center) + np.where(missing, 0, places) * float(statistic.granularity)
+    if within is not None and not _is_exact(tree):
+        first, step = float(statistic.center), float(statistic.granularity)
+        values = np.clip(values + within * step, first, first + step * (_tree(tree).leaves - 1))
     if opened is not None:
         for place, end in zip((0, _tree(tree).leaves - 1), _tree(tree).beyond, strict=True):
             values = values if end is None else np.where(opened & (places == place), float(end), values)
@@ -210,6 +216,12 @@ def _beyond(one: Released) -> int:
     """How many quantiles are read from a first or last leaf that holds what lies beyond it."""
     shown = np.array(one.visible, dtype=bool)
     return sum(int((at_an_end(quantile, tree) & shown).sum()) for quantile, tree in one.quantiles)
+
+
+def _is_exact(tree: MergedRelease) -> bool:
+    """Whether all values of a leaf are one and the same."""
+    (statistic,) = tree.release.statistics
+    return statistic.granularity == 1 and tree.release.value_types == ("integer",)
 
 
 def at_an_end(quantile: Quantile, tree: MergedRelease) -> Array:

@@ -2,7 +2,8 @@
 
 Profiles are noisy, and how far a tail reaches decides how much clipping costs. So counts are looked at doubling by
 doubling: from the fullest on they are believed as long as they stand three deviations clear of the noise, beyond a hole
-where a run of them stands five; what lies beyond is drawn out from those. That errs towards long tails, as bounds do that cost some noise rather than some bias.
+where a run of them stands five; what lies beyond is drawn out from those. That errs towards long tails, as bounds do
+that cost some noise rather than some bias.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def _side(edges: list[float], counts: list[float], deviation: float, *, whole: b
 
 
 def _last_run(sums: Array, noise: Array) -> tuple[int, int]:
-    """The first and last doubling of the farthest run that is believed; (0, -1) where not even the fullest stands clear.
+    """The first and last doubling of the farthest run that is believed; (0, -1) where not the fullest stands clear.
 
     From the fullest on, doublings are believed as long as each stands clear. Beyond a hole there may be more, as where
     one ward costs a hundred times as much as others: a run of doublings that together stand clear of all noise. One

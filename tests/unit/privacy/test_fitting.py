@@ -80,6 +80,24 @@ def test_a_tail_that_is_lost_in_noise_is_drawn_out_but_not_to_the_last_bin() -> 
     assert float(curve.units[curve.values > 20_000].sum()) == 0
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_far_values_are_believed_beyond_a_hole(seed: int) -> None:
+    """A ward that costs a hundred times as much: 7% of the persons, and few in between."""
+    draw = np.random.default_rng(seed)
+    sums = [*draw.lognormal(3.5, 0.8, 9_000), *draw.lognormal(3.5 + math.log(100), 0.8, 700)]
+    curve = curve_of(histogram(MEASURES["visit", "sums", "cost"], sums, noise=20.0, seed=seed))
+    far = [one for one in sums if one > 1_000]
+    assert curve.share_between(1_000, 10**9) == pytest.approx(len(far) / len(sums), rel=0.35)
+    assert curve.mean > 0.7 * sum(sums) / len(sums)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_beyond_a_hole_is_believed_by_nobody(seed: int) -> None:
+    sums = np.random.default_rng(seed).lognormal(3.5, 0.8, 9_000).tolist()
+    curve = curve_of(histogram(MEASURES["visit", "sums", "cost"], sums, noise=20.0, seed=seed))
+    assert curve.share_between(20_000, 10**9) < 0.001
+
+
 def test_a_grid_stands_for_all_units_once() -> None:
     levels, shares = grid()
     assert shares.sum() == pytest.approx(1)

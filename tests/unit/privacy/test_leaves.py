@@ -92,11 +92,22 @@ def answer(made: PrivacyPlan, leaves: Mapping[int, int]) -> ResultTable:
         return post.run(made, merge(made, [(privatize(release, rows),)]))
 
 
-def test_a_quantile_among_the_leaves_is_as_it_ever_was() -> None:
+def interval(found: ResultTable) -> tuple[Any, Any]:
+    ((one,),) = found.intervals
+    assert one is not None
+    return one
+
+
+def test_without_noise_a_quantile_lies_anywhere_in_its_leaf() -> None:
     found = answer(narrowed("20", "60", epsilon=HUGE), {0: 20, 1000: 900, 4000: 20})
     assert found.rows == ((30.0,),)
-    assert found.intervals == (((30.0, 30.0),),)
+    assert interval(found) == pytest.approx((29.99525, 30.00475), abs=0.0005)
     assert found.warnings == ()
+
+
+def test_a_quantile_of_whole_numbers_is_exactly_one() -> None:
+    found = answer(plan("SELECT MEDIAN(stage) AS m FROM visit", epsilon=HUGE), {3: 900})
+    assert interval(found) == (3.0, 3.0)
 
 
 @pytest.mark.parametrize(("leaf", "value"), [(0, 20.0), (4000, 60.0)])
@@ -107,8 +118,16 @@ def test_a_quantile_in_the_first_or_last_leaf_has_no_interval_and_a_warning(leaf
     assert any("1 quantile(s) may lie beyond" in one for one in found.warnings)
     uncut = answer(narrowed("0", "1000", epsilon=HUGE), {0: 900})
     assert uncut.rows == ((0.0,),)
-    assert uncut.intervals == (((0.0, 0.0),),)
+    assert interval(uncut) == pytest.approx((0.0, 0.2375), abs=0.02), "no value lies below the bounds"
     assert uncut.warnings == ()
+
+
+def test_an_end_leaf_has_no_interval_under_noise_either() -> None:
+    made = narrowed("20", "60", "SELECT PERCENTILE_CONT(cost, 0.9) AS m FROM visit", epsilon="1")
+    drawn = [answer(made, {1000: 8_000, 4000: 2_000}) for _ in range(20)]
+    ended = [found for found in drawn if found.rows == ((60.0,),)]
+    assert len(ended) > 10
+    assert all(found.intervals == ((None,),) for found in ended)
 
 
 def test_an_interval_that_reaches_the_last_leaf_reaches_as_far_as_values_may_lie() -> None:
