@@ -43,6 +43,7 @@ class Parameters(TypedDict, total=False):
     timeout: float
     dialect: str
     improve: Sequence[str]
+    first_look: bool
 
 
 async def connect(profile: str | Path | None = None) -> Federation:

@@ -29,7 +29,7 @@ from insitu.bounds_said import groups_bind, rows_bind
 
 if TYPE_CHECKING:
     from insitu_privacy.data_profile import DataProfile
-    from insitu_privacy.fitting import Outlook
+    from insitu_privacy.fitting import Outlook, OwnRows
     from insitu_privacy.plan import Accounting
     from insitu_privacy.postprocess import Postprocessor
 
@@ -64,6 +64,7 @@ def with_best_bounds(
     profile: DataProfile | None,
     accounting: Accounting,
     nodes: int,
+    own: OwnRows | None = None,
 ) -> Bounded:
     """The plan at the bounds that are best for it. ``plan`` is the one at ``parameters``, which name no fits yet."""
     from insitu_privacy.fitting import fitted
@@ -71,7 +72,7 @@ def with_best_bounds(
     plain = Bounded(plan=plan, parameters=parameters, outlooks=(None,) * len(plan.releases))
     if not plan.releases:
         return plain
-    found = fitted(plan, dataset, profile, parameters=parameters, accounting=accounting, nodes=nodes)
+    found = fitted(plan, dataset, profile, parameters=parameters, accounting=accounting, nodes=nodes, own=own)
     if not found.fits:
         return plain
     chosen = replace(parameters, fits=found.fits)

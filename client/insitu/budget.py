@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,12 @@ class Budget:
         """The account of a dataset that has least epsilon left; None where no node told."""
         lines = [line for line in self.lines if line.dataset == dataset]
         return min(lines, key=lambda line: line.epsilon_left, default=None)
+
+    def covers(self, dataset: str, epsilon: Mapping[str, Fraction], delta: Fraction) -> bool:
+        """Whether the account of a dataset at each node has so much left, epsilon by node. Under zCDP a little more
+        than that may be admitted."""
+        lines = [line for line in self.lines if line.dataset == dataset and line.node in epsilon]
+        return all(line.epsilon_left >= epsilon[line.node] and line.delta_left >= delta for line in lines)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document of the `budget` command."""

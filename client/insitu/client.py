@@ -1,8 +1,8 @@
 """The researcher's SDK: ``connect`` to a federation, then ``catalog``, ``explain``, ``query``, ``budget``.
 
 A ``Federation`` keeps its connection, the verified manifest and grant, parsed datasets and the post-processor, so that
-a query costs one round trip. It may be shared between threads. Every answer is verified (``verification``) and
-computed on this side; what the gateway computed is only compared with it.
+a query costs one round trip, or three with a first look. It may be shared between threads. Every answer is verified
+(``verification``) and computed on this side; what the gateway computed is only compared with it.
 """
 
 from __future__ import annotations
@@ -11,37 +11,39 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from insitu_privacy.dataset import DatasetBundle
-from insitu_privacy.errors import InsituError, IntegrityFailed, ParameterRefused, Unavailable
+from insitu_privacy.errors import InsituError, IntegrityFailed, ParameterRefused
 from insitu_privacy.language import language_of, speak
-from insitu_proto.messages import Ask, ManifestUpdate
 
 from insitu.accuracy import Most, Reach, least_epsilon, read_accuracy
 from insitu.bounds import clipping
 from insitu.budget import Budget, budget_of
 from insitu.catalog import Catalog, catalog_of
 from insitu.clipped import Profiled
-from insitu.computing import LEVEL, compute, plain_rows
+from insitu.computing import LEVEL, compute, merged_answers, plain_rows
 from insitu.data_profiles import DataProfiles
 from insitu.datasets import Datasets
-from insitu.delivery import Delivered, Delivery
+from insitu.exchange import Exchange, Exchanged
 from insitu.explain import Explanation, expected, explain_plan
+from insitu.looking import NOT_LOOKED, SHORT_OF, Looked
+from insitu.looks_had import LooksHad
 from insitu.marking import marking
-from insitu.planned import Planned, plan_asked
+from insitu.planned import Planned, plan_asked, plan_looked
 from insitu.planning import Number, Options, choose_nodes, seconds, settle
-from insitu.profile import Profile, believing, default_folder, pin_of, read_profile, save_manifest
+from insitu.profile import Profile, believing, default_folder, read_profile
 from insitu.progress import Progress, silent
-from insitu.result import Evidence, Result
+from insitu.result import Evidence, FirstEvidence, Result
 from insitu.signing import sign_budget, sign_query
-from insitu.transport import GetManifest, GrpcTransport, Transport, receive
-from insitu.trust import Trusted, check_gateway, check_researcher, open_trusted, seen_before
-from insitu.verification import Answer, Sent, check_gateway_result, open_answers, require
+from insitu.standing import Standing
+from insitu.transport import GrpcTransport, Transport
+from insitu.trust import Trusted
+from insitu.verification import Answer, Sent, check_gateway_result, require
 
 if TYPE_CHECKING:
     from insitu_access.data_profile import NodeProfile
@@ -50,9 +52,6 @@ if TYPE_CHECKING:
     from insitu_privacy.postprocess import Postprocessor
 
 EXPLAIN_EPSILON = Fraction(1)
-MANIFEST_AGE = timedelta(minutes=5)
-"""A manifest that was fetched longer ago is fetched again before the next request."""
-_FETCH_TIMEOUT_S = 10.0
 _BUDGET_TIMEOUT_S = 10.0
 """How long nodes may take to say what is left, where a query waits for it."""
 
@@ -79,11 +78,11 @@ class Federation:
         self._transport = transport
         self._clock = clock
         self._lock = threading.RLock()
-        self._trusted: Trusted | None = None
-        self._pin = pin_of(profile)
-        self._fetched = datetime.min.replace(tzinfo=UTC)
+        self._standing = Standing(profile, transport, clock)
+        self._exchange = Exchange(transport, self._standing, clock)
         self._datasets = Datasets(profile.folder, transport)
         self._data_profiles = DataProfiles(profile.folder, transport)
+        self._looks_had = LooksHad(profile.folder)
         self._shared_postprocessor: Postprocessor | None = None
 
     def __enter__(self) -> Federation:
@@ -143,6 +142,7 @@ class Federation:
         timeout: float = 60.0,
         dialect: str = "duckdb",
         improve: Sequence[str] = (),
+        first_look: bool = True,
     ) -> Explanation:
         """What the query would release, how accurate it would be and what it would cost. Spends nothing.
 
@@ -162,6 +162,7 @@ class Federation:
             timeout=timeout,
             dialect=dialect,
             improve=improve,
+            first_look=first_look,
         )
         return self.explain_with(sql, options)
 
@@ -196,6 +197,7 @@ class Federation:
         timeout: float = 60.0,
         dialect: str = "duckdb",
         improve: Sequence[str] = (),
+        first_look: bool = True,
         progress: Progress = silent,
     ) -> Result:
         """Ask the nodes. Every release is verified before anything is returned; raises InsituError.
@@ -216,6 +218,7 @@ class Federation:
             timeout=timeout,
             dialect=dialect,
             improve=improve,
+            first_look=first_look,
         )
         return self.query_with(sql, options, progress=progress)
 
@@ -225,19 +228,22 @@ class Federation:
 
         with marking(sql):
             improve = read_improvements(options.improve)
-            planned = self._priced(sql, self._chosen(sql, options))
+            planned = self._affordable(sql, self._chosen(sql, options))
             self._postprocessor().rehearse(planned.plan)  # while a mistake is still free
+            started = self._clock()
+            looked, planned = self._looked(planned, started, progress, options.accuracy)
             asked, plan, trusted = planned.asked, planned.plan, planned.trusted
-            sent = sign_query(asked, plan, trusted, self._profile.identity, now=self._clock())
+            sent = sign_query(asked, plan, trusted, self._profile.identity, now=started)
             sent = replace(sent, improve=improve)
             if not plan.releases:
                 return self._computed(sent, trusted, {}, (), self._datasets.of(asked.dataset)[1])
-            delivered = self._deliver(sent, trusted, progress)
-            answers, trusted = self._opened(sent, delivered, trusted)
-            require(answers, asked.min_nodes)
-            result = self._result(sent, trusted, delivered, answers, self._datasets.of(asked.dataset)[1])
+            found = self._exchange.ask(sent, trusted, progress)
+            require(found.answers, asked.min_nodes)
+            result = self._result(found, self._datasets.of(asked.dataset)[1])
+            result = result if looked is None else looked.part_of(result)
             cut = clipping(plan, planned.outlooks, asked.nodes, self._postprocessor())
-            return replace(result, clipping=cut, profiled=planned.profiled)
+            warnings = (*planned.warnings, *result.warnings)
+            return replace(result, clipping=cut, profiled=planned.profiled, warnings=warnings)
 
     def budget(
         self, *, nodes: Sequence[str] | None = None, timeout: float = 60.0, progress: Progress = silent
@@ -246,47 +252,18 @@ class Federation:
         trusted = self._trust()
         asked, identity = choose_nodes(nodes, trusted.grant), self._profile.identity
         sent = sign_budget(asked, seconds(timeout), trusted, identity, now=self._clock())
-        delivered = self._deliver(sent, trusted, progress)
-        answers, trusted = self._opened(sent, delivered, trusted)
-        require(answers, 1)
-        return budget_of(trusted.grant.id, answers)
+        found = self._exchange.ask(sent, trusted, progress)
+        require(found.answers, 1)
+        return budget_of(found.trusted.grant.id, found.answers)
 
     # -- trust -------------------------------------------------------------------------------------------------------
 
     def refresh(self) -> Trusted:
         """Fetch the manifest now; without a gateway, the last one seen serves while it is in force."""
-        with self._lock:
-            return self._refresh()
+        return self._standing.refresh()
 
     def _trust(self) -> Trusted:
-        with self._lock:
-            now = self._clock()
-            current = self._trusted
-            if current is None or now - self._fetched > MANIFEST_AGE or now >= current.manifest.expires_at:
-                current = self._refresh()
-            return current
-
-    def _refresh(self) -> Trusted:
-        profile, now = self._profile, self._clock()
-        seen = self._trusted.manifest_token if self._trusted else profile.manifest
-        before = seen_before(seen, self._pin)
-        try:
-            replies = self._transport.call(GetManifest(), timeout_s=_FETCH_TIMEOUT_S)
-            token = receive(replies, ManifestUpdate).manifest_jws
-        except Unavailable:
-            if seen is None:
-                raise
-            token = seen
-        version = 0 if before is None else before.version
-        trusted = open_trusted(token, profile.grant, authority=self._pin.key, now=now, known_version=version)
-        check_researcher(trusted.grant, profile.identity)
-        if token != profile.manifest:
-            save_manifest(profile.folder, token, trusted.opened, self._pin)
-        if before is None or before.ca_pem != trusted.manifest.ca_pem:
-            self._transport.believe(profile.identity.anchors(trusted.manifest))
-        self._transport.require(partial(check_gateway, manifest=trusted.manifest))
-        self._trusted, self._fetched = trusted, now
-        return trusted
+        return self._standing.trust()
 
     def _profiles_of(self, entry: DatasetEntry, trusted: Trusted) -> Mapping[str, NodeProfile]:
         found = self._data_profiles.of(entry, trusted, now=self._clock())
@@ -316,6 +293,62 @@ class Federation:
         profiles = partial(self._told, asked.dataset, asked.nodes)
         return plan_asked(asked, trusted, self._datasets.of(asked.dataset)[0], profiles)
 
+    def _affordable(self, sql: str, options: Options) -> Planned:
+        """The plan of a query: without a first look where not enough is left of the grant for both.
+
+        Else the look would be paid for, and its query refused. A look that was answered before is free.
+        """
+        planned = self._priced(sql, options)
+        look = planned.look
+        if look is None:
+            return planned
+        had = self._looks_had.answered(planned.trusted.grant.id, look.plan.digest)
+        if had.issuperset(look.asked.nodes):
+            return planned
+        timeout = min(planned.asked.timeout.total_seconds(), _BUDGET_TIMEOUT_S)
+        try:
+            left = self.budget(nodes=look.asked.nodes, timeout=timeout)
+        except IntegrityFailed:
+            raise
+        except InsituError:  # the query itself says what is wrong
+            return planned
+        whole, rest = look.whole.parameters.epsilon, look.rest.epsilon
+        needed = {node: rest if node in had else whole for node in look.asked.nodes}
+        if left.covers(planned.asked.dataset.name, needed, planned.plan.loss.threshold_delta):
+            return planned
+        return replace(self._priced(sql, replace(options, first_look=False)), warnings=(NOT_LOOKED,))
+
+    def _looked(
+        self, planned: Planned, started: datetime, progress: Progress, accuracy: str | None
+    ) -> tuple[Looked | None, Planned]:
+        """The answer to the first look, where there is to be one, and the query planned by it: at all of the epsilon
+        that is left, or as little of it as the accuracy takes that was asked for."""
+        look = planned.look
+        if look is None:
+            return None, planned
+        sent = sign_query(look.asked, look.plan, planned.trusted, self._profile.identity, now=started)
+        found = self._exchange.ask(sent, planned.trusted, progress)
+        found.delivered.gateway_result()  # to the end of what it sends; of histograms nothing is compared
+        self._looks_had.add(planned.trusted.grant.id, look.plan.digest, found.released)
+        require(found.answers, look.asked.min_nodes)
+        looked = Looked(first=FirstEvidence(request=sent.token, outcomes=found.outcomes), answers=found.answers)
+        at = partial(
+            plan_looked,
+            look,
+            look.own_rows(merged_answers(look.plan, found.answers)),
+            trusted=found.trusted,
+            dataset=self._datasets.of(look.whole.dataset)[0],
+            profiles=partial(self._told, look.whole.dataset, look.whole.nodes),
+        )
+        epsilon, most = look.rest.epsilon, Most(look.rest.epsilon)
+        if accuracy is None:
+            return looked, at(epsilon=epsilon)
+        try:
+            epsilon = least_epsilon(read_accuracy(accuracy), most, lambda some: self._reaches(at(epsilon=some)))
+        except ParameterRefused:
+            return looked, replace(at(epsilon=epsilon), warnings=(SHORT_OF.format(accuracy),))
+        return looked, at(epsilon=epsilon)
+
     def _chosen(self, sql: str, options: Options) -> Options:
         """The options, with an epsilon for the accuracy that was asked for."""
         if options.accuracy is None:
@@ -325,14 +358,16 @@ class Federation:
             raise ParameterRefused("INSITU-PARAM-ACCURACY", reason="epsilon was given too", hint="Give one of the two.")
 
         def columns_at(epsilon: Fraction) -> list[Reach]:
-            planned = self._plan(sql, replace(options, epsilon=epsilon), None)
-            reach = expected(planned, self._postprocessor(), LEVEL)
-            return [one for one, column in zip(reach, planned.plan.output, strict=True) if column.noisy]
+            return self._reaches(self._plan(sql, replace(options, epsilon=epsilon), None))
 
         first = self._plan(sql, options, EXPLAIN_EPSILON)
         if not first.plan.releases:
             return options
         return replace(options, epsilon=least_epsilon(wanted, self._most(first), columns_at))
+
+    def _reaches(self, planned: Planned) -> list[Reach]:
+        reach = expected(planned, self._postprocessor(), LEVEL)
+        return [one for one, column in zip(reach, planned.plan.output, strict=True) if column.noisy]
 
     def _most(self, planned: Planned) -> Most:
         """What is left of the grant at the asked node that has least; all of it where none can be asked.
@@ -360,31 +395,10 @@ class Federation:
                 return planned
         return self._plan(sql, options, None)
 
-    def _deliver(self, sent: Sent, trusted: Trusted, progress: Progress) -> Delivered:
-        ask = Ask(request_jws=sent.token, grant_jwt=trusted.grant_token)
-        delivery = Delivery(self._transport, progress, clock=self._clock)
-        return delivery.run(ask, sent.request.request_id, sent.request.deadline)
-
-    def _opened(self, sent: Sent, delivered: Delivered, trusted: Trusted) -> tuple[tuple[Answer, ...], Trusted]:
-        """The verified answers, and what they were verified by.
-
-        A node may have changed its key since the manifest was fetched: before it is called a forger, that is fetched
-        again, once.
-        """
-        try:
-            return open_answers(sent, delivered.outcomes, trusted.manifest), trusted
-        except IntegrityFailed:
-            newer = self.refresh()
-            if newer.manifest.version == trusted.manifest.version:
-                raise
-            return open_answers(sent, delivered.outcomes, newer.manifest), newer
-
-    def _result(
-        self, sent: Sent, trusted: Trusted, delivered: Delivered, answers: Sequence[Answer], bundle: DatasetBundle
-    ) -> Result:
-        outcomes = {one.node_id: one.outcome_jws for one in delivered.outcomes if one.outcome_jws}
-        result = self._computed(sent, trusted, outcomes, answers, bundle)
-        theirs = delivered.gateway_result()
+    def _result(self, found: Exchanged, bundle: DatasetBundle) -> Result:
+        sent, answers = found.sent, found.answers
+        result = self._computed(sent, found.trusted, found.outcomes, answers, bundle)
+        theirs = found.delivered.gateway_result()
         if theirs is not None:
             rows = plain_rows(sent, answers, self._postprocessor()) if sent.improve else result.rows
             check_gateway_result(theirs, [column.name for column in result.columns], rows)

@@ -37,10 +37,7 @@ def compute(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocessor,
         level=LEVEL,
         nodes=tuple(answer.status for answer in answers),
         clipping=tuple(None for _ in table.columns),
-        spent=Spent(
-            epsilon=max((release.spent_epsilon for release in releases), default=Fraction(0)),
-            delta=max((release.spent_delta for release in releases), default=Fraction(0)),
-        ),
+        spent=spent_on(answers),
         replayed=bool(releases) and all(release.replayed for release in releases),
         verified=True,
         improved=_improved(improve, table.warnings),
@@ -48,6 +45,20 @@ def compute(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocessor,
         warnings=(*_unnamed(plan, answers), *table.warnings, *(() if plan.releases else (_FREE,))),
         evidence=evidence,
     )
+
+
+def spent_on(answers: Sequence[Answer]) -> Spent:
+    """The largest charge of any node that released."""
+    releases = _releases(answers)
+    return Spent(
+        epsilon=max((release.spent_epsilon for release in releases), default=Fraction(0)),
+        delta=max((release.spent_delta for release in releases), default=Fraction(0)),
+    )
+
+
+def merged_answers(plan: PrivacyPlan, answers: Sequence[Answer]) -> tuple[MergedRelease, ...]:
+    """What all nodes that released say together."""
+    return _merged(plan, _releases(answers))
 
 
 def plain_rows(sent: Sent, answers: Sequence[Answer], postprocessor: Postprocessor) -> tuple[tuple[Cell, ...], ...]:

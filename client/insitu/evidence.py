@@ -5,10 +5,13 @@ F2 manifest and grant verify against the pinned key, at the time of the request 
 F3 the request is signed by a key of the grant, and names this grant and dataset;
 F4 the dataset's bytes have the manifest's digest, and planning the request's SQL again gives the plan it names;
 F5 every outcome verifies (V1 to V5 of ``verification``), and as many nodes released as the request asks for;
-F6 the rows, columns, nodes and cost in the file are those computed again from the outcomes, improved as it says.
+F6 the rows, columns, nodes and cost in the file are those computed again from the outcomes, improved as it says;
+F7 where a first look is told of, F3 to F5 hold of it too, it is the one that is asked before this query, of the same
+   nodes and for its share of epsilon, and its cost is part of what was spent.
 
 What is not checked: intervals, which are computed again but may differ between versions; whether a node that is
-missing was really away, which the file can say of none that the request cannot do without.
+missing was really away, which the file can say of none that the request cannot do without; whether a first look that
+was paid for was left out together with its cost, which the logs of nodes and gateway show.
 """
 
 from __future__ import annotations
@@ -28,13 +31,15 @@ from insitu_privacy.untrusted import Refusable, read_json
 from insitu_proto.messages import NodeOutcome
 
 from insitu.computing import compute
-from insitu.result import Evidence, Result
+from insitu.looking import SHARE, Looked, parameters_of_look
+from insitu.result import Evidence, FirstEvidence, Result
 from insitu.trust import Trusted, open_bundle, open_trusted
-from insitu.verification import ABSENT, UNVERIFIED, Sent, compare_rows, open_answers
+from insitu.verification import ABSENT, UNVERIFIED, Answer, Sent, compare_rows, open_answers
 
 if TYPE_CHECKING:
     from insitu_access.keys import VerifyingKey
     from insitu_privacy.improve import Improvement
+    from insitu_privacy.plan import PrivacyPlan
 
 FILE_LIMIT = 512 * 1024 * 1024
 """A result file that is longer is refused unread."""
@@ -61,18 +66,55 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def verify_document(document: Mapping[str, Any], authority: VerifyingKey) -> Result:
-    """F1 to F6; the result as computed again. Raises IntegrityFailed or AccessRefused."""
+    """F1 to F7; the result as computed again. Raises IntegrityFailed or AccessRefused."""
     evidence = _evidence(document["evidence"])
     sent, trusted, needed = _reopen(evidence, authority)
-    answers = open_answers(sent, _outcomes(evidence), trusted.manifest) if needed else ()  # F5
-    if sum(answer.status.status == "released" for answer in answers) < needed:
-        raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="fewer nodes released than its request asks for")
+    answers = _answered(sent, evidence, trusted, needed)
     from insitu_privacy.postprocess import Postprocessor
 
     with Postprocessor() as postprocessor:
         result = compute(replace(sent, improve=_improved(document)), answers, postprocessor, evidence)
+    if evidence.first is not None:  # F7
+        looked = replace(evidence, request=evidence.first.request, outcomes=evidence.first.outcomes, first=None)
+        first, trusted, needed = _reopen(looked, authority)
+        _check_first_look(first, sent, evidence.bundle, trusted)
+        answers = _answered(first, looked, trusted, needed)
+        result = Looked(first=evidence.first, answers=answers).part_of(result)
     _compare(document, result)
     return result
+
+
+def _check_first_look(first: Sent, sent: Sent, bundle: DatasetBundle, trusted: Trusted) -> None:
+    """F7: that what was asked first is what is asked before this query."""
+    from insitu_access.request import QueryRequest
+    from insitu_privacy.first_look import first_look
+    from insitu_privacy.planner import plan_query
+
+    query, look = sent.request, first.request
+    assert isinstance(query, QueryRequest)
+    assert isinstance(look, QueryRequest)
+    entry = trusted.manifest.dataset(query.dataset)
+    assert entry is not None, "F4 found it"
+    assert sent.plan is not None, "F4 made it"
+    dataset, scope = open_bundle(bundle, entry), trusted.grant.scope(query.dataset)
+    part = parameters_of_look(look.parameters.epsilon)
+
+    def plan_at(sql: str) -> PrivacyPlan:
+        return plan_query(sql, dialect=look.dialect, dataset=dataset, parameters=part, scope=scope, today=query.day)
+
+    found = first_look(query.sql, query.dialect, sent.plan, dataset, plan_at)
+    same = (look.dataset, look.nodes, look.parameters) == (query.dataset, query.nodes, part)
+    share = look.parameters.epsilon >= SHARE * (look.parameters.epsilon + query.parameters.epsilon)
+    if found is None or look.sql != found.sql or not same or not share:
+        raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="its first look is not one at this query")
+
+
+def _answered(sent: Sent, evidence: Evidence, trusted: Trusted, needed: int) -> tuple[Answer, ...]:
+    """F5."""
+    answers = open_answers(sent, _outcomes(evidence), trusted.manifest) if needed else ()
+    if sum(answer.status.status == "released" for answer in answers) < needed:
+        raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="fewer nodes released than its request asks for")
+    return answers
 
 
 def _improved(document: Mapping[str, Any]) -> tuple[Improvement, ...]:
@@ -95,9 +137,21 @@ def _evidence(raw: Any) -> Evidence:
         texts = [raw["manifest"], raw["grant"], raw["request"], *outcomes.values()]
         if not all(isinstance(text, str) for text in texts):
             raise TypeError
-        return Evidence(manifest=texts[0], grant=texts[1], request=texts[2], outcomes=outcomes, bundle=bundle)
+        first = _first(raw.get("first_look"))
+        return Evidence(
+            manifest=texts[0], grant=texts[1], request=texts[2], outcomes=outcomes, bundle=bundle, first=first
+        )
     except (KeyError, TypeError, AttributeError, binascii.Error, ValueError) as error:
         raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="its evidence is malformed") from error
+
+
+def _first(raw: Any) -> FirstEvidence | None:
+    if raw is None:
+        return None
+    outcomes = dict(raw["outcomes"].items())
+    if not all(isinstance(text, str) for text in (raw["request"], *outcomes.values())):
+        raise TypeError
+    return FirstEvidence(request=raw["request"], outcomes=outcomes)
 
 
 def _decode(text: str) -> bytes:
@@ -150,6 +204,7 @@ def _compare(document: Mapping[str, Any], result: Result) -> None:
     except (KeyError, TypeError) as error:
         raise IntegrityFailed("INSITU-VERIFY-RESULT", reason="the file is malformed") from error
     compare_rows(columns, rows, [column.name for column in result.columns], result.rows)
+    facts["first_look"] = document.get("first_look")
     for name, value in facts.items():
         if again[name] != value:
             raise IntegrityFailed("INSITU-VERIFY-RESULT", reason=f"its {name} is another")

@@ -9,20 +9,21 @@ profiles what clipping takes is not known. ``half_width`` of each statistic is e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from insitu_privacy.dataset import Dataset
 from insitu_privacy.errors import InsituError
-from insitu_privacy.plan import PrivacyPlan, Release, Statistic
+from insitu_privacy.plan import Loss, PrivacyPlan, Release, Statistic, composed
 
 from insitu.accuracy import Reach
 from insitu.bounds import clipping, made_up_releases
 from insitu.bounds_said import bounds_reason
 from insitu.clipped import Profiled
 from insitu.epsilon_table import Step, epsilon_table
+from insitu.looking import Look
 from insitu.noise import half_width
 from insitu.planned import Planned
 
@@ -55,12 +56,20 @@ class Explanation:
     """Why a query that is asked like this would be refused, or leave out much."""
     profiled: Profiled | None = None
     """Which nodes have profiles; None where nothing is released."""
+    look: Look | None = None
+    """What is asked first, from a part of epsilon; ``plan`` has the rest."""
+    look_sql: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> Loss:
+        """What it costs in all."""
+        return self.plan.loss if self.look is None else composed([self.look.plan.loss, self.plan.loss])
 
     @property
     def person_level(self) -> tuple[Fraction, Fraction]:
         """(epsilon, delta) for a person who is known to as many nodes as the dataset allows."""
         times = min(self.plan.nodes_per_unit, len(self.nodes))
-        return self.plan.loss.epsilon * times, min(self.plan.loss.delta * times, Fraction(1))
+        return self.loss.epsilon * times, min(self.loss.delta * times, Fraction(1))
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document of the `explain` command."""
@@ -81,15 +90,26 @@ class Explanation:
             "epsilon_table": [step.to_json() for step in self.epsilon_table],
             "level": self.level,
             "cost": {
-                "epsilon": float(plan.loss.epsilon),
-                "delta": float(plan.loss.delta),
-                "rho": float(plan.loss.rho),
+                "epsilon": float(self.loss.epsilon),
+                "delta": float(self.loss.delta),
+                "rho": float(self.loss.rho),
                 "nodes_per_unit": plan.nodes_per_unit,
                 "person_level": {"epsilon": float(epsilon), "delta": float(delta)},
             },
             "postprocessing": plan.postprocessing,
             "node_sql": dict(self.node_sql),
             "warnings": list(self.warnings),
+            "first_look": None if self.look is None else self._first_look(self.look),
+        }
+
+    def _first_look(self, look: Look) -> dict[str, Any]:
+        releases = [_release(one, len(self.nodes), self.level, "one row for each person") for one in look.plan.releases]
+        return {
+            "epsilon": float(look.plan.loss.epsilon),
+            "plan_digest": look.plan.digest,
+            "sql": look.asked.sql,
+            "releases": releases,
+            "node_sql": dict(self.look_sql),
         }
 
     def __str__(self) -> str:
@@ -134,16 +154,18 @@ def explain_plan(
         ),
         epsilon_table=steps,
         profiled=planned.profiled,
-        node_sql={dialect: _node_sql(plan, planned.dataset, dialect) for dialect in DIALECTS},
+        node_sql=_all_sql(plan, planned.dataset),
         warnings=_warnings(planned),
+        look=planned.look,
+        look_sql={} if planned.look is None else _all_sql(planned.look.plan, planned.dataset),
     )
 
 
 def _warnings(planned: Planned) -> tuple[str, ...]:
-    plan, most = planned.plan, planned.trusted.grant.epsilon
+    cost, most = planned.loss.epsilon, planned.trusted.grant.epsilon
     found = []
-    if plan.loss.epsilon > most:
-        found.append(f"ε {float(plan.loss.epsilon):g} is more than the grant's ε {float(most):g}")
+    if cost > most:
+        found.append(f"ε {float(cost):g} is more than the grant's ε {float(most):g}")
     lost = max((one.choice.lost for one in planned.outlooks if one is not None), default=0.0)
     if lost > _MUCH:
         found.append(
@@ -151,6 +173,10 @@ def _warnings(planned: Planned) -> tuple[str, ...]:
             "a larger epsilon or coarser groups show more, and keys with a public domain (IN ...) show all"
         )
     return tuple(found)
+
+
+def _all_sql(plan: PrivacyPlan, dataset: Dataset) -> dict[str, str]:
+    return {dialect: _node_sql(plan, dataset, dialect) for dialect in DIALECTS}
 
 
 def _node_sql(plan: PrivacyPlan, dataset: Dataset, dialect: str) -> str:

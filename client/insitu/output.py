@@ -181,6 +181,9 @@ def _footer(result: Result) -> str:
     lines = [f"{len(released)} of {len(result.nodes)} nodes ({', '.join(released)}); {spent}{again}"]
     missing = [node for node in result.nodes if node.status != "released"]
     lines += [f"missing: {node.id} {node.status} {node.code or ''}" for node in missing]
+    if result.first_look is not None:
+        look = float(result.first_look.epsilon)
+        lines.append(f"ε {look:g} of it went to a first look" if look else "its first look was had before, for nothing")
     if result.improved:
         lines.append(f"improved, at no cost: {', '.join(result.improved)}")
     noisy = [(one.name, cut) for one, cut in zip(result.columns, result.clipping, strict=True) if one.noisy]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from insitu.budget import Budget
     from insitu.catalog import Catalog
     from insitu.explain import Explanation
+    from insitu.looking import Look
 
 _VALUES_IN_TABLE = 8
 
@@ -150,6 +151,8 @@ def explanation_text(explanation: Explanation) -> str:
     plan = explanation.plan
     epsilon, delta = explanation.person_level
     parts: list[Text | RichTable] = []
+    if explanation.look is not None:
+        parts.append(Text(f"{_look_said(explanation.look)}\n"))
     for release, reason in zip(plan.releases, explanation.reasons, strict=True):
         parts += [Text(_release_head(release, reason)), _statistics(explanation, release)]
     expected = new_table()
@@ -160,7 +163,7 @@ def explanation_text(explanation: Explanation) -> str:
         reach = "exact" if not column.noisy else "?" if width is None else f"{width:,.4g}"
         expected.add_row(Text(column.name), reach, "" if not column.noisy else "?" if cut is None else f"{cut:.2%}")
     cost = (
-        f"Cost at each node: ε {float(plan.loss.epsilon):g}, δ {float(plan.loss.delta):g}\n"
+        f"Cost at each node: ε {float(explanation.loss.epsilon):g}, δ {float(explanation.loss.delta):g}\n"
         f"Cost for a person known to {plan.nodes_per_unit} node(s): ε {float(epsilon):g}, δ {float(delta):g}\n"
         + "".join(f"Warning: {one}\n" for one in explanation.warnings)
     )
@@ -173,6 +176,18 @@ def explanation_text(explanation: Explanation) -> str:
         *_clipping_unknown(explanation),
         *_epsilon_table(explanation),
         Text(f"\n{cost}\n-- afterwards\n{plan.postprocessing}\n\n{sql}"),
+    )
+
+
+_SEEN = {"rows": "rows", "distinct": "groups"}
+
+
+def _look_said(look: Look) -> str:
+    """That part of epsilon is spent first, on what."""
+    seen = " and ".join(dict.fromkeys(_SEEN[one.kind] for one in look.first.measures))
+    return (
+        f"A first look at the {seen} of each person in this query takes ε {float(look.plan.loss.epsilon):g}:\n"
+        "bounds are chosen by it; those below are a guess without it (--no-first-look)"
     )
 
 

@@ -49,6 +49,8 @@ class Options:
     dialect: str = "duckdb"
     improve: Iterable[str] = ()
     """What is done to the answer beyond adding up (``insitu_privacy.improve``); nothing of what nodes are asked."""
+    first_look: bool = True
+    """Whether part of epsilon may go to a first look at the query's own rows (``looking``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,7 @@ class Asked:
     timeout: timedelta
     at: datetime
     """When it was planned, UTC: what the request is dated, and the day that its CURRENT_DATE means."""
+    first_look: bool = True
 
 
 def settle(
@@ -95,6 +98,7 @@ def settle(
         min_nodes=_bound("--min-nodes", options.min_nodes, len(nodes)) or len(nodes),
         timeout=seconds(options.timeout),
         at=now,
+        first_look=options.first_look,
     )
     check_nodes(grant, asked)
     return asked

@@ -56,6 +56,13 @@ class Spent:
     epsilon: Fraction
     delta: Fraction
 
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(epsilon=self.epsilon + other.epsilon, delta=self.delta + other.delta)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {"epsilon": float(self.epsilon), "delta": float(self.delta)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suppression:
@@ -70,6 +77,18 @@ class Suppression:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FirstEvidence:
+    """What was asked and answered before the query itself (``looking``)."""
+
+    request: str
+    outcomes: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {"request": self.request, "outcomes": dict(self.outcomes)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """The signed documents that the result follows from: enough to check it again without any network."""
 
@@ -79,6 +98,8 @@ class Evidence:
     outcomes: Mapping[str, str]
     """By node: what it signed, a release or a refusal."""
     bundle: DatasetBundle
+    first: FirstEvidence | None = None
+    """Of the first look, where there was one: under the same manifest and grant, of the same dataset."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; the dataset's files in base64."""
@@ -89,6 +110,7 @@ class Evidence:
             "request": self.request,
             "outcomes": dict(self.outcomes),
             "dataset": {"toml": base64.b64encode(self.bundle.toml).decode(), "files": files},
+            "first_look": None if self.first is None else self.first.to_json(),
         }
 
 
@@ -117,6 +139,8 @@ class Result:
     """What was done to what was released, beyond adding it up (``insitu_privacy.improve``)."""
     suppression: Suppression | None = None
     """None where the dataset suppresses no cells."""
+    first_look: Spent | None = None
+    """The part of what was spent that went to a first look at the query's own rows; None where there was none."""
     profiled: Profiled | None = None
     """Which nodes have profiles, for what is not known of clipping; None of an answer that was computed again."""
     evidence: Evidence = field(repr=False)
@@ -132,13 +156,14 @@ class Result:
             "level": self.level,
             "nodes": [{"id": node.id, "status": node.status, "code": node.code} for node in self.nodes],
             "clipping": list(self.clipping),
-            "spent": {"epsilon": float(self.spent.epsilon), "delta": float(self.spent.delta)},
+            "spent": self.spent.to_json(),
             "replayed": self.replayed,
             "verified": self.verified,
             "warnings": list(self.warnings),
             "improved": list(self.improved),
             "without_profile": None if self.profiled is None else list(self.profiled.without),
             "suppression": None if self.suppression is None else self.suppression.to_json(),
+            "first_look": None if self.first_look is None else self.first_look.to_json(),
         }
         if evidence:
             document["evidence"] = self.evidence.to_json()

@@ -13,7 +13,7 @@ the contract, for every node alike:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Context
@@ -169,7 +169,7 @@ def _with_unit(table: Table, dataset: Dataset) -> tuple[str, list[str], str]:
 
 
 def _per_unit(measure: Measure, aggregate: str, source: str, unit: list[str]) -> Question:
-    bins = _case(aggregate, [_number(edge) for edge in measure.edges])
+    bins = case_of(aggregate, measure.edges)
     keys = ", ".join(f"{name} AS u{at}" for at, name in enumerate(unit))
     below = f"SELECT {keys}, {bins} AS bin FROM {source} GROUP BY {', '.join(unit)}"
     return Question(measure=measure, sql=f"SELECT MEDIAN(bin) AS bin FROM ({below}) AS units")
@@ -178,6 +178,11 @@ def _per_unit(measure: Measure, aggregate: str, source: str, unit: list[str]) ->
 def _values(measure: Measure, name: str, source: str, column: Column) -> Question:
     edges = [_literal(edge, column) for edge in measure.edges]
     return Question(measure=measure, sql=f"SELECT MEDIAN({_case(name, edges)}) AS bin FROM {source}")
+
+
+def case_of(value: str, edges: Sequence[Fraction]) -> str:
+    """SQL of the bin that a number lies in; NULL where there is none."""
+    return _case(value, [_number(edge) for edge in edges])
 
 
 def _case(value: str, edges: list[str]) -> str:

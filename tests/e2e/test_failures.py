@@ -155,7 +155,7 @@ def test_a_replayed_request_with_changed_sql_is_refused_by_the_nodes(world: Worl
         planned = federation._plan("SELECT COUNT(*) AS n FROM visit", Options(epsilon=1), None)
         asked, plan, trusted = planned.asked, planned.plan, planned.trusted
         sent = sign_query(asked, plan, trusted, federation._profile.identity, now=datetime.now(UTC))
-        federation._deliver(sent, trusted, lambda *_: None)
+        federation._exchange.deliver(sent, trusted, lambda *_: None)
         spent = world.budget(profile)
         second = federation._plan("SELECT COUNT(*) AS n FROM person", Options(epsilon=1), None)
         other, other_plan = second.asked, second.plan
@@ -163,7 +163,7 @@ def test_a_replayed_request_with_changed_sql_is_refused_by_the_nodes(world: Worl
         token = seal_request(changed, federation._profile.identity.signing)
         forged = dataclasses.replace(sent, request=changed, token=token, sha256=request_sha256(token), plan=other_plan)
         try:
-            finished = federation._deliver(forged, trusted, lambda *_: None)
+            finished = federation._exchange.deliver(forged, trusted, lambda *_: None)
         except InsituError as error:
             codes = {error.code}
         else:

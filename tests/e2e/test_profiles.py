@@ -72,7 +72,7 @@ def start(root: Path) -> Parties:
                 FROM range(600) t(i) WHERE i % 2 = {index}"""
             )
             database.execute(
-                """CREATE TABLE stay AS SELECT person_id, CAST(j * 10 AS DOUBLE) AS amount FROM person, range(3) r(j)"""
+                """CREATE TABLE stay AS SELECT person_id, CAST(j * 10 AS DOUBLE) AS amount FROM person, range(40) r(j)"""
             )
             one = [CANARIES["identifier"], CANARIES["name"], CANARIES["day"]]
             database.execute("INSERT INTO person VALUES (?, ?, ?)", one)
@@ -169,6 +169,33 @@ def test_the_audit_log_tells_all_of_it_and_holds(parties: Parties) -> None:
     kinds = [entry["kind"] for entry in shown["entries"]]
     assert kinds.count("profile-made") == 2
     assert kinds.count("charge-reserved") == 3
+
+
+def test_a_first_look_is_charged_as_any_query_free_again_and_part_of_the_evidence(parties: Parties) -> None:
+    def ask() -> Any:
+        sql = "SELECT COUNT(*) AS n FROM stay WHERE amount > 380"
+        line = f'insitu query "{sql}" --epsilon 2 --format json -q --profile {parties.dir / "profile"}'
+        return parties.works("authority", line)
+
+    def charges() -> list[float]:
+        shown = parties.works("node alpha", "insitu-node ledger --config node.toml --format json")
+        return [account["epsilon_spent"] for account in shown["accounts"] if not account["profile"]]
+
+    (before,) = charges()
+    first, again = ask(), ask()
+    assert (first["spent"]["epsilon"], first["first_look"]["epsilon"]) == (2.0, 0.2)
+    assert (again["spent"]["epsilon"], again["first_look"]["epsilon"]) == (0.0, 0.0)
+    assert again["rows"] == first["rows"]
+    assert charges() == [before + 2]
+    file = parties.dir / "looked.json"
+    file.write_text(json.dumps(first))
+    parties.works("authority", f"insitu verify {file} --profile {parties.dir / 'profile'}")
+    books = "--node nodes/alpha --node nodes/beta --gateway gateway --receipt looked.json --format json"
+    held = parties.works("authority", f"insitu-authority audit reconcile authority {books}")
+    assert (held["agree"], held["receipts"]) == (True, 1)
+    first["evidence"]["first_look"] = None
+    file.write_text(json.dumps(first))
+    assert parties.run("authority", f"insitu verify {file} --profile {parties.dir / 'profile'}").code == 4
 
 
 @pytest.mark.attacks("H9", "W4")

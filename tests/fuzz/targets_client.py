@@ -10,7 +10,7 @@ from pathlib import Path
 
 from insitu.evidence import read_result, verify_document
 from insitu.verification import check_gateway_result
-from insitu_access.audit.receipts import read_receipt
+from insitu_access.audit.receipts import read_receipts
 from insitu_access.outcome_json import read_values, values_as_json
 from insitu_access.payload import Malformed, read, write
 from insitu_privacy.errors import AccessRefused, IntegrityFailed
@@ -52,7 +52,7 @@ def _world() -> tuple[World, dict[str, object]]:
 def _result_file(data: bytes) -> None:
     world, _ = _world()
     path = _written(data)
-    read_receipt(path, [world.authority.public()])
+    read_receipts(path, [world.authority.public()])
     verify_document(read_result(path), world.authority.public())
 
 

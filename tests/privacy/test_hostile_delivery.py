@@ -67,7 +67,7 @@ def test_events_out_of_order_are_refused_or_do_no_harm(world: HostileWorld) -> N
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("insitu.delivery.SLACK", timedelta(seconds=0.2))
     monkeypatch.setattr("insitu.delivery.PATIENCE_S", 0.5)
-    monkeypatch.setattr("insitu.client._FETCH_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("insitu.standing._FETCH_TIMEOUT_S", 0.5)
 
 
 DROPPED: dict[str, Callable[[m.Event], list[Said]]] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from insitu_privacy.errors import AccessRefused, ConfigInvalid, IntegrityFailed
 from insitu_privacy.untrusted import Refusable, read_json
@@ -27,25 +28,33 @@ from insitu_access.request import open_request, peek_request, request_sha256
 _FILE_LIMIT = 512 * 2**20
 
 
-def read_receipt(path: Path, authority: Sealers) -> Receipt:
-    """The receipt in a result file. ``authority`` is the authority's key, and those before it.
+def read_receipts(path: Path, authority: Sealers) -> tuple[Receipt, ...]:
+    """The receipts in a result file: of its request and, where it has one, of the first look that was asked before.
 
-    Raises ConfigInvalid, and AccessRefused or IntegrityFailed where it is forged.
+    ``authority`` is the authority's key, and those before it. Raises ConfigInvalid, and AccessRefused or
+    IntegrityFailed where one is forged.
     """
-    manifest_jws, grant_jwt, request_jws, outcomes = _texts(path)
-    manifest = _manifest(manifest_jws, authority)
+    evidence = _evidence(path)
+    manifest = _manifest(evidence["manifest"], authority)
+    parts = [evidence, evidence["first_look"]] if evidence.get("first_look") is not None else [evidence]
+    return tuple(_receipt(path.name, evidence, part["request"], part["outcomes"], manifest) for part in parts)
+
+
+def _receipt(
+    name: str, evidence: Mapping[str, Any], request_jws: str, outcomes: Mapping[str, str], manifest: Manifest
+) -> Receipt:
     at = peek_request(request_jws).issued_at
-    grant = open_grant(grant_jwt, manifest, now=at)
+    grant = open_grant(evidence["grant"], manifest, now=at)
     request = open_request(request_jws, grant)
     sha256 = request_sha256(request_jws)
     return Receipt(
-        name=path.name,
+        name=name,
         request_id=request.request_id,
         request_sha256=sha256,
         grant_id=grant.id,
-        grant_sha256=grant_sha256(grant_jwt),
+        grant_sha256=grant_sha256(evidence["grant"]),
         manifest_version=manifest.version,
-        manifest_sha256=token_sha256(manifest_jws),
+        manifest_sha256=token_sha256(evidence["manifest"]),
         at=request.issued_at,
         outcomes={node: _answered(node, token, manifest, sha256, at) for node, token in outcomes.items()},
     )
@@ -81,14 +90,21 @@ def _answered(node: str, token: str, manifest: Manifest, sha256: str, at: dateti
     )
 
 
-def _texts(path: Path) -> tuple[str, str, str, Mapping[str, str]]:
+def _evidence(path: Path) -> Mapping[str, Any]:
     try:
         evidence = read_json(read_file(path, _FILE_LIMIT), limit=_FILE_LIMIT)["evidence"]
-        texts = [evidence[name] for name in ("manifest", "grant", "request")]
-        outcomes = dict(evidence["outcomes"].items())
-        if not all(isinstance(text, str) for text in (*texts, *outcomes, *outcomes.values())):
+        look = evidence.get("first_look")
+        texts = [evidence["manifest"], evidence["grant"], *_signed(evidence), *(() if look is None else _signed(look))]
+        if not all(isinstance(text, str) for text in texts):
             raise TypeError
     except (Refusable, KeyError, TypeError, AttributeError) as error:
         reason = "it is not a result with evidence, as `insitu query --format json` writes it"
         raise ConfigInvalid("INSITU-CONFIG-INVALID", path=path, reason=reason) from error
-    return texts[0], texts[1], texts[2], outcomes
+    found: Mapping[str, Any] = evidence
+    return found
+
+
+def _signed(part: Mapping[str, Any]) -> list[object]:
+    """A request, its outcomes and their nodes."""
+    outcomes = dict(part["outcomes"].items())
+    return [part["request"], *outcomes, *outcomes.values()]

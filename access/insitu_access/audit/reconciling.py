@@ -13,7 +13,7 @@ from insitu_access.audit.chain import check_lines
 from insitu_access.audit.entry import Entry, Party
 from insitu_access.audit.files import lines
 from insitu_access.audit.parties import Copy, Keys, certified_keys, read_copy
-from insitu_access.audit.receipts import read_receipt
+from insitu_access.audit.receipts import read_receipts
 from insitu_access.audit.reconcile import Books, Discrepancy, Reconciled, reconcile
 from insitu_access.audit.seal import Sealers
 from insitu_access.audit.trail import Receipt, Trail, trail_of
@@ -39,6 +39,7 @@ def reconcile_files(
     copies = [*_copies(nodes, "node", keys, extra, now), *_copies(gateways, "gateway", keys, extra, now)]
     broken += [found for copy in copies for found in _broken(copy)]
     held, forged = _receipts(receipts, pinned)
+    files = len(receipts) - len(forged)
     books = Books(
         nodes={copy.party.id: copy.trail for copy in copies if copy.party.role == "node" and copy.trail},
         gateways=[copy.trail for copy in copies if copy.party.role == "gateway" and copy.trail],
@@ -47,7 +48,7 @@ def reconcile_files(
     )
     done = reconcile(books)
     found = [*broken, *forged, *done.discrepancies]
-    return _facts(copies, held, found, done), [*_lines(found), _summary(copies, held, found, done)]
+    return _facts(copies, files, found, done), [*_lines(found), _summary(copies, files, found, done)]
 
 
 def _own(
@@ -82,24 +83,23 @@ def _broken(copy: Copy) -> Iterator[Discrepancy]:
 
 
 def _receipts(paths: Sequence[Path], pinned: Sealers) -> tuple[list[Receipt], list[Discrepancy]]:
-    held, forged = [], []
+    held: list[Receipt] = []
+    forged = []
     for path in paths:
         try:
-            held.append(read_receipt(path, pinned))
+            held += read_receipts(path, pinned)
         except (AccessRefused, IntegrityFailed) as error:
             text = f"{path.name} does not verify: {error.text}"
             forged.append(Discrepancy(code="receipt-broken", about=path.name, party="researcher", text=text))
     return held, forged
 
 
-def _facts(
-    copies: Sequence[Copy], receipts: Sequence[Receipt], found: Sequence[Discrepancy], done: Reconciled
-) -> dict[str, object]:
+def _facts(copies: Sequence[Copy], receipts: int, found: Sequence[Discrepancy], done: Reconciled) -> dict[str, object]:
     return {
         "agree": not found,
         "discrepancies": [asdict(each) for each in found],
         "logs": [_log(copy) for copy in copies],
-        "receipts": len(receipts),
+        "receipts": receipts,
         "compared": done.compared,
         "not_compared": done.not_compared,
     }
@@ -121,10 +121,8 @@ def _lines(found: Sequence[Discrepancy]) -> list[str]:
     return [f"{each.code} {each.about}: {each.text}" for each in found]
 
 
-def _summary(
-    copies: Sequence[Copy], receipts: Sequence[Receipt], found: Sequence[Discrepancy], done: Reconciled
-) -> str:
-    what = f"{_many(len(copies), 'log')} and {_many(len(receipts), 'receipt')}, {_many(done.compared, 'comparison')}"
+def _summary(copies: Sequence[Copy], receipts: int, found: Sequence[Discrepancy], done: Reconciled) -> str:
+    what = f"{_many(len(copies), 'log')} and {_many(receipts, 'receipt')}, {_many(done.compared, 'comparison')}"
     later = f", {done.not_compared} left out: the other log ends before or begins after" if done.not_compared else ""
     agree = "they agree" if done.compared else "there was nothing to compare"
     return f"{what}{later}: {_many(len(found), 'discrepancy', 'discrepancies') if found else agree}"

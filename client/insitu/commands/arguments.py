@@ -76,6 +76,13 @@ Improve = Annotated[
         "--improve", help="At no cost, and said in the answer: non-negative, consistent, or both.", show_default=False
     ),
 ]
+FirstLook = Annotated[
+    bool,
+    typer.Option(
+        "--first-look/--no-first-look",
+        help="Where conditions leave a guess, a tenth of epsilon tells first how many rows a person has.",
+    ),
+]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the nodes.")]
 Dialect = Annotated[str, typer.Option("--dialect", help="What the SQL is written in: duckdb, postgres, tsql ...")]
 ProfileDir = Annotated[
@@ -122,6 +129,7 @@ def options(
     timeout: float = TIMEOUT_S,
     dialect: str,
     improve: str | None = None,
+    first_look: bool = True,
 ) -> Options:
     """The flags as one value."""
     if accuracy is not None and epsilon is not None:
@@ -140,6 +148,7 @@ def options(
         timeout=timeout,
         dialect=dialect,
         improve=() if improve is None else improve.split(","),
+        first_look=first_look,
     )
 
 

@@ -28,6 +28,7 @@ def query(
     timeout: a.Timeout = 60.0,
     dialect: a.Dialect = "duckdb",
     improve: a.Improve = None,
+    first_look: a.FirstLook = True,
     form: Annotated[a.Rows | None, typer.Option("--format", help="Default: by the suffix of -o, else table.")] = None,
     output: Target = None,
     profile: a.ProfileDir = None,
@@ -51,6 +52,7 @@ def query(
         timeout=timeout,
         dialect=dialect,
         improve=improve,
+        first_look=first_look,
     )
     from insitu.client import connect
     from insitu.output import check_target, choose_format, write_result
@@ -81,6 +83,7 @@ def explain(
     timeout: a.Timeout = 60.0,
     dialect: a.Dialect = "duckdb",
     improve: a.Improve = None,
+    first_look: a.FirstLook = True,
     form: Annotated[a.Facts | None, typer.Option("--format", help="Default: by the suffix of -o, else table.")] = None,
     output: Target = None,
     profile: a.ProfileDir = None,
@@ -105,6 +108,7 @@ def explain(
         timeout=timeout,
         dialect=dialect,
         improve=improve,
+        first_look=first_look,
     )
     from insitu.client import connect
     from insitu.output import FACT_SUFFIXES, choose_format, json_bytes, write_bytes

@@ -6,5 +6,7 @@ profiles, all of them public, and nothing else: whoever has these finds the same
 """
 
 from insitu_privacy.fitting.fit import Fitting, Outlook, fitted
+from insitu_privacy.fitting.own import OwnRows
+from insitu_privacy.fitting.worth import is_worth_a_look
 
-__all__ = ["Fitting", "Outlook", "fitted"]
+__all__ = ["Fitting", "Outlook", "OwnRows", "fitted", "is_worth_a_look"]

@@ -138,10 +138,28 @@ def _total(statistic: Statistic, crowd: Crowd) -> float:
 
 def _tried(parts: Sequence[_Statistics], *, caps: bool) -> Choice | None:
     """The choice at one m and C, seen under each assumption; None where its sensitivity is too large to compute in."""
-    release, terms, rows, groups = parts[0].release, parts[0].terms, parts[0].rows, parts[0].groups
+    release = parts[0].release
     found = [
         _bounded(index, one, parts, caps=caps and one.kind == "sum") for index, one in enumerate(release.statistics)
     ]
+    return _weighed(parts, found)
+
+
+def error_at(choice: Choice, release: Release, crowd: Crowd, terms: Terms) -> float:
+    """``Choice.error`` of bounds that were chosen for others, should ``crowd`` be what is there."""
+    rows = choice.max_rows_per_group
+    part = _Statistics(release, crowd, terms, totals_of(release, crowd), rows=rows, groups=choice.max_groups)
+    found = [
+        (_plain(one, rows) if cap is None else cap, cap is not None, center)
+        for one, cap, center in zip(release.statistics, choice.caps, choice.centers, strict=True)
+    ]
+    weighed = _weighed([part], found)
+    assert weighed is not None, "what was chosen can be computed in"
+    return weighed.error
+
+
+def _weighed(parts: Sequence[_Statistics], found: Sequence[tuple[int, bool, float | None]]) -> Choice | None:
+    release, terms, rows, groups = parts[0].release, parts[0].terms, parts[0].rows, parts[0].groups
     widest = max(linf * one.levels for (linf, _, _), one in zip(found, release.statistics, strict=True))
     if widest * groups >= _SENSITIVITY_LIMIT:
         return None
@@ -172,10 +190,9 @@ def _bounded(
     index: int, statistic: Statistic, parts: Sequence[_Statistics], *, caps: bool
 ) -> tuple[int, bool, float | None]:
     """What a unit may add to a group, whether that is a cap of its own, and the centre it goes with."""
-    rows = parts[0].rows
+    plain = _plain(statistic, parts[0].rows)
     if statistic.kind != "sum":
-        return (1 if statistic.kind == "units" else rows) * statistic.most, False, None
-    plain = rows * statistic.most
+        return plain, False, None
     options = parts[0].caps(index) if caps and all(part.has_sums(index) for part in parts) else []
     best, capped = plain, False
     least = _capped_error(index, plain, parts)
@@ -183,7 +200,14 @@ def _bounded(
         error = _capped_error(index, cap, parts)
         if cap < plain and error < least:
             best, least, capped = cap, error, True
-    return best, capped, parts[0].mean(index) if capped and statistic.center else None
+    if not (capped and statistic.center):
+        return best, capped, None
+    return best, capped, sum(part.mean(index) for part in parts) / len(parts)
+
+
+def _plain(statistic: Statistic, rows: int) -> int:
+    """What a unit may add to a group where rows bound it."""
+    return (1 if statistic.kind == "units" else rows) * statistic.most
 
 
 def _capped_error(index: int, linf: int, parts: Sequence[_Statistics]) -> float:

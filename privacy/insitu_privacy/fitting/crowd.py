@@ -16,7 +16,10 @@ from insitu_privacy.data_profile import DataProfile, MeasureKind
 from insitu_privacy.dataset import Column, Dataset
 from insitu_privacy.expressions import Call, ColumnRef, Expression, Literal, Op, columns_of
 from insitu_privacy.fitting.curves import Array, Curve, curve_of, grid
+from insitu_privacy.fitting.independent import sums_of
+from insitu_privacy.fitting.own import SHARES, OwnRows, shares_of, with_groups
 from insitu_privacy.fitting.selectivity import Known, conjuncts, kept_share
+from insitu_privacy.fitting.smooth import smooth
 from insitu_privacy.fitting.values import spread
 from insitu_privacy.plan import KeyColumn, Release, cell_count
 from insitu_privacy.relations import Derived, Projection, Relation, Scan, Source
@@ -47,19 +50,48 @@ class Crowd:
         return float(self.units @ self.rows)
 
 
-def crowds(release: Release, dataset: Dataset, profile: DataProfile) -> tuple[Crowd, ...]:
-    """The units of a release under each assumption; none where no profile speaks of its rows."""
+def crowds(release: Release, dataset: Dataset, profile: DataProfile, own: OwnRows | None = None) -> tuple[Crowd, ...]:
+    """The units of a release under each assumption; none where neither profiles nor a first look speak of its rows."""
     view = _View(release, dataset, profile)
-    if view.relation is None:
-        return ()
-    whole = view.crowd()
-    if whole is None or whole.total <= 0:
+    whole = view.whole()
+    if own is not None:
+        return _looked(view, whole, own)
+    if whole is None:
         return ()
     of_rows, of_units = view.shares()
     base = replace(whole, units=whole.units * of_units)
     if of_rows >= 1:
         return (base,)
-    return (replace(base, units=base.units * of_rows), _thinned(base, of_rows, view.domain))
+    return (replace(base, units=base.units * of_rows), *view.both(_thinned(base, of_rows, view.domain)))
+
+
+def rarer(release: Release, dataset: Dataset, profile: DataProfile) -> Crowd | None:
+    """The units of a release if conditions that keep whole units kept the square of the share that they are taken to:
+    a half may be a quarter, a tenth a hundredth. None where there are no such conditions alone."""
+    view = _View(release, dataset, profile)
+    whole = view.whole()
+    if whole is None:
+        return None
+    of_rows, of_units = view.shares()
+    return replace(whole, units=whole.units * of_units**2) if of_rows >= 1 and of_units < 1 else None
+
+
+def _looked(view: _View, whole: Crowd | None, own: OwnRows) -> tuple[Crowd, ...]:
+    """What a first look bears out; by the profiles alone where it shows nothing."""
+    found: list[Crowd] = []
+    if whole is not None:
+        of_rows, _ = view.shares()
+        shares = SHARES if of_rows < 1 else SHARES[:1]  # conditions on persons alone keep all of their rows
+        for share, of_units in shares_of(own.rows, whole, shares):
+            left = whole if share >= 1 else _thinned(whole, share, view.domain)
+            found.append(replace(left, units=left.units * of_units))
+    if not found:
+        curves = [one for one in smooth(own.rows) or (curve_of(own.rows),) if one.total > 0]
+        found = [view.seen(one, whole) for one in curves] or ([whole] if whole is not None else [])
+    if whole is None and len(view.varying) > 1:  # nobody knows their groups: no more than the contract declares
+        most = view.release.bounds.max_groups
+        found = [replace(one, groups=np.minimum(one.groups, most)) for one in found]
+    return tuple(each for one in found for each in view.both(with_groups(one, own.groups, view.domain)))
 
 
 def spreads(release: Release, dataset: Dataset, profile: DataProfile) -> tuple[Curve | None, ...]:
@@ -80,6 +112,13 @@ def _thinned(crowd: Crowd, share: float, domain: int | None) -> Crowd:
         groups = _spread_over(rows, domain)
     sums = {place: np.tile(one, len(SPREAD)) * rows / before for place, one in crowd.sums.items()}
     return Crowd(units=units, rows=rows, groups=groups, sums=sums, cells=crowd.cells)
+
+
+def _as_many(sums: Array, rows: Array, units: Array, whole: Crowd) -> Array:
+    """Sums of units of ``whole`` for other numbers of rows, each of the same size in the mean."""
+    found = sums * rows / whole.rows
+    size, there = float(sums @ whole.units) / whole.total, float(found @ units) / float(rows @ units)
+    return found * (size / there) if there else found
 
 
 def _cells(key: KeyColumn, of_one: float | None) -> int:
@@ -106,6 +145,32 @@ class _View:
         self.domain = cell_count(self.varying)
 
     # -- units -------------------------------------------------------------------------------------------------------
+
+    def whole(self) -> Crowd | None:
+        """All units, whatever conditions keep; None where no profile speaks of them."""
+        found = None if self.relation is None else self.crowd()
+        return None if found is None or found.total <= 0 else found
+
+    def seen(self, curve: Curve, whole: Crowd | None) -> Crowd:
+        """The units of a first look. Sums are those of profiles, for as many rows as there are."""
+        levels, shares = grid()
+        rows = np.maximum(1.0, curve.quantiles(levels))
+        groups, cells = self._groups(rows, levels)
+        units = shares * curve.total
+        sums = {} if whole is None else {place: _as_many(one, rows, units, whole) for place, one in whole.sums.items()}
+        return Crowd(units=units, rows=rows, groups=np.minimum(groups, rows), sums=sums, cells=cells)
+
+    def both(self, crowd: Crowd) -> tuple[Crowd, ...]:
+        """With sums that grow with rows, as profiles have them, and with those of independent values."""
+        curves = {
+            place: curve
+            for place in crowd.sums
+            if (curve := self.spread(self.release.values[place])) is not None and curve.total > 0
+        }
+        if not curves:
+            return (crowd,)
+        sums = {place: sums_of(crowd.rows, crowd.units, curve) for place, curve in curves.items()}
+        return (crowd, replace(crowd, sums={**crowd.sums, **sums}))
 
     def crowd(self) -> Crowd | None:
         scan = self._counted()
@@ -179,11 +244,20 @@ class _View:
             return None
         kind: MeasureKind = "values" if scan.one_row_per_unit else "sums"
         found = self._measure(scan.table, kind, column.column)
-        return None if found is None else found.quantiles(levels)
+        return None if found is None else found.quantiles(levels) * self._cut(value)
+
+    def _cut(self, value: Expression) -> float:
+        """How much larger a value is in the mean where conditions on its own column keep large or small ones."""
+        free, cut = spread(value, (), self._known), self.spread(value)
+        return cut.mean / free.mean if free is not None and cut is not None and free.mean and cut.total > 0 else 1.0
 
     def spread(self, value: Expression) -> Curve | None:
         conditions = () if self.relation is None else self.relation.where
-        return spread(value, conditions, Known(column=self._column, curve=self._curve))
+        return spread(value, conditions, self._known)
+
+    @property
+    def _known(self) -> Known:
+        return Known(column=self._column, curve=self._curve)
 
     # -- conditions --------------------------------------------------------------------------------------------------
 
@@ -191,9 +265,9 @@ class _View:
         """The share of rows that conditions keep, and of units: by what they read."""
         assert self.relation is not None
         conditions = [one for one in conjuncts(self.relation.where) if not self._is_tie(one)]
-        known = Known(column=self._column, curve=self._curve)
+        known = self._known
         of_units = [one for one in conditions if self._is_constant(one)]
-        of_rows = [one for one in conditions if not self._is_constant(one)]
+        of_rows = [one for one in conditions if columns_of(one) and not self._is_constant(one)]
         return kept_share(of_rows, known) if of_rows else 1.0, kept_share(of_units, known) if of_units else 1.0
 
     def _is_constant(self, condition: Expression) -> bool:

@@ -14,6 +14,7 @@ from insitu_privacy.fitting.choice import Choice, choose, totals_of
 from insitu_privacy.fitting.crowd import GUESSED_CELLS, Crowd, crowds, spreads
 from insitu_privacy.fitting.curves import Curve
 from insitu_privacy.fitting.ends import ends
+from insitu_privacy.fitting.own import OwnRows
 from insitu_privacy.fitting.passing import Terms
 from insitu_privacy.fitting.values import leaf_shares
 from insitu_privacy.plan import Accounting, PrivacyPlan, QueryParameters, Release
@@ -60,15 +61,16 @@ def fitted(
     parameters: QueryParameters,
     accounting: Accounting,
     nodes: int,
+    own: OwnRows | None = None,
 ) -> Fitting:
     """The bounds of every release of ``plan``, which was made at ``parameters`` without fits, for so many nodes.
 
-    Bounds that the parameters name are kept.
+    Bounds that the parameters name are kept. ``own`` is what a first look said of the rows that all releases read.
     """
-    found = [_crowds(release, dataset, profile) for release in plan.releases]
-    terms = _terms(plan, parameters, accounting, nodes)
+    found = [_crowds(release, dataset, profile, own) for release in plan.releases]
+    terms = terms_of(plan, parameters, accounting, nodes)
     choices = [
-        choose(release, each, terms, rows=_rows(release, parameters), groups=_groups(release, parameters))
+        choose(release, each, terms, rows=rows_named(release, parameters), groups=groups_named(release, parameters))
         if each
         else None
         for release, each in zip(plan.releases, found, strict=True)
@@ -93,20 +95,20 @@ def fitted(
     return Fitting(fits=fits if changes or not even else (), outlooks=outlooks)
 
 
-def _crowds(release: Release, dataset: Dataset, profile: DataProfile | None) -> tuple[Crowd, ...]:
-    return () if profile is None else crowds(release, dataset, profile)
+def _crowds(release: Release, dataset: Dataset, profile: DataProfile | None, own: OwnRows | None) -> tuple[Crowd, ...]:
+    return () if profile is None else crowds(release, dataset, profile, own)
 
 
-def _rows(release: Release, parameters: QueryParameters) -> int | None:
+def rows_named(release: Release, parameters: QueryParameters) -> int | None:
     """m where it is not to be chosen: the researcher's own, or 1 where there is one row."""
     return release.bounds.max_rows_per_group if parameters.max_rows_per_group is not None else None
 
 
-def _groups(release: Release, parameters: QueryParameters) -> int | None:
+def groups_named(release: Release, parameters: QueryParameters) -> int | None:
     return release.bounds.max_groups if parameters.max_groups is not None else None
 
 
-def _terms(plan: PrivacyPlan, parameters: QueryParameters, accounting: Accounting, nodes: int) -> Terms:
+def terms_of(plan: PrivacyPlan, parameters: QueryParameters, accounting: Accounting, nodes: int) -> Terms:
     """An equal part of the budget for each release: how much each gets in the end depends on what is chosen."""
     count = max(1, len(plan.releases))
     epsilon = float(parameters.epsilon) / count

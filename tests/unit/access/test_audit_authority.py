@@ -12,14 +12,14 @@ from insitu_access.audit import files, of_authority
 from insitu_access.audit.chain import check_lines
 from insitu_access.audit.entry import Party
 from insitu_access.audit.log import AuditLog, Note
-from insitu_access.audit.receipts import read_receipt
+from insitu_access.audit.receipts import read_receipts
 from insitu_access.grant import grant_sha256, seal_grant
 from insitu_access.identity import load_identity
 from insitu_access.keys import SigningKey, generate_signing_key, load_verifying_key, read_verifying_key
 from insitu_access.manifest import FormerKey, seal_manifest
 from insitu_access.release import seal_outcome
 from insitu_access.request import request_sha256, seal_request
-from insitu_privacy.errors import AccessRefused
+from insitu_privacy.errors import AccessRefused, ConfigInvalid, IntegrityFailed
 
 from tests.testkit.audit_logs import entries, kinds
 from tests.unit.access.test_commands import DATASET, GRANT, NODE_OPTIONS, authority, fails, works
@@ -164,10 +164,33 @@ def test_a_receipt_of_before_verifies_by_the_authority_s_key_of_then(tmp_path: P
     ):
         keys = (after.public(), former)
         if holds:
-            assert read_receipt(path, keys).outcomes.keys() == {"chu-lille"}
+            (found,) = read_receipts(path, keys)
+            assert found.outcomes.keys() == {"chu-lille"}
         else:
             with pytest.raises(AccessRefused):
-                read_receipt(path, keys)
+                read_receipts(path, keys)
+
+
+def test_a_first_look_has_a_receipt_of_its_own(tmp_path: Path) -> None:
+    key = generate_signing_key()
+    grant_jwt = seal_grant(grant(nodes=("chu-lille",)), key)
+    parts = []
+    for place in range(2):
+        told = request(grant_sha256=grant_sha256(grant_jwt), nodes=("chu-lille",), request_id=f"{place:032x}")
+        token = seal_request(told, RESEARCHER)
+        signed = release(request_sha256=request_sha256(token), request_id=told.request_id)
+        parts.append({"request": token, "outcomes": {"chu-lille": seal_outcome(signed, NODE)}})
+    whole = {"manifest": seal_manifest(manifest(authority_keys=(key.public(),)), key), "grant": grant_jwt, **parts[0]}
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"evidence": {**whole, "first_look": parts[1]}}))
+    found = read_receipts(path, [key.public()])
+    assert [int(one.request_id, 16) for one in found] == [0, 1]
+    path.write_text(json.dumps({"evidence": {**whole, "first_look": {**parts[1], "outcomes": parts[0]["outcomes"]}}}))
+    with pytest.raises(IntegrityFailed):
+        read_receipts(path, [key.public()])
+    path.write_text(json.dumps({"evidence": {**whole, "first_look": {"request": 7}}}))
+    with pytest.raises(ConfigInvalid):
+        read_receipts(path, [key.public()])
 
 
 def test_a_forged_receipt_is_a_discrepancy(home: Path) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import insitu
 import pytest
 from insitu import aio, data_profiles
-from insitu.client import MANIFEST_AGE, Federation
+from insitu.client import Federation
 from insitu.connecting import write_profile
 from insitu.profile import read_profile
+from insitu.standing import MANIFEST_AGE
 from insitu_access import payload
 from insitu_access.jose import sign, unverified
 from insitu_access.keys import generate_signing_key

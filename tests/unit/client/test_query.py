@@ -56,14 +56,14 @@ def test_the_json_document_is_the_interface(world: World) -> None:
     again = json.loads(json.dumps(document, allow_nan=False))
     assert set(again) == {
         "query_id", "dataset", "columns", "rows", "intervals", "level", "nodes", "clipping", "spent", "replayed",
-        "verified", "warnings", "improved", "suppression", "without_profile", "evidence",
+        "verified", "warnings", "improved", "suppression", "without_profile", "first_look", "evidence",
     }  # fmt: skip
     assert again["columns"] == [{"name": "sex", "type": "text"}, {"name": "n", "type": "integer"}]
     assert again["clipping"] == [None, 0]
     assert again["suppression"] == {"below": 11, "rows": []}
     assert again["spent"] == {"epsilon": 0.5, "delta": pytest.approx(0.0, abs=1e-6)}
     assert again["nodes"][0] == {"id": "chu-lille", "status": "released", "code": None}
-    assert set(again["evidence"]) == {"manifest", "grant", "request", "outcomes", "dataset"}
+    assert set(again["evidence"]) == {"manifest", "grant", "request", "outcomes", "dataset", "first_look"}
 
 
 def test_an_improved_answer_says_so_and_the_gateway_is_held_against_the_plain_one(world: World) -> None:

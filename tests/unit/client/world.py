@@ -91,7 +91,7 @@ def example_values(release: Release) -> ReleasedValues:
     """What a node releases: counts of some thousand that differ by cell."""
     cells = release.cells
     if cells is not None:
-        columns = tuple(tuple(1000 + 10 * i + j for i in range(cells)) for j in range(len(release.statistics)))
+        columns = tuple(tuple(1000 + 10 * i + j for i in range(cells)) for j in range(release.width))
         return ReleasedValues(keys=None, statistics=columns)
     keys = (("Brest",), ("Lille",))
     return ReleasedValues(keys=keys, statistics=tuple((5000, 6000) for _ in release.statistics))
@@ -125,6 +125,9 @@ class World:
     served: DatasetBundle | None = None
     left: dict[str, Fraction] = field(default_factory=dict)
     """By node: what is left of the grant's epsilon, where it is not 18.5."""
+    left_delta: Fraction = Fraction("1e-6")
+    values: Callable[[Release], ReleasedValues] = example_values
+    """What every node releases."""
 
     def __post_init__(self) -> None:
         self.authority = generate_signing_key()
@@ -305,7 +308,7 @@ class World:
                 epsilon_spent=Fraction(3, 2),
                 epsilon_left=self.left.get(node, Fraction(37, 2)),
                 delta_spent=Fraction(0),
-                delta_left=Fraction("1e-6"),
+                delta_left=self.left_delta,
             )
             outcome = BudgetStatement(**said, grant_id=request.grant_id, rows=(row,))
         else:
@@ -315,7 +318,7 @@ class World:
                 dataset=plan.dataset,
                 dataset_digest=plan.dataset_digest,
                 plan_digest=plan.digest,
-                values=tuple(example_values(release) for release in plan.releases),
+                values=tuple(self.values(release) for release in plan.releases),
                 spent_epsilon=plan.loss.epsilon,
                 spent_delta=plan.loss.delta,
                 replayed=(node, plan.digest) in self.released,
