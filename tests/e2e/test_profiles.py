@@ -69,7 +69,7 @@ def start(root: Path) -> Parties:
         with duckdb.connect(str(root / f"{node}.duckdb")) as database:
             database.execute(
                 f"""CREATE TABLE person AS SELECT i AS person_id, 'n' AS name, DATE '1950-01-01' AS born
-                FROM range(600) t(i) WHERE i % 2 = {index}"""
+                FROM range(6000) t(i) WHERE i % 2 = {index}"""
             )
             database.execute(
                 """CREATE TABLE stay AS SELECT person_id, CAST(j * 10 AS DOUBLE) AS amount FROM person, range(40) r(j)"""
